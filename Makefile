@@ -1,0 +1,38 @@
+# A fresh machine needs `make demo` and `make test`; both set up a virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SETUP := $(VENV)/.ready
+PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted person walks ahead" \
+           "a woman takes a bow" "someone runs as fast as possible"
+
+.PHONY: demo test test-all check bench format clean
+demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
+	$(RUN) -m hftrainer generate $(PROMPTS) --model gotozero-nano --out out/demo
+
+test: $(SETUP)  ## the default tests
+	$(RUN) -m pytest -n 2 -m "not slow and not gpu and not weights"
+
+test-all: $(SETUP)  ## slow tests too, and those for a GPU or released weights where there are any
+	$(RUN) -m pytest -n 2
+
+check: $(SETUP)  ## style, types, tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest -n 2 -m "not slow and not gpu and not weights"
+
+format: $(SETUP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(SETUP)  ## what nano costs on this machine
+	$(RUN) tools/bench_nano.py
+
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,eval,viz,dev]'
+	touch $(SETUP)
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,34 @@
+"""Optional dependencies: imported where they are used, and named with their pip command when they are missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+_EXTRA_OF = {
+    "lightning": "train",
+    "wandb": "train",
+    "tensorboard": "train",
+    "deepspeed": "deepspeed",
+    "scipy": "eval",
+    "imageio_ffmpeg": "viz",
+    "PIL": "viz",
+    "gradio": "serve",
+    "torchao": "quant",
+}
+
+
+class MissingExtra(ImportError):
+    """An optional dependency is not installed; the message is the command that installs it."""
+
+
+def need(module: str, purpose: str) -> ModuleType:
+    """Import `module`, or raise `MissingExtra` saying what it is for and how to get it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise
+        extra = _EXTRA_OF[top]
+        raise MissingExtra(f"{purpose} needs {top!r}; install it with: pip install 'hftrainer[{extra}]'") from error
