@@ -1,0 +1,121 @@
+"""Imports point one way, the package imports lightly, and nothing opens files that could run code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hftrainer"
+BASE = {
+    "version",
+    "files",
+    "extras",
+    "hub",
+}  # helpers that know nothing of motion or models; everybody may use them
+MAY_IMPORT = {
+    "version": set(), "files": set(), "extras": set(), "hub": {"files"}, "config": BASE, "registry": BASE | {"config"},
+    "motion": BASE, "network": set(),
+    "models": BASE | {"registry", "config", "motion", "network"},
+    "data": BASE | {"registry", "config", "motion"},
+    "pipelines": BASE | {"models", "motion", "registry", "config"},
+    "evaluation": BASE | {"models", "motion", "registry", "config"},
+    "training": BASE | {"registry", "config", "motion", "models", "data", "pipelines", "evaluation", "network"},
+    "zoo": BASE | {"registry", "config"},
+}  # fmt: skip
+OPEN = {"cli", "commands", "__init__", "__main__"}  # parse, call one function, print: may import anything
+
+
+def layer(parts: tuple[str, ...]) -> str:
+    return "network" if "network" in parts else parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of ours that a file imports, also inside functions; not those for type checkers alone."""
+    tree = ast.parse(path.read_text())
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            skipped |= {id(child) for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "node_modules" not in path.parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_go_down(path):
+    relative = path.relative_to(PACKAGE)
+    parts = (*relative.parts[:-1], relative.stem)
+    here = layer(parts)
+    if here in OPEN and here != "network":
+        return
+    for name in imports(path):
+        if not name.startswith("hftrainer."):
+            continue
+        there = layer(tuple(name.split(".")[1:]))
+        if there == here or (there not in MAY_IMPORT and there not in OPEN):
+            continue
+        assert there in MAY_IMPORT[here], f"{relative} ({here}) imports {name} ({there})"
+
+
+def test_the_layer_test_can_fail(tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from hftrainer.training.fit import fit\n")
+    assert "hftrainer.training.fit" in set(imports(bad))
+    assert "training" not in MAY_IMPORT["models"]
+
+
+NETWORK = [path for path in FILES if "network" in path.parts]
+
+
+@pytest.mark.parametrize("path", NETWORK, ids=lambda path: path.stem)
+def test_networks_need_torch_and_einops_alone(path):
+    allowed = {"torch", "einops", "hftrainer", "__future__", *sys.stdlib_module_names}
+    assert {name.partition(".")[0] for name in imports(path)} <= allowed
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = ("torch", "numpy", "transformers", "lightning", "omegaconf", "scipy", "PIL")
+    code = f"import sys, hftrainer; print([m for m in {heavy} if m in sys.modules])"
+    assert run(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["data", "--help"], ["train", "--help"]])
+def test_help_shows_an_example_and_loads_nothing_heavy(arguments):
+    code = f"import sys; from hftrainer.cli import main\ntry: main({arguments})\nexcept SystemExit: pass\n"
+    out = run(code + "print('torch' in sys.modules, 'numpy' in sys.modules)")
+    assert "example" in out
+    assert out.strip().endswith("False False")
+
+
+FORBIDDEN = re.compile(
+    r"weights_only\s*=\s*False|allow_pickle\s*=\s*True|shell\s*=\s*True|except\s*:|\beval\(|\bexec\(|pickle\.load"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_opens_files_that_could_run_code(path):
+    code = path.read_text().replace(".eval()", "")
+    assert not FORBIDDEN.findall(code)
+
+
+def test_files_stay_small():
+    large = {str(p.relative_to(PACKAGE)): n for p in FILES if (n := len(p.read_text().splitlines())) > 350}
+    assert not large, f"each of these probably has two subjects: {large}"
