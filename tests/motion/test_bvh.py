@@ -1,0 +1,367 @@
+"""BVH in and out: any layout, the joint maps, the round trip, and an independent reader."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hftrainer.data.bvh_import import convert_bvh, import_bvh
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.synthetic import OFFSETS, make_motion
+from hftrainer.motion.io.bvh import BVHError, format_bvh, read_bvh, write_bvh
+from hftrainer.motion.representation import motion272
+from hftrainer.motion.retarget import SHIPPED, SkeletonMap, load_map, retarget, shipped_maps
+from hftrainer.motion.rotation import angle_between, axis_angle_to_matrix, rotate, transpose, yaw
+from hftrainer.motion.skeleton import JOINTS, PARENTS, bone_offsets, forward_kinematics, global_rotations
+
+WALK = make_motion("turn-left", 90, 3)
+
+
+def test_export_opens_again_with_the_same_joints(tmp_path):
+    write_bvh(tmp_path / "walk.bvh", WALK)
+    clip = retarget(read_bvh(tmp_path / "walk.bvh"), load_map("smpl22"))
+    assert 1000 * np.abs(clip.joints - motion272.to_joints(WALK)).max() < 0.1  # mm
+    again = convert_bvh(tmp_path / "walk.bvh", load_map("smpl22"))
+    np.testing.assert_allclose(again, WALK, atol=1e-4)
+
+
+def test_an_independent_reader_sees_the_same_joints(tmp_path):
+    bvh_module = pytest.importorskip("pymotion.io.bvh", reason="pip install upc-pymotion")
+    from pymotion.ops.skeleton import fk
+
+    write_bvh(tmp_path / "walk.bvh", WALK)
+    bvh = bvh_module.BVH()
+    bvh.load(str(tmp_path / "walk.bvh"))
+    rotations, positions, parents, offsets, _, _ = bvh.get_data()
+    joints, _ = fk(rotations, positions[:, 0, :], offsets, parents)
+    names = list(bvh.data["names"])
+    order = [names.index(name) for name in JOINTS]
+    assert 1000 * np.abs(joints[:, order] / 100 - motion272.to_joints(WALK)).max() < 1.0  # mm
+
+
+def test_the_exported_rest_pose_is_a_t_pose(tmp_path):
+    write_bvh(tmp_path / "walk.bvh", WALK)
+    bvh = read_bvh(tmp_path / "walk.bvh")
+    bvh.values[:] = 0
+    _, rest = bvh.global_transforms()
+    place = dict(zip(bvh.names, rest[0], strict=True))
+    assert place["left_wrist"][0] > 50  # centimetres, left on +X
+    assert place["right_wrist"][0] < -50
+    assert abs(place["left_wrist"][1] - place["left_shoulder"][1]) < 15
+    assert place["left_ankle"][1] < -70
+    assert place["left_foot"][2] > place["left_ankle"][2]  # toes forward, +Z
+
+
+# --- other skeletons: a body written as if by another program, and put back ---------------------------------------
+
+
+def foreign_bvh(tmp_path, skeleton: SkeletonMap, motion, *, order="ZXY", scale=None, fps=30.0, extra=""):
+    """`motion` written with the joint names, local axes and units of `skeleton`; no code of the importer is used."""
+    rotations, root = motion272.to_rotations(motion)
+    joints = motion272.to_joints(motion)
+    offsets = bone_offsets(joints, rotations)
+    offsets[0] = 0
+    names, parents, kept = [], [], []
+    for index, joint in enumerate(JOINTS):
+        if skeleton.joints[joint] is None:
+            continue
+        above = PARENTS[index]
+        while above >= 0 and skeleton.joints[JOINTS[above]] is None:
+            offsets[index] = offsets[index] + offsets[above]
+            above = PARENTS[above]
+        kept.append(index)
+        names.append(skeleton.prefixes[0] + skeleton.joints[joint])
+        parents.append(kept.index(above) if above >= 0 else -1)
+    rest = np.stack([rest_frame(skeleton, JOINTS[i]) for i in kept])  # local axes in the T-pose
+    world = global_rotations(rotations)[:, kept] @ rest
+    local = np.stack(
+        [world[:, i] if p < 0 else transpose(world[:, p]) @ world[:, i] for i, p in enumerate(parents)], axis=1
+    )
+    seen = np.stack(
+        [rotate(rest[p].T, offsets[i]) if p >= 0 else offsets[i] for i, p in zip(kept, parents, strict=True)]
+    )
+    text = format_bvh(local, root, seen, names=tuple(names), parents=tuple(parents), fps=fps,
+                      scale=scale or 1 / skeleton.metres_per_unit)  # fmt: skip
+    path = tmp_path / f"{skeleton.name}.bvh"
+    path.write_text(text)
+    return path
+
+
+def rest_frame(skeleton: SkeletonMap, joint: str) -> np.ndarray:
+    axes = {"X": 0, "Y": 1, "Z": 2}
+    given = {}
+    for key, value in skeleton.rest.get(joint, {"x": "+X", "y": "+Y"}).items():
+        vector = np.zeros(3)
+        if isinstance(value, str):
+            vector[axes[value[1]]] = 1.0 if value[0] == "+" else -1.0
+        else:
+            vector[:] = np.array(value) / np.linalg.norm(value)
+        given[key] = vector
+    third = ({"x", "y", "z"} - set(given)).pop()
+    left, right = {"x": "yz", "y": "zx", "z": "xy"}[third]
+    given[third] = np.cross(given[left], given[right])
+    return np.stack([given["x"], given["y"], given["z"]], axis=1)
+
+
+def straight_limbs(motion):
+    """The clip on a skeleton whose arms and legs lie exactly on the axes, as maps assume, spine2 unbent."""
+    rotations, root = motion272.to_rotations(motion)
+    rotations[:, JOINTS.index("spine2")] = np.eye(3)
+    offsets = OFFSETS.copy()
+    for joint in ("knee", "ankle"):
+        for side in ("left", "right"):
+            offsets[JOINTS.index(f"{side}_{joint}")] *= [0, 1, 0]
+    for joint in ("elbow", "wrist"):
+        for side in ("left", "right"):
+            offsets[JOINTS.index(f"{side}_{joint}")] *= [1, 0, 0]
+    offsets[JOINTS.index("spine2")] = offsets[JOINTS.index("spine3")]  # evenly spaced, as null joints are put
+    return motion272.from_joints_and_rotations(forward_kinematics(rotations, root, offsets), rotations)
+
+
+@pytest.mark.parametrize("name", shipped_maps())
+def test_each_map_gives_back_joints_and_rotations(tmp_path, name):
+    motion = straight_limbs(WALK)
+    skeleton = load_map(name)
+    clip = retarget(read_bvh(foreign_bvh(tmp_path, skeleton, motion)), skeleton)
+    assert 1000 * np.abs(clip.joints - motion272.to_joints(motion)).max() < 0.1  # mm
+    rotations, _ = motion272.to_rotations(motion)
+    joints = [i for i, joint in enumerate(JOINTS) if skeleton.joints[joint] is not None]
+    apart = np.degrees(angle_between(global_rotations(clip.rotations), global_rotations(rotations)))
+    assert apart[:, joints].max() < 0.01  # twist included
+
+
+def test_left_stays_left_and_the_body_walks_where_it_faces(tmp_path):
+    motion = straight_limbs(make_motion("walk", 60, 0))
+    skeleton = load_map("bandai-namco")
+    encoded = convert_bvh(foreign_bvh(tmp_path, skeleton, motion), skeleton)
+    joints = motion272.to_joints(encoded)
+    assert (joints[:, JOINTS.index("left_hip"), 0] > joints[:, JOINTS.index("right_hip"), 0]).all()
+    assert joints[-1, 0, 2] > 1.0  # forward is +Z
+    assert abs(joints[..., 1].min()) < 1e-6  # feet touch the floor
+
+
+def test_positions_agree_with_rotations_for_a_bent_in_between_joint(tmp_path):
+    """A file with a joint that the map leaves out: FK of the stored rotations still gives the stored positions."""
+    skeleton = load_map("smpl22")
+    skeleton.joints["spine2"] = None
+    write_bvh(tmp_path / "walk.bvh", WALK)
+    encoded = convert_bvh(tmp_path / "walk.bvh", skeleton).astype(np.float64)
+    rotations, root = motion272.to_rotations(encoded)
+    joints = motion272.to_joints(encoded)
+    rebuilt = forward_kinematics(rotations, root, bone_offsets(joints, rotations))
+    assert 1000 * np.abs(rebuilt - joints).max() < 0.01  # mm
+
+
+def test_frame_rates_are_brought_to_30(tmp_path):
+    fast = make_motion("wave", 121, 0)
+    path = foreign_bvh(tmp_path, load_map("smpl22"), fast, fps=60.0)
+    clip = retarget(read_bvh(path), load_map("smpl22"))
+    assert len(clip.root) == 61
+    np.testing.assert_allclose(clip.joints, motion272.to_joints(fast)[::2], atol=1e-5)
+
+
+def test_up_and_forward_axes_and_units_are_the_maps(tmp_path):
+    """The same walk written Z up, facing -Y, in inches."""
+    rotations, root = motion272.to_rotations(WALK)
+    offsets = bone_offsets(motion272.to_joints(WALK), rotations)
+    to_file = np.array([[-1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])  # our x, y, z -> file's -x, z, -y
+    to_file = np.stack([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
+    world = np.concatenate([(to_file @ rotations[:, 0])[:, None], rotations[:, 1:]], axis=1)
+    text = format_bvh(world, rotate(to_file, root), offsets, names=JOINTS, parents=PARENTS, fps=30, scale=1 / 0.0254)
+    (tmp_path / "z_up.bvh").write_text(text)
+    skeleton = load_map("smpl22")
+    skeleton.up, skeleton.forward, skeleton.metres_per_unit = "+Z", "-Y", 0.0254
+    # the file's bones are given in our axes, so the rest pose is ours too
+    skeleton.rest = {joint: {"x": "+X", "y": "+Y"} for joint in JOINTS}
+    clip = retarget(read_bvh(tmp_path / "z_up.bvh"), skeleton)
+    encoded = motion272.from_joints_and_rotations(clip.joints, clip.rotations)
+    np.testing.assert_allclose(encoded, WALK, atol=1e-4)
+
+
+def test_an_a_pose_is_straightened(tmp_path):
+    """Arms that hang 45 degrees in the file's rest pose come out as if it had been a T-pose."""
+    skeleton = load_map("mixamo")
+    motion = straight_limbs(WALK)
+    rotations, root = motion272.to_rotations(motion)
+    offsets = bone_offsets(motion272.to_joints(motion), rotations)
+    world = global_rotations(rotations)
+    for side, sign in (("left", -1.0), ("right", 1.0)):
+        hang = axis_angle_to_matrix(np.array([0, 0, sign * np.pi / 4]))
+        for joint in ("shoulder", "elbow", "wrist"):
+            index = JOINTS.index(f"{side}_{joint}")
+            world[:, index] = world[:, index] @ hang.T
+            if joint != "shoulder":
+                offsets[index] = hang @ offsets[index]
+    local = np.stack(
+        [world[:, i] if p < 0 else transpose(world[:, p]) @ world[:, i] for i, p in enumerate(PARENTS)], axis=1
+    )
+    names = tuple("mixamorig:" + skeleton.joints[joint] for joint in JOINTS)
+    (tmp_path / "a.bvh").write_text(format_bvh(local, root, offsets, names=names, parents=PARENTS, fps=30))
+    clip = retarget(read_bvh(tmp_path / "a.bvh"), skeleton)
+    assert np.degrees(angle_between(clip.rotations, rotations)).max() < 0.01
+    assert 1000 * np.abs(clip.joints - motion272.to_joints(motion)).max() < 0.1
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+SMALL = """HIERARCHY
+ROOT hip
+{{
+  OFFSET 1 2 3
+  CHANNELS 6 Xposition Yposition Zposition {root}
+  JOINT knee
+  {{
+    OFFSET 0 -4 0
+    CHANNELS {knee}
+    End Site
+    {{
+      OFFSET 0 -1 0
+    }}
+  }}
+}}
+MOTION
+Frames: 2
+Frame Time: 0.0333333
+{frames}
+"""
+
+
+def small(
+    tmp_path, root="Yrotation Xrotation Zrotation", knee="1 Xrotation", frames="1 2 3 10 20 30 40\n0 0 0 0 0 0 0"
+):
+    path = tmp_path / "small.bvh"
+    path.write_text(SMALL.format(root=root, knee=knee, frames=frames))
+    return path
+
+
+def test_channel_order_and_single_channels(tmp_path):
+    rotations, translations = read_bvh(small(tmp_path)).local_transforms()
+    y, x, z = np.radians([10.0, 20.0, 30.0])
+    want = yaw(np.array(y)) @ axis_angle_to_matrix(np.array([x, 0, 0])) @ axis_angle_to_matrix(np.array([0, 0, z]))
+    np.testing.assert_allclose(rotations[0, 0], want, atol=1e-12)
+    np.testing.assert_allclose(rotations[0, 1], axis_angle_to_matrix(np.array([np.radians(40.0), 0, 0])), atol=1e-12)
+    assert translations[0].tolist() == [[1, 2, 3], [0, -4, 0]]  # position channels replace the offset
+
+
+def test_position_channels_of_a_joint_replace_its_offset(tmp_path):
+    path = small(tmp_path, knee="6 Xposition Yposition Zposition Zrotation Xrotation Yrotation",
+                 frames="0 0 0 0 0 0 7 8 9 0 0 0\n" + "0 " * 12)  # fmt: skip
+    assert read_bvh(path).local_transforms()[1][0, 1].tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: "nothing", "not a BVH file"),
+        (lambda t: t.replace("HIERARCHY", "HIERARCH"), "not a BVH file"),
+        (lambda t: t.replace("40\n", "nan\n"), "frame 0 holds a NaN"),
+        (lambda t: t.replace("40\n", "forty\n"), "not a number"),
+        (lambda t: t.replace("40\n", "\n"), "says 2 frames of 7 channels, but holds 13 values"),
+        (lambda t: t.replace("Frames: 2", "Frames: 3"), "says 3 frames"),
+        (lambda t: t.replace("0.0333333", "0"), "frame time of 0.0 s"),
+        (lambda t: t.replace("1 Xrotation", "1 Xrotaton"), "lists channels"),
+        (lambda t: t.replace("OFFSET 0 -4 0", "OFFSET 0 -4"), "HIERARCHY"),
+        (lambda t: t.replace("}\nMOTION", "MOTION"), "open braces"),
+    ],
+)
+def test_broken_files_say_what_is_wrong(tmp_path, change, message):
+    path = small(tmp_path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(BVHError, match=message) as caught:
+        read_bvh(path)
+    assert "small.bvh" in str(caught.value)
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    (tmp_path / "b.bvh").write_bytes(b"\x80\x03HIERARCHY\xff")
+    with pytest.raises(BVHError, match="not text"):
+        read_bvh(tmp_path / "b.bvh")
+
+
+# --- importing a folder ---------------------------------------------------------------------------------------------
+
+
+def test_import_reports_bad_files_and_does_the_rest(tmp_path):
+    source = tmp_path / "source"
+    (source / "a").mkdir(parents=True)
+    (source / "b").mkdir()
+    write_bvh(source / "a" / "walk.bvh", WALK)
+    write_bvh(source / "b" / "walk.bvh", make_motion("wave", 40, 0))
+    write_bvh(source / "stand.bvh", make_motion("stand", 30, 0))
+    (source / "text.bvh").write_text("hello")
+    small(source)
+    report = import_bvh(source, tmp_path / "out", load_map("smpl22"))
+    assert report.imported == {"a/walk": 90, "b/walk": 40, "stand": 30}
+    assert sorted(path.rpartition("/")[2] for path in report.failed) == ["small.bvh", "text.bvh"]
+    assert any("joints of map 'smpl22' are not in the file" in reason for reason in report.failed.values())
+    dataset = DatasetFolder(tmp_path / "out")
+    assert dataset.names() == ["a/walk", "b/walk", "stand"]
+    np.testing.assert_allclose(dataset.motion("a/walk"), WALK, atol=1e-4)
+
+    before = dataset.motion_path("stand").stat().st_mtime_ns
+    write_bvh(source / "b" / "walk.bvh", make_motion("wave", 50, 0))
+    again = import_bvh(source, tmp_path / "out", load_map("smpl22"))
+    assert sorted(again.kept) == ["a/walk", "stand"]
+    assert again.imported == {"b/walk": 50}
+    assert dataset.motion_path("stand").stat().st_mtime_ns == before
+
+
+def test_import_of_nothing_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"no \.bvh files"):
+        import_bvh(tmp_path, tmp_path / "out", load_map("smpl22"))
+
+
+def test_real_motion_capture_keeps_its_joints(shared, tmp_path):
+    """Clips of the Bandai-Namco data: FK within a millimetre of the file's own joints, left left, feet down."""
+    import tarfile
+
+    with tarfile.open(shared / "data" / "bandai-namco-motion.tar.xz", "r:xz") as archive:
+        wanted = []
+        for member in archive:
+            if member.name.endswith(".bvh"):
+                wanted.append(member)
+            if len(wanted) == 3:
+                break
+        archive.extractall(tmp_path, members=wanted, filter="data")
+    skeleton = load_map("bandai-namco")
+    for path in tmp_path.rglob("*.bvh"):
+        bvh = read_bvh(path)
+        clip = retarget(bvh, skeleton)
+        _, places = bvh.global_transforms()
+        mapped = [i for i, joint in enumerate(JOINTS) if skeleton.joints[joint]]
+        original = np.stack([places[:, bvh.names.index(skeleton.joints[JOINTS[i]])] for i in mapped], axis=1) / 100
+        assert 1000 * np.linalg.norm(clip.joints[:, mapped] - original, axis=-1).max() < 1.0
+        encoded = motion272.from_joints_and_rotations(clip.joints, clip.rotations)
+        joints = motion272.to_joints(encoded)
+        assert joints[0, JOINTS.index("left_hip"), 0] > joints[0, JOINTS.index("right_hip"), 0]
+        assert abs(joints[..., 1].min()) < 1e-9
+
+
+# --- maps ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_shipped_map_loads():
+    assert shipped_maps() == sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    assert {"bandai-namco", "cmu", "mixamo", "lafan1"} <= set(shipped_maps())
+    for name in shipped_maps():
+        load_map(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"joints": {"pelvi": "Hips"}}, "unknown SMPL joints"),
+        ({"metres_per_unit": 0}, "must be positive"),
+        ({"up": "+W"}, "a direction is one of"),
+        ({"rest": {"pelvis": {"x": "+Y"}}}, "needs two of x, y and z"),
+    ],
+)
+def test_wrong_maps_are_refused(tmp_path, change, message):
+    fields = {**vars(load_map("smpl22")), **change}
+    with pytest.raises(ValueError, match=message):
+        retarget(read_bvh(foreign_bvh(tmp_path, load_map("smpl22"), WALK)), SkeletonMap(**fields))
+
+
+def test_unknown_map_names_are_refused():
+    with pytest.raises(ValueError, match="shipped: bandai-namco"):
+        load_map("bandai")
