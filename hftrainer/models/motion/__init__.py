@@ -1,0 +1,1 @@
+"""Motion models, a folder each."""

@@ -1,0 +1,1 @@
+"""Go to Zero (MotionMillion, arXiv 2507.07095)."""

@@ -1,0 +1,310 @@
+"""The files of a Go to Zero model: one folder that explains itself.
+
+    mm_config.json       sizes of every part
+    model_index.json     which class loads it, as diffusers has it
+    fsq.safetensors      tokenizer              ar.safetensors    transformer (or shards with an index)
+    mean.npy, std.npy    (272,) float32         text_encoder/     T5 encoder and tokenizer, as transformers has it
+
+Reads what the published hftrainer ("hftrainer-motionmillion-v1") and Motius ("motius-motionmillion-v1") wrote, too:
+theirs names the size of the transformer by a preset, ours spells it out beside the name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hftrainer.config import ConfigError, plain, typed
+from hftrainer.files import sha256, write_json
+from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, read_state_dict, write_state_dict
+from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
+from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
+from hftrainer.motion.statistics import load_statistics
+
+if TYPE_CHECKING:
+    from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+
+CONFIG = "mm_config.json"
+FORMAT = "hftrainer-motionmillion-v2"
+FORMATS = (FORMAT, "hftrainer-motionmillion-v1", "motius-motionmillion-v1")
+
+
+@dataclass
+class Parts:
+    """A loaded or fresh model, before it becomes a bundle."""
+
+    config: MotionMillionConfig
+    vqvae: HumanVQVAE
+    ar: LLaMAHF | None
+    text_encoder: TextEncoder | None
+    mean: np.ndarray
+    std: np.ndarray
+    tokenizer_sha256: str | None = None  # None: a tokenizer that no file holds
+
+
+def build(config: MotionMillionConfig) -> Parts:
+    """New networks, but for parts that ``config.init`` takes from artifacts."""
+    mean, std = np.zeros(272, np.float32), np.ones(272, np.float32)
+    identity = None
+    init, config = config.init, dataclasses.replace(config)
+    if init.tokenizer is not None:
+        source = read(Path(init.tokenizer), text_encoder=None, load_ar=False)
+        vqvae, mean, std, identity = source.vqvae, source.mean, source.std, source.tokenizer_sha256
+        config.vqvae = source.config.vqvae
+    else:
+        vqvae = HumanVQVAE(**plain(config.vqvae))
+    encoder = None
+    if init.text_encoder is not None:
+        config.text_encoder = config.text_encoder or TextEncoderConfig()
+        config.text_encoder.source = init.text_encoder
+    if config.text_encoder is not None:
+        encoder = TextEncoder(config.text_encoder)
+    ar = None
+    if init.ar is not None:
+        source = read(Path(init.ar), text_encoder=None)
+        ar, config.ar = source.ar, source.config.ar
+    config.check()
+    if ar is None and config.ar is not None:
+        ar = LLaMAHF(config.ar)
+    if ar is not None and encoder is not None and encoder.width != ar.config.clip_dim:
+        raise ConfigError(f"model.ar.clip_dim={ar.config.clip_dim} must be the text encoder's width {encoder.width}")
+    return Parts(config, vqvae, ar, encoder, mean, std, identity)
+
+
+def read(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    text_encoder: str | None = "artifact",
+    load_ar: bool = True,
+    **hub: Any,
+) -> Parts:
+    """Load an artifact folder; `dtype` is for the transformer, the tokenizer always computes in float32."""
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is not a Go to Zero model: it has no {CONFIG}")
+    raw = _read_json(folder / CONFIG)
+    config = read_config(raw, folder)
+    with torch.device("meta"):
+        vqvae = HumanVQVAE(**plain(config.vqvae))
+        ar = LLaMAHF(config.ar) if load_ar and config.ar is not None else None
+    path = find_weights(folder, "fsq")
+    assign(vqvae, read_state_dict(path, keys=("net",)), source=str(path), dtype=torch.float32)
+    _restore_buffers(vqvae)
+    if ar is not None:
+        path = find_weights(folder, "ar")
+        state = read_state_dict(path, keys=("trans",))
+        if ar.config.tie_weights:
+            state.setdefault("lm_head.weight", state["transformer.wte.weight"])
+        assign(ar, state, source=str(path), dtype=dtype)
+        if ar.config.tie_weights:
+            ar.lm_head.weight = ar.transformer.wte.weight
+    mean, std = load_statistics(folder / "mean.npy", folder / "std.npy")
+    encoder = _read_text_encoder(folder, raw, config, text_encoder, **hub)
+    return Parts(config, vqvae, ar, encoder, mean, std, tokenizer_hash(folder))
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """Identity of a tokenizer: SHA-256 over its weight file and the statistics that it is used with."""
+    digest = hashlib.sha256()
+    for path in (find_weights(folder, "fsq"), folder / "mean.npy", folder / "std.npy"):
+        digest.update(sha256(path).encode())
+    return digest.hexdigest()
+
+
+def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
+    """mm_config.json of any of the known formats."""
+    form = raw.get("artifact_format")
+    if form not in FORMATS or not isinstance(raw.get("config"), dict):
+        raise CheckpointError(f"{folder / CONFIG}: artifact_format is {form!r}, expected one of {', '.join(FORMATS)}")
+    vqvae = {key: value for key, value in raw["config"].get("vqvae", {}).items() if key != "quantizer"}
+    config = MotionMillionConfig(vqvae=typed(HumanVQVAEConfig, vqvae, path=f"{folder / CONFIG}: config.vqvae"))
+    if raw["config"].get("ar") is not None:
+        ar = dict(raw["config"]["ar"])
+        preset = ar.pop("config_name", None)
+        if "n_layer" not in ar:
+            if preset not in PRESETS:
+                raise CheckpointError(f"{folder / CONFIG}: config.ar.config_name is {preset!r}, expected a preset")
+            ar = {**PRESETS[preset], "vocab_size": config.vqvae.codebook_size + 2, **ar}
+        config.ar = typed(LLaMAHFConfig, ar, path=f"{folder / CONFIG}: config.ar")
+    text = raw.get("text_encoder") or {}
+    source = text.get("source") or raw.get("text_model_name") or ("google/flan-t5-xl" if form != FORMAT else None)
+    if source is not None:
+        config.text_encoder = TextEncoderConfig(source=str(source), max_tokens=int(text.get("max_tokens", 150)))
+    config.check()
+    return config
+
+
+def write(bundle: MotionMillionBundle, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write `bundle` to `folder` by way of a temporary folder beside it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        _write_into(bundle, staging, dtype)
+        staging.chmod(0o755)
+        old = folder.with_name(f".{folder.name}-old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(staging, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | None) -> None:
+    config = bundle.config
+    write_state_dict(bundle.vqvae, folder / "fsq.safetensors", dtype=dtype)
+    if bundle.ar is not None:
+        tied = ["lm_head.weight"] if bundle.ar.config.tie_weights else []
+        write_state_dict(bundle.ar, folder / "ar.safetensors", dtype=dtype, drop=tied)
+    if bundle.text_encoder is not None:
+        encoder = bundle.text_encoder
+        encoder.save_pretrained(folder / "text_encoder")
+        if dtype is not None:
+            write_state_dict_of_t5(encoder, folder / "text_encoder" / "model.safetensors", dtype)
+    for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
+        np.save(folder / name, values.cpu().numpy())
+    write_json(folder / CONFIG, describe(config, has_text=bundle.text_encoder is not None))
+    write_json(folder / "model_index.json", _index(bundle))
+
+
+def write_state_dict_of_t5(encoder: TextEncoder, path: Path, dtype: torch.dtype) -> None:
+    """Rewrite an encoder's weights in `dtype`; its embedding is listed once, as transformers does."""
+    write_state_dict(encoder.model, path, dtype=dtype, drop=["encoder.embed_tokens.weight"])
+
+
+def describe(config: MotionMillionConfig, *, has_text: bool) -> dict[str, Any]:
+    """The content of mm_config.json."""
+    ar = None
+    if config.ar is not None:
+        sizes = {key: getattr(config.ar, key) for key in ("n_layer", "n_head", "n_embd")}
+        name = next((name for name, preset in PRESETS.items() if preset == sizes), None)
+        ar = {"config_name": name, **plain(config.ar)}
+    text = config.text_encoder
+    return {
+        "model_type": "motionmillion",
+        "artifact_format": FORMAT,
+        "text_model_name": text.source if text is not None and not has_text else None,
+        "text_encoder": {
+            "stored_in_artifact": has_text,
+            "path": "text_encoder" if has_text else None,
+            "source": "text_encoder" if has_text else text.source if text is not None else None,
+            "max_tokens": text.max_tokens if text is not None else 150,
+        },
+        "config": {"vqvae": {**plain(config.vqvae), "quantizer": "FSQ"}, "ar": ar},
+    }
+
+
+def _index(bundle: MotionMillionBundle) -> dict[str, Any]:
+    return {
+        "_class_name": "MotionMillionPipeline",
+        "_diffusers_version": "hftrainer",
+        "pipeline": {
+            "library": "hftrainer",
+            "class_name": "MotionMillionPipeline",
+            "module": "hftrainer.pipelines.motionmillion",
+        },
+        "bundle": {
+            "library": "hftrainer",
+            "class_name": "MotionMillionBundle",
+            "module": "hftrainer.models.motion.motionmillion",
+        },
+        "weights": {
+            "fsq": "fsq.safetensors",
+            "ar": "ar.safetensors" if bundle.ar is not None else None,
+            "text_encoder": "text_encoder" if bundle.text_encoder is not None else None,
+        },
+    }
+
+
+def _read_text_encoder(
+    folder: Path, raw: dict[str, Any], config: MotionMillionConfig, wanted: str | None, **hub: Any
+) -> TextEncoder | None:
+    if wanted is None or config.text_encoder is None:
+        return None
+    source = config.text_encoder.source if wanted == "artifact" else wanted
+    stored = folder / str((raw.get("text_encoder") or {}).get("path") or "text_encoder")
+    if wanted == "artifact" and stored.is_dir():
+        source = str(stored)
+    return TextEncoder(TextEncoderConfig(source=source, max_tokens=config.text_encoder.max_tokens), **hub)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected an object, got {type(content).__name__}")
+    return content
+
+
+def _restore_buffers(vqvae: HumanVQVAE) -> None:
+    """Buffers that no file holds have to be made again after building on the meta device."""
+    fsq = vqvae.vqvae.quantizer
+    fresh = type(fsq)(fsq.levels)
+    fsq._levels, fsq._basis = fresh._levels, fresh._basis
+
+
+def read_upstream(
+    fsq_path: str | os.PathLike[str],
+    ar_path: str | os.PathLike[str] | None,
+    text_model_name: str | None,
+    mean_path: str | os.PathLike[str] | None,
+    std_path: str | os.PathLike[str] | None,
+    dtype: torch.dtype | None,
+) -> Parts:
+    """The released files: a tokenizer (key "net"), a transformer (key "trans") and statistics.
+
+    The tokenizer is the released configuration; the transformer's size is read off its tensors. Without paths for
+    mean and std they are looked for beside the tokenizer's file.
+    """
+    beside = Path(fsq_path).parent
+    config = MotionMillionConfig()
+    with torch.device("meta"):
+        vqvae = HumanVQVAE(**plain(config.vqvae))
+    assign(vqvae, read_state_dict(fsq_path, keys=("net",)), source=str(fsq_path), dtype=torch.float32)
+    _restore_buffers(vqvae)
+    ar = None
+    if ar_path is not None:
+        state = read_state_dict(ar_path, keys=("trans",))
+        config.ar = sizes_of(state, str(ar_path))
+        with torch.device("meta"):
+            ar = LLaMAHF(config.ar)
+        assign(ar, state, source=str(ar_path), dtype=dtype)
+    config.check()
+    encoder = None
+    if text_model_name is not None:
+        config.text_encoder = TextEncoderConfig(source=str(text_model_name))
+        encoder = TextEncoder(config.text_encoder)
+    mean, std = load_statistics(Path(mean_path or beside / "mean.npy"), Path(std_path or beside / "std.npy"))
+    return Parts(config, vqvae, ar, encoder, mean, std)
+
+
+def sizes_of(state: Mapping[str, torch.Tensor], source: str) -> LLaMAHFConfig:
+    """The sizes of a transformer, read off its tensors; heads, which no tensor shows, from the preset of that size."""
+    try:
+        vocab, width = state["transformer.wte.weight"].shape
+        clip_dim = state["llama_proj.weight"].shape[1]
+    except KeyError as error:
+        raise CheckpointError(f"{source} does not hold a Go to Zero transformer: it lacks {error}") from error
+    layers = len([name for name in state if name.endswith(".rms_1.scale")])
+    heads = {p["n_head"] for p in PRESETS.values() if (p["n_layer"], p["n_embd"]) == (layers, width)}
+    if len(heads) != 1:
+        raise CheckpointError(f"{source}: no preset has {layers} layers of width {width}, so its heads are unknown")
+    tied = state["lm_head.weight"].shape[0] == vocab if "lm_head.weight" in state else True
+    return LLaMAHFConfig(
+        vocab_size=vocab, n_layer=layers, n_head=heads.pop(), n_embd=width, clip_dim=clip_dim, tie_weights=tied
+    )
