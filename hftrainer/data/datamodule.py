@@ -1,0 +1,52 @@
+"""The one LightningDataModule: any registered dataset, in the order of its plan, resumable at any batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from hftrainer.data.plan import PlanSampler
+
+
+class PlannedData(L.LightningDataModule):
+    """Feeds `source` (a dataset of the DATASETS registry) to the trainer.
+
+    Training never runs out: Lightning sees one endless epoch and stops at ``trainer.max_steps``. The number of
+    batches used so far is part of every checkpoint.
+    """
+
+    def __init__(self, source: Any, *, seed: int, num_workers: int = 0):
+        super().__init__()
+        self.source, self.seed, self.num_workers = source, seed, num_workers
+        self._start = 0
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches from the first unused one on."""
+        dataset = self.source.train()
+        sampler = PlanSampler(
+            self.source.plan(dataset, self.seed),
+            start=self._start,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+        )
+        return DataLoader(
+            dataset, batch_sampler=sampler, collate_fn=self.source.collate, num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Ready-made validation batches."""
+        batches = self.source.val()
+        return DataLoader(batches, batch_size=None) if batches else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches each process has used."""
+        return {"batches": self.trainer.global_step * self.trainer.accumulate_grad_batches, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were used."""
+        if state["seed"] != self.seed:
+            raise ValueError(f"the checkpoint's data order has seed {state['seed']}, this run's has {self.seed}")
+        self._start = state["batches"]

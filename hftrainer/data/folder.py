@@ -1,0 +1,145 @@
+"""A dataset on disk, in the layout of MotionMillion and of HumanML3D-272:
+
+    motion_data/<name>.npy      (frames, 272) float, physical units          [or motion_data/vector_272/]
+    texts/<name>.txt            captions, one a line; HumanML3D's ``caption#tokens#start#end`` too
+    split/<split>.txt           names, one a line                            [any depth below split/]
+    mean_std/{mean,std}.npy     (272,)                                       [or {Mean,Std}.npy, mean_std/vector_272/]
+    labels.json                 ours: {name: {"content": ..., "style": ...}}; what captions and balance are made from
+
+A name may contain slashes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hftrainer.files import atomic_path, write_json, write_text
+from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.statistics import load_statistics
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about a clip, or about the part from `start` to `end` seconds (both 0: the whole clip)."""
+
+    text: str
+    start: float = 0.0
+    end: float = 0.0
+
+
+class DatasetFolder:
+    """Reads and writes one dataset folder. Opening a folder reads nothing but its listing."""
+
+    def __init__(self, root: str | os.PathLike[str], *, create: bool = False):
+        self.root = Path(root)
+        if not create and not self.root.is_dir():
+            raise ValueError(f"there is no dataset folder {str(root)!r}")
+        nested = self.root / "motion_data" / "vector_272"
+        self.motions = nested if nested.is_dir() else self.root / "motion_data"
+        self.texts = self.root / "texts"
+
+    def names(self, split: str | None = None) -> list[str]:
+        """Names in `split`, in its order; without a split, every motion file, sorted."""
+        if split is None:
+            files = self.motions.rglob("*.npy")
+            return sorted(str(f.relative_to(self.motions).with_suffix("")) for f in files if f.name[0] != ".")
+        path = self.root / "split" / f"{split}.txt"
+        if not path.is_file():
+            raise ValueError(f"{self.root} has no split {split!r}; it has {self.splits()}")
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+    def splits(self) -> list[str]:
+        """Names of the split files."""
+        folder = self.root / "split"
+        return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.txt"))
+
+    def motion_path(self, name: str) -> Path:
+        """Where a clip is, or would be."""
+        return self.motions / f"{name}.npy"
+
+    def motion(self, name: str) -> Float32:
+        """A clip (frames, 272) in physical units. Wrong shapes and NaN are errors that name the file."""
+        return load_motion(self.motion_path(name))
+
+    def frames(self, name: str) -> int:
+        """Length of a clip, from the header of its file alone."""
+        path = self.motion_path(name)
+        try:
+            return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
+
+    def captions(self, name: str) -> list[Caption]:
+        """The captions of a clip; none if it has no text file."""
+        path = self.texts / f"{name}.txt"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [parse_caption(line) for line in lines if line.strip()]
+
+    def labels(self) -> dict[str, dict[str, Any]]:
+        """labels.json; empty if there is none."""
+        path = self.root / "labels.json"
+        labels = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return dict(labels)
+
+    def statistics(self) -> tuple[Float32, Float32]:
+        """Mean and standard deviation (272,), checked: a wrong file is an error, not a bad motion."""
+        for folder in (self.root / "mean_std", self.root / "mean_std" / "vector_272"):
+            for mean, std in (("mean.npy", "std.npy"), ("Mean.npy", "Std.npy")):
+                if (folder / mean).is_file():
+                    return load_statistics(folder / mean, folder / std)
+        raise ValueError(f"{self.root} has no mean_std/mean.npy; make it with: hftrainer data stats {self.root}")
+
+    def write_motion(self, name: str, motion: Any) -> None:
+        """Write a clip as float32, atomically."""
+        with atomic_path(self.motion_path(name)) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, np.asarray(motion, dtype=np.float32))
+
+    def write_captions(self, name: str, captions: Iterable[str]) -> None:
+        """Write plain captions, one a line."""
+        write_text(self.texts / f"{name}.txt", "".join(f"{caption}\n" for caption in captions))
+
+    def write_split(self, split: str, names: Iterable[str]) -> None:
+        """Write a split file."""
+        write_text(self.root / "split" / f"{split}.txt", "".join(f"{name}\n" for name in names))
+
+    def write_labels(self, labels: dict[str, dict[str, Any]]) -> None:
+        """Write labels.json."""
+        write_json(self.root / "labels.json", labels)
+
+
+def load_motion(path: Path) -> Float32:
+    """A motion file (frames, 272), checked; see `DatasetFolder.motion`."""
+    try:
+        motion = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
+    if motion.ndim != 2 or motion.shape[1] != MOTION272.width or len(motion) == 0:
+        raise ValueError(f"{path}: expected (frames, {MOTION272.width}), got {motion.shape}")
+    if not np.isfinite(motion).all():
+        bad = int(np.flatnonzero(~np.isfinite(motion).all(axis=1))[0])
+        raise ValueError(f"{path}: frame {bad} holds a NaN or infinite value")
+    return np.asarray(motion, dtype=np.float32)
+
+
+def parse_caption(line: str) -> Caption:
+    """A plain sentence, or HumanML3D's ``caption#token/POS token/POS#start#end`` (seconds; nan counts as 0)."""
+    text, *rest = line.strip().split("#")
+    if len(rest) != 3:
+        return Caption(line.strip())
+    try:
+        start, end = (0.0 if np.isnan(v) else v for v in map(float, rest[1:]))
+    except ValueError:
+        return Caption(line.strip())
+    return Caption(text.strip(), start, end)

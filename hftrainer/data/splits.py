@@ -1,0 +1,44 @@
+"""Dividing a dataset: by a seed, with every label in every part where there are clips enough."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def split_names(
+    names: Sequence[str],
+    labels: Mapping[str, str],
+    *,
+    val: float = 0.05,
+    test: float = 0.05,
+    seed: int = 0,
+) -> dict[str, list[str]]:
+    """Names of "train", "val" and "test" (disjoint), and "all".
+
+    Clips are drawn label by label (a clip without one counts as its own label ""), so that shares hold for each: a
+    label with n clips gives round(n * share) to val and to test, at least one each when it has 5 or more, and none
+    when it has fewer than 3.
+    """
+    if val < 0 or test < 0 or val + test >= 1:
+        raise ValueError(f"shares must be at least 0 and leave something to train on, got val={val}, test={test}")
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        groups[labels.get(name, "")].append(name)
+    out: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for label, members in sorted(groups.items()):
+        rng = np.random.default_rng([seed, *label.encode()])
+        order = [members[i] for i in rng.permutation(len(members))]
+        sizes = [_share(len(order), share) for share in (val, test)]
+        out["val"] += order[: sizes[0]]
+        out["test"] += order[sizes[0] : sum(sizes)]
+        out["train"] += order[sum(sizes) :]
+    return {**{part: sorted(members) for part, members in out.items()}, "all": sorted(names)}
+
+
+def _share(count: int, share: float) -> int:
+    if share == 0 or count < 3:
+        return 0
+    return max(round(count * share), 1 if count >= 5 else 0)

@@ -1,0 +1,121 @@
+"""Is a dataset folder what it should be? Every file is looked at; everything found wrong is reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.statistics import compute_statistics
+
+_SHOWN = 5
+_FASTEST = 0.5  # metres a frame (15 m/s); nothing a body does
+
+
+@dataclass
+class Report:
+    """`facts` to print, and `problems`: what is wrong, with the clips that it is wrong with."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems
+
+    def add(self, problem: str, what: str) -> None:
+        """Note one more case of a problem."""
+        self.problems.setdefault(problem, []).append(what)
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        out = [f"{key:20} {value}" for key, value in self.facts.items()]
+        for problem, cases in self.problems.items():
+            more = f" and {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
+            out.append(f"WRONG: {problem} ({len(cases)}): {', '.join(cases[:_SHOWN])}{more}")
+        return [*out, "ok" if self.good else f"{len(self.problems)} kinds of problems"]
+
+
+def verify(dataset: DatasetFolder, *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Report:
+    """Check motions, captions, splits and statistics."""
+    report = Report()
+    names = dataset.names()
+    if not names:
+        report.add("no motions", str(dataset.motions))
+        return report
+    lengths, sums = [], []
+    for name in progress(names):
+        try:
+            motion = dataset.motion(name)
+        except ValueError as error:
+            report.add("unreadable, NaN or wrong shape", str(error))
+            continue
+        lengths.append(len(motion))
+        _check_motion(report, name, motion)
+        sums.append((name, motion))
+        if dataset.texts.is_dir() and not dataset.captions(name):
+            report.add("no caption", name)
+    report.facts["motions"] = f"{len(names)} ({sum(lengths)} frames, {sum(lengths) / MOTION272.fps / 60:.1f} min)"
+    if lengths:
+        low, middle, high = np.percentile(lengths, [0, 50, 100]).astype(int)
+        report.facts["frames a clip"] = f"{low} to {high}, median {middle}"
+    if not dataset.texts.is_dir():
+        report.facts["captions"] = "none"
+    _check_splits(report, dataset, set(names))
+    _check_statistics(report, dataset, dict(sums))
+    return report
+
+
+def _check_motion(report: Report, name: str, motion: np.ndarray) -> None:
+    if len(motion) < 2:
+        report.add("fewer than 2 frames", name)
+    root = motion[:, MOTION272["joint_positions"]][:, [0, 2]]
+    if np.abs(root).max() > 1e-3:
+        report.add("root not at the origin of its own frame (normalized, or not motion272?)", name)
+    if np.abs(motion[:, MOTION272["joint_velocities"]]).max() > _FASTEST:
+        report.add(f"a joint moves more than {_FASTEST} m in a frame", name)
+    if motion[:, MOTION272["joint_positions"]][:, 1::3].min() < -0.05:
+        report.add("a joint more than 5 cm below the floor", name)
+
+
+def _check_splits(report: Report, dataset: DatasetFolder, names: set[str]) -> None:
+    splits = {split: dataset.names(split) for split in dataset.splits()}
+    for split, members in splits.items():
+        report.facts[f"split {split}"] = str(len(members))
+        for name in sorted(set(members) - names):
+            report.add(f"in split {split} without a motion file", name)
+        if len(set(members)) < len(members):
+            report.add("split lists a name twice", split)
+    for held in {"val", "test"} & splits.keys():
+        for split in splits.keys() - {"all", held}:
+            for name in sorted(set(splits[held]) & set(splits[split])):
+                report.add(f"in both {held} and {split}", name)
+
+
+def _check_statistics(report: Report, dataset: DatasetFolder, motions: dict[str, np.ndarray]) -> None:
+    if not (dataset.root / "mean_std").is_dir():
+        report.facts["statistics"] = "none"
+        return
+    try:
+        mean, std = dataset.statistics()
+    except ValueError as error:
+        report.add("statistics", str(error))
+        return
+    train = dataset.names("train") if "train" in dataset.splits() else list(motions)
+    present = [motions[name] for name in train if name in motions]
+    if not present:
+        return
+    note = next(dataset.root.glob("mean_std/made_from.json"), None)
+    mirrored = note is not None and bool(json.loads(note.read_text(encoding="utf-8")).get("with_mirrored"))
+    own_mean, own_std = compute_statistics(present, with_mirrored=mirrored)
+    off = np.abs(mean - own_mean) / own_std
+    ratio = std / own_std
+    report.facts["statistics"] = f"mean off by up to {off.max():.2f} std, std x {ratio.min():.2f} to {ratio.max():.2f}"
+    if off.max() > 1.5 or ratio.max() > 3 or ratio.min() < 1 / 3:
+        report.add("statistics do not describe these motions", report.facts["statistics"])

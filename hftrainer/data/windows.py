@@ -1,0 +1,129 @@
+"""Stretches of motion for the tokenizer: random windows to train on, whole clips to validate on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.plan import BatchPlan, Item, balanced_weights
+from hftrainer.motion.representation import motion272
+from hftrainer.registry import DATASETS
+
+
+class MotionBatch(NamedTuple):
+    """`motion` (b, t, 272) in physical units, zero past `lengths` (b,) frames; `names` of the clips."""
+
+    motion: Tensor
+    lengths: Tensor
+    names: list[str]
+
+
+@dataclass
+class MotionWindowsConfig:
+    """Where the clips are and how windows are cut.
+
+    A clip shorter than `window` is used whole and padded, or left out with ``short_clips: skip`` (upstream stops with
+    an error). ``draw_by: clip`` (upstream) gives one window of each clip an epoch; ``frames`` draws clips in
+    proportion to their length. `balance`: a label (of labels.json) whose values are drawn more evenly, to the degree
+    `evenness` (1: equally often). `mirror` is the chance that a window is shown mirrored.
+    """
+
+    root: str = "dataset/MotionMillion"
+    train_split: str = "train"
+    val_split: str | None = "val"
+    window: int = 96
+    batch_size: int = 64
+    draw_by: str = "clip"
+    balance: str | None = None
+    evenness: float = 1.0
+    short_clips: str = "pad"
+    mirror: float = 0.0
+    val_clips: int | None = None
+    val_batch_size: int = 16
+    frames_per_code: int = 2
+
+    def __post_init__(self) -> None:
+        if self.draw_by not in ("clip", "frames"):
+            raise ValueError(f"draw_by must be 'clip' or 'frames', got {self.draw_by!r}")
+        if self.short_clips not in ("pad", "skip"):
+            raise ValueError(f"short_clips must be 'pad' or 'skip', got {self.short_clips!r}")
+        if not 0 <= self.mirror <= 1:
+            raise ValueError(f"mirror is a probability, got {self.mirror}")
+
+
+@DATASETS.register("motion_windows")
+class MotionWindows:
+    """Training windows and validation clips of a dataset folder, for the tokenizer."""
+
+    Config = MotionWindowsConfig
+
+    def __init__(self, config: MotionWindowsConfig):
+        self.config = config
+        self.folder = DatasetFolder(config.root)
+        self.statistics = self.folder.statistics()
+
+    def train(self) -> WindowDataset:
+        """Windows of the training split, held in memory."""
+        shortest = self.config.window if self.config.short_clips == "skip" else self.config.frames_per_code
+        return WindowDataset(self.folder, self.config.train_split, self.config, shortest)
+
+    def plan(self, train: WindowDataset, seed: int) -> BatchPlan:
+        """Order of training."""
+        weights = train.clip_lengths.astype(np.float64) if self.config.draw_by == "frames" else None
+        if self.config.balance is not None:
+            labels = self.folder.labels()
+            groups = [str(labels.get(name, {}).get(self.config.balance, "")) for name, _ in train.clips]
+            even = balanced_weights(groups, evenness=self.config.evenness)
+            weights = even if weights is None else weights * even
+        lengths = np.minimum(train.clip_lengths, self.config.window)
+        return BatchPlan(lengths, self.config.batch_size, seed, weights)
+
+    def val(self) -> list[MotionBatch]:
+        """Whole clips in batches of like length; none without a validation split."""
+        if self.config.val_split is None:
+            return []
+        names = self.folder.names(self.config.val_split)[: self.config.val_clips]
+        clips = [(name, self.folder.motion(name)) for name in names]
+        clips = sorted((c for c in clips if len(c[1]) >= self.config.frames_per_code), key=lambda clip: len(clip[1]))
+        size = self.config.val_batch_size
+        return [collate_motions(clips[i : i + size]) for i in range(0, len(clips), size)]
+
+    collate = staticmethod(lambda items: collate_motions(items))
+
+
+class WindowDataset(Dataset[tuple[str, np.ndarray]]):
+    """`self[(index, seed)]` is a window of clip `index`; the seed decides its start and whether it is mirrored."""
+
+    def __init__(self, folder: DatasetFolder, split: str, config: MotionWindowsConfig, shortest: int):
+        self.config = config
+        clips = [(name, folder.motion(name)) for name in folder.names(split)]
+        self.clips = [(name, motion) for name, motion in clips if len(motion) >= shortest]
+        if not self.clips:
+            raise ValueError(f"split {split!r} of {folder.root} has no clip of at least {shortest} frames")
+        self.clip_lengths = np.array([len(motion) for _, motion in self.clips])
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, item: Item) -> tuple[str, np.ndarray]:
+        index, seed = item
+        name, motion = self.clips[index]
+        rng = np.random.default_rng(seed)
+        start = int(rng.integers(0, max(1, len(motion) - self.config.window + 1)))
+        window = motion[start : start + self.config.window]
+        return name, motion272.mirror(window) if rng.random() < self.config.mirror else window
+
+
+def collate_motions(clips: list[tuple[str, np.ndarray]]) -> MotionBatch:
+    """Pad with zeros to the longest."""
+    lengths = [len(motion) for _, motion in clips]
+    out = torch.zeros(len(clips), max(lengths), clips[0][1].shape[1])
+    for row, (_, motion) in enumerate(clips):
+        out[row, : len(motion)] = torch.from_numpy(np.ascontiguousarray(motion, dtype=np.float32))
+    return MotionBatch(out, torch.tensor(lengths), [name for name, _ in clips])

@@ -1,0 +1,1 @@
+"""How good motions are: arithmetic on arrays, with the protocol in the signature."""

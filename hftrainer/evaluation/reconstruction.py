@@ -1,0 +1,37 @@
+"""How far reconstructed motions are from the originals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hftrainer.motion.representation import motion272
+
+
+def mpjpe(predicted: Any, target: Any) -> Any:
+    """Mean per-joint position error (..., T) of each frame, in the unit of the joints (..., T, 22, 3).
+
+    Each frame's own pelvis is subtracted, heading is not removed; the protocol of MotionMillion's and MotionStreamer's
+    tokenizer evaluations.
+    """
+    apart = (predicted - predicted[..., :1, :]) - (target - target[..., :1, :])
+    return ((apart * apart).sum(-1) ** 0.5).mean(-1)
+
+
+def motion272_mpjpe(predicted: Any, target: Any) -> Any:
+    """`mpjpe` of two motions (..., T, 272), joints decoded from their position channels."""
+    return mpjpe(motion272.to_joints(predicted), motion272.to_joints(target))
+
+
+def foot_slide(joints: np.ndarray, reference: np.ndarray | None = None, threshold: float = 0.005) -> float:
+    """Mean horizontal speed (metres a frame) of ankles and toes while the `reference` feet stand.
+
+    A foot stands where it moves less than `threshold` metres a frame. Without a reference the joints (T, 22, 3) are
+    their own.
+    """
+    feet = [7, 8, 10, 11]
+    reference = joints if reference is None else reference
+    still = np.linalg.norm(np.diff(reference[:, feet], axis=0), axis=-1) < threshold
+    speed = np.linalg.norm(np.diff(joints[:, feet], axis=0)[..., [0, 2]], axis=-1)
+    return float(speed[still].mean()) if still.any() else float("nan")
