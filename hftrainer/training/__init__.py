@@ -1,0 +1,1 @@
+"""How models are trained: Lightning modules (tasks), callbacks, optimizers, and `fit`."""

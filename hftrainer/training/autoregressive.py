@@ -1,0 +1,150 @@
+"""Training the transformer to continue motion codes given text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hftrainer.config import ConfigError
+from hftrainer.data.text_tokens import TokenBatch
+from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.registry import TASKS
+from hftrainer.training.schedules import OptimizerConfig
+from hftrainer.training.task import Task
+
+
+def _released_optimizer() -> OptimizerConfig:
+    return OptimizerConfig(
+        lr=4e-4, betas=[0.9, 0.999], eps=1e-6, weight_decay=1e-6, schedule="cosine", warmup=12_000, final=0.0
+    )
+
+
+@dataclass
+class ARTaskConfig:
+    """Optimizer and choices; the defaults are the release's, with its mistakes put right.
+
+    `train_text_encoder`: the release keeps it frozen. `text_dtype`: features are rounded to it before they enter the
+    transformer; the release trained on bfloat16 features. `fsq_init`: start embedding and head from the codes' own
+    coordinates, so that codes which are neighbours in the tokenizer start as neighbours here (0 is upstream's
+    independent start; the value is the share of variance that coordinates explain).
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
+    train_text_encoder: bool = False
+    text_dtype: str = "bfloat16"
+    fsq_init: float = 0.0
+    init_std: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fsq_init <= 1:
+            raise ValueError(f"fsq_init is a share, got {self.fsq_init}")
+
+
+@TASKS.register("motionmillion_ar")
+class ARTask(Task):
+    """Captions and codes in, next-token loss out; logs ``train/*`` and ``val/*``."""
+
+    Config = ARTaskConfig
+    bundle: MotionMillionBundle
+
+    def __init__(self, config: ARTaskConfig, *, bundle: MotionMillionBundle, source: Any):
+        super().__init__(bundle, config.optimizer)
+        if bundle.ar is None or bundle.text_encoder is None:
+            raise ConfigError("training the transformer needs the sections model.ar and model.text_encoder")
+        if bundle.config.init.ar is not None and (config.init_std is not None or config.fsq_init):
+            raise ConfigError("task.init_std and task.fsq_init would overwrite the weights of model.init.ar")
+        _check_tokens(bundle, source)
+        if bundle.tokenizer_sha256 is None and source.statistics is not None:
+            bundle.set_statistics(*source.statistics)  # a tokenizer of no artifact has none of its own
+        self.config = config
+        self.ar, self.text_encoder = bundle.ar, bundle.text_encoder
+        init_transformer(bundle, std=config.init_std, fsq_share=config.fsq_init)
+        self.freeze_the_rest()
+
+    def trained(self) -> list[nn.Module]:
+        """The transformer, and the text encoder if asked for."""
+        assert self.bundle.ar is not None
+        assert self.bundle.text_encoder is not None
+        return [self.bundle.ar, *([self.bundle.text_encoder.model] if self.config.train_text_encoder else [])]
+
+    def training_step(self, batch: TokenBatch, index: int) -> Tensor:
+        """Loss of one batch."""
+        loss, accuracy = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/accuracy", accuracy)
+        return loss
+
+    def validation_step(self, batch: TokenBatch, index: int) -> None:
+        """The same on whole validation clips."""
+        loss, accuracy = self.loss(batch)
+        tokens = int(batch.lengths.sum()) + len(batch.captions)
+        self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, batch_size=tokens)
+
+    def loss(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy over codes and END, and arg-max accuracy."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_text_encoder):
+            text = self.text_encoder(batch.captions)
+        features = text.features.to(getattr(torch, self.config.text_dtype)).to(text.features.dtype)
+        config = self.ar.config
+        rows = layout_rows(batch.codes, batch.lengths, text.mask.sum(dim=1), config.end_id, config.pad_id)
+        if rows.shape[1] - 1 > config.block_size:
+            raise ValueError(f"a row of {rows.shape[1]} positions does not fit block_size={config.block_size}")
+        return self.ar.next_token_loss(rows, features, text.mask)
+
+
+def _check_tokens(bundle: MotionMillionBundle, source: Any) -> None:
+    """Refuse tokens that this model's tokenizer did not make."""
+    tokens = getattr(source, "tokens", None)
+    if tokens is None:
+        raise ConfigError("data: training the transformer needs captions and tokens, e.g. name: text_tokens")
+    if tokens.codebook_size != bundle.vqvae.codebook_size:
+        raise ConfigError(
+            f"the tokens in {tokens.folder} are of a tokenizer with {tokens.codebook_size} codes, the model's has "
+            f"{bundle.vqvae.codebook_size}"
+        )
+    if bundle.tokenizer_sha256 is not None:
+        tokens.check_tokenizer(bundle.tokenizer_sha256)
+
+
+def layout_rows(codes: Tensor, lengths: Tensor, text_lengths: Tensor, end_id: int, pad_id: int) -> Tensor:
+    """Rows (b, t) of ids: as many PAD as a row has text, its codes, END, and PAD up to the longest row."""
+    device = codes.device
+    text_lengths, lengths = text_lengths.to(device), lengths.to(device)
+    width = int((text_lengths + lengths).max()) + 1
+    place = torch.arange(width, device=device)[None] - text_lengths[:, None]
+    inside = (place >= 0) & (place < lengths[:, None])
+    ids = codes.gather(1, place.clamp(0, codes.shape[1] - 1))
+    rows = torch.where(inside, ids, pad_id)
+    return torch.where(place == lengths[:, None], end_id, rows)
+
+
+@torch.no_grad()
+def init_transformer(bundle: MotionMillionBundle, *, std: float | None, fsq_share: float) -> None:
+    """Fresh weights: normal with `std` (residual outputs scaled by depth) instead of torch's defaults, and tables
+    whose rows share directions where codes share coordinates."""
+    ar = bundle.ar
+    assert ar is not None
+    config = ar.config
+    if std is not None:
+        for name, p in ar.named_parameters():
+            if p.ndim == 2:
+                scale = std / (2 * config.n_layer) ** 0.5 if name.endswith("c_proj.weight") else std
+                nn.init.normal_(p, std=scale)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+    if fsq_share:
+        fsq = bundle.vqvae.vqvae.quantizer
+        codes = fsq.indices_to_codes(torch.arange(fsq.codebook_size, device=ar.lm_head.weight.device))
+        # products of pairs let near codes be nearer than a linear map alone would make them
+        pairs = torch.combinations(torch.arange(codes.shape[1]), 2)
+        basis = torch.cat([codes, codes**2, codes[:, pairs[:, 0]] * codes[:, pairs[:, 1]]], dim=1)
+        basis = (basis - basis.mean(dim=0)) / basis.std(dim=0)
+        tables: list[Tensor] = [ar.transformer.wte.weight, ar.lm_head.weight]
+        for table in {id(t): t for t in tables}.values():
+            rows = table[: len(basis)]
+            scale = rows.std()
+            shared = basis @ torch.randn(basis.shape[1], table.shape[1]) / basis.shape[1] ** 0.5
+            rows.mul_((1 - fsq_share) ** 0.5).add_(shared * scale * fsq_share**0.5)

@@ -1,0 +1,1 @@
+"""What runs beside training: averages, artifacts, and validation that reconstructs or generates."""

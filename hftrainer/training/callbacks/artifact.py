@@ -1,0 +1,72 @@
+"""A model folder that can be loaded and shared, written whenever validation is the best so far and at the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from hftrainer.files import write_json
+from hftrainer.registry import CALLBACKS
+from hftrainer.training.callbacks.ema import averaged
+
+
+@dataclass
+class ArtifactConfig:
+    """`monitor`: a logged value, better when lower (``mode: min``) or higher. Folders are made in the run's own."""
+
+    monitor: str = "val/loss"
+    mode: str = "min"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("min", "max"):
+            raise ValueError(f"mode must be 'min' or 'max', got {self.mode!r}")
+
+
+@CALLBACKS.register("artifact")
+class ArtifactWriter(L.Callback):
+    """Writes ``best/`` beside the checkpoints after each validation that improves, and ``last/`` when training ends."""
+
+    Config = ArtifactConfig
+
+    def __init__(self, config: ArtifactConfig, *, output_dir: Path):
+        self.config, self.output_dir = config, output_dir
+        self.best = math.inf if config.mode == "min" else -math.inf
+
+    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Compare, and write if better."""
+        if trainer.sanity_checking:
+            return
+        name = self.config.monitor
+        if name not in trainer.callback_metrics:
+            raise ValueError(
+                f"the artifact callback monitors {name!r}, which validation did not log; "
+                f"it logged {sorted(trainer.callback_metrics)}"
+            )
+        value = float(trainer.callback_metrics[name])
+        if (value < self.best) if self.config.mode == "min" else (value > self.best):
+            self.best = value
+            self._write(trainer, task, "best", {name: value})
+
+    def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """The final weights."""
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self._write(trainer, task, "last", metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on comparing with it."""
+        self.best = state["best"]
+
+    def _write(self, trainer: L.Trainer, task: Any, name: str, metrics: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
+        with averaged(trainer, task):
+            task.bundle.save_pretrained(self.output_dir / name)
+        write_json(self.output_dir / f"{name}.json", {"step": trainer.global_step, "metrics": metrics})

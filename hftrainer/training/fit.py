@@ -1,0 +1,141 @@
+"""From a configuration to a trained model: build the parts, give them to Lightning, resume where a run stopped."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hftrainer.config import ConfigError, Experiment, plain, save_yaml
+from hftrainer.extras import need
+from hftrainer.files import check_writable
+from hftrainer.registry import CALLBACKS, DATASETS, MODELS, TASKS
+
+
+def check_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Check every section against its schema without building anything; the resolved configuration, defaults filled."""
+    resolved: dict[str, Any] = plain(experiment)
+    for section, registry in (("model", MODELS), ("task", TASKS), ("data", DATASETS)):
+        resolved[section] = _resolved(registry, getattr(experiment, section), section)
+    resolved["callbacks"] = [
+        _resolved(CALLBACKS, section, f"callbacks[{i}]") for i, section in enumerate(experiment.callbacks)
+    ]
+    return resolved
+
+
+def fit(experiment: Experiment) -> Path:
+    """Run an experiment to ``trainer.max_steps``; the folder with its checkpoints, artifacts, logs and config.yaml."""
+    L = need("lightning", "training")
+    from hftrainer.data.datamodule import PlannedData
+
+    # Lightning's advertisements are not the user's news; its warnings are
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for expected in ("does not have many workers", "in eval mode at the start", "exists and is not empty"):
+        warnings.filterwarnings("ignore", message=f".*{expected}.*")
+    resolved = check_experiment(experiment)
+    output = check_writable(experiment.output_dir)
+    L.seed_everything(experiment.seed, workers=True, verbose=False)
+    source = DATASETS.build(experiment.data, path="data")
+    bundle = MODELS.build(experiment.model, path="model")
+    task = TASKS.build(experiment.task, path="task", bundle=bundle, source=source)
+    trainer = _make_trainer(experiment, output)
+    resume = find_checkpoint(experiment, output)
+    save_yaml(resolved, output / "config.yaml")
+    data = PlannedData(source, seed=experiment.seed)
+    trainer.fit(task, datamodule=data, ckpt_path=resume)
+    return output
+
+
+def find_checkpoint(experiment: Experiment, output: Path) -> Path | None:
+    """The checkpoint to go on from: the newest of this run ("auto"), a given one, or none."""
+    if experiment.resume == "never":
+        return None
+    if experiment.resume != "auto":
+        path = Path(experiment.resume)
+        if not path.exists():
+            raise ConfigError(f"resume: there is no checkpoint {experiment.resume!r}")
+        return path
+    last = output / "checkpoints" / "last.ckpt"
+    return last if last.exists() else None
+
+
+def _make_trainer(experiment: Experiment, output: Path) -> Any:
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+
+    config = experiment.trainer
+    callbacks: list[Any] = [
+        _build_callback(section, f"callbacks[{i}]", output) for i, section in enumerate(experiment.callbacks)
+    ]
+    # The average of the weights is swapped out last, after every other callback has seen it in place.
+    callbacks.sort(key=lambda callback: type(callback).__name__ == "EMA")
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=output / "checkpoints",
+            filename="step-{step:08d}",
+            auto_insert_metric_name=False,
+            every_n_train_steps=config.checkpoint_every_n_steps,
+            monitor="step",
+            mode="max",
+            save_top_k=config.keep_last_checkpoints,
+            save_last=True,
+            save_on_train_epoch_end=False,
+        )
+    )
+    if config.progress_bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    return L.Trainer(
+        max_steps=config.max_steps,
+        max_epochs=-1,
+        accelerator=config.accelerator,
+        devices=int(config.devices) if config.devices.lstrip("-").isdigit() else config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=config.precision,
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        gradient_clip_val=config.gradient_clip_val,
+        val_check_interval=(config.val_every_n_steps or config.max_steps + 1) * config.accumulate_grad_batches,
+        check_val_every_n_epoch=None,
+        limit_val_batches=config.limit_val_batches,
+        log_every_n_steps=config.log_every_n_steps,
+        deterministic=config.deterministic,
+        enable_progress_bar=config.progress_bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=output,
+        callbacks=callbacks,
+        logger=_make_loggers(experiment, output),
+    )
+
+
+def _make_loggers(experiment: Experiment, output: Path) -> list[Any]:
+    from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+    loggers: list[Any] = [CSVLogger(save_dir=output, name="logs")]
+    if experiment.logger.wandb:
+        need("wandb", "logging to Weights & Biases")
+        loggers.append(
+            WandbLogger(
+                project=experiment.logger.project,
+                name=experiment.logger.run_name or output.name,
+                offline=experiment.logger.offline,
+                save_dir=output,
+                config=check_experiment(experiment),
+            )
+        )
+    return loggers
+
+
+def _build_callback(section: dict[str, Any], path: str, output: Path) -> Any:
+    factory, config = CALLBACKS.resolve(section, path=path)
+    if not hasattr(factory, "Config"):
+        return factory(**config)
+    wants_folder = "output_dir" in factory.__init__.__code__.co_varnames  # type: ignore[misc]
+    return factory(config, output_dir=output) if wants_folder else factory(config)
+
+
+def _resolved(registry: Any, section: dict[str, Any], path: str) -> dict[str, Any]:
+    _, config = registry.resolve(section, path=path)
+    return {"name": section["name"], **plain(config)}

@@ -1,0 +1,57 @@
+"""What the tasks have in common: an optimizer with its schedule, and checkpoints without the frozen parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torch import nn
+
+from hftrainer.training.schedules import OptimizerConfig, make_optimizer
+
+
+class Task(L.LightningModule):
+    """A LightningModule over a bundle. It wires; the arithmetic is in the bundle, the networks and `losses`."""
+
+    def __init__(self, bundle: nn.Module, optimizer: OptimizerConfig):
+        super().__init__()
+        self.bundle = bundle
+        self.optimizer_config = optimizer
+        self.strict_loading = False  # checkpoints leave the frozen parts out
+
+    def trained(self) -> list[nn.Module]:
+        """The parts of the bundle that this task trains; the others are frozen and stay in eval mode."""
+        raise NotImplementedError
+
+    def freeze_the_rest(self) -> None:
+        """Call at the end of ``__init__``."""
+        self.bundle.requires_grad_(False)
+        for part in self.trained():
+            part.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> Task:
+        """Train mode for the trained parts alone."""
+        super().train(False)
+        self.training = mode
+        for part in self.trained():
+            part.train(mode)
+        return self
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over the trained parts."""
+        parameters = [p for part in self.trained() for p in part.parameters()]
+        optimizer, schedule = make_optimizer(parameters, self.optimizer_config, int(self.trainer.max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resume checkpoint holds what trains; the frozen parts come from where they came from."""
+        trained = {id(module) for part in self.trained() for module in part.modules()}
+        prefixes = tuple(f"{name}." for name, module in self.named_modules() if id(module) in trained)
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefixes)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that lacks something that trains, which non-strict loading would pass over."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        missing = sorted(trained - checkpoint["state_dict"].keys())
+        if missing:
+            raise ValueError(f"the checkpoint lacks {len(missing)} trained tensors, e.g. {missing[0]}")

@@ -1,0 +1,99 @@
+"""Configurations: every shipped file, and every kind of mistake with its path and the near match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
+
+from hftrainer.config import ConfigError, TrainerConfig, load_experiment, plain, read_yaml, save_yaml, typed
+from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
+from hftrainer.models.motion.motionmillion.network import LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+from hftrainer.training.fit import check_experiment
+from tests.conftest import REPOSITORY
+
+CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+DEBUG = REPOSITORY / "configs" / "gotozero" / "debug_ar.yaml"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path, tmp_path):
+    resolved = check_experiment(load_experiment(path))
+    save_yaml(resolved, tmp_path / "resolved.yaml")
+    assert check_experiment(load_experiment(tmp_path / "resolved.yaml")) == resolved
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_released_sizes_in_yaml_are_the_presets(size):
+    config = typed(MotionMillionConfig, without_name(read_yaml(DEBUG.with_name(f"ar_{size}.yaml"))["model"]))
+    config.check()
+    assert config.ar == LLaMAHFConfig.from_name(size.upper())
+    assert {"n_layer", "n_head", "n_embd"} == set(PRESETS["7B"])
+
+
+def without_name(section):
+    return {key: value for key, value in section.items() if key != "name"}
+
+
+def test_overrides_reach_any_depth():
+    experiment = load_experiment(DEBUG, ["trainer.max_steps=20", "model.ar.n_layer=5", "seed=7"])
+    assert experiment.trainer.max_steps == 20
+    assert check_experiment(experiment)["model"]["ar"]["n_layer"] == 5
+    assert experiment.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_step=20", r"unknown key 'trainer.max_step'; did you mean 'max_steps'"),
+        ("model.ar.n_layers=2", r"unknown key 'model.ar.n_layers'; did you mean 'n_layer'"),
+        ("model.ar.n_layer=two", r"model.ar.n_layer: .*'two'"),
+        ("trainer.max_steps=many", r"trainer.max_steps: .*'many'"),
+        ("task.optimizer.schedule=linear", r"task: schedule must be .*'linear'"),
+        ("model.name=motionmilion", r"no model called 'motionmilion'. Did you mean 'motionmillion'"),
+        ("data.name=tokens", r"no dataset called 'tokens'.*Known: .*text_tokens"),
+        ("task.name=", r"task.name is missing"),
+        ("sed=1", r"unknown key 'sed'; did you mean 'seed'"),
+        ("model.ar.n_head=7", r"n_embd=32 must be n_head=7 times"),
+        ("trainer.max_steps", r"must look like trainer.max_steps=20"),
+        ("callbacks=[{name: artifact, mode: low}]", r"callbacks\[0\]: mode must be"),
+        ("callbacks=[{name: artefact}]", r"Did you mean 'artifact'"),
+    ],
+)
+def test_mistakes_are_named_with_their_path(override, message):
+    with pytest.raises(ConfigError, match=message):
+        check_experiment(load_experiment(DEBUG, [override]))
+
+
+def test_a_missing_file_and_a_missing_field_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config file 'nowhere.yaml'"):
+        load_experiment("nowhere.yaml")
+    (tmp_path / "half.yaml").write_text("model: {name: motionmillion}\n")
+    with pytest.raises(ConfigError, match=r"(data|task) is required"):
+        load_experiment(tmp_path / "half.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        load_experiment(tmp_path / "list.yaml")
+
+
+@dataclass
+class Inner:
+    size: int = 3
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+
+
+def test_saving_and_loading_is_the_identity(tmp_path):
+    config = typed(Outer, {"inner": {"names": ["a", "b"]}, "maybe": {"size": 4}})
+    save_yaml(config, tmp_path / "c.yaml")
+    assert typed(Outer, read_yaml(tmp_path / "c.yaml")) == config
+    assert plain(config) == {"inner": {"size": 3, "names": ["a", "b"]}, "maybe": {"size": 4, "names": []}}
+    assert TrainerConfig() == typed(TrainerConfig, {})

