@@ -1,0 +1,66 @@
+"""The ``hftrainer`` command. Each subcommand is a module of `hftrainer.commands`, imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from hftrainer.version import __version__
+
+COMMANDS = {
+    "generate": "text to motion files: npy, npz, bvh, mp4 and a page that plays them",
+    "train": "run a training configuration",
+    "evaluate": "measure a model: reconstruction, actions",
+    "data": "prepare and verify a dataset: import-bvh, captions, mirror, join, split, stats, tokenize, verify",
+    "export": "a 272 motion file to bvh, npz, mp4 or html",
+    "zoo": "list the models that have names, or show one's card",
+    "doctor": "what is installed and what a model folder holds",
+}
+
+EXAMPLES = """examples:
+  hftrainer generate "a person walks forward, then waves" --out out/
+  hftrainer train configs/gotozero/debug_ar.yaml trainer.max_steps=20
+  hftrainer data import-bvh FOLDER --skeleton bandai-namco --out dataset/bandai
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 0 only if everything that was asked for was done."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = argv[0] if argv and argv[0] in COMMANDS else None
+    parser = argparse.ArgumentParser(
+        prog="hftrainer",
+        description="Train, load, sample and judge text-to-human-motion models.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hftrainer {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for command, summary in COMMANDS.items():
+        if name is None or command == name:
+            sub = commands.add_parser(
+                command, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+            if command == name:
+                import_module(f"hftrainer.commands.{command}").add_arguments(sub)
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        # what users do wrong, and what is missing: one line, no traceback; bugs keep theirs
+        if isinstance(error, ImportError) and type(error).__name__ != "MissingExtra":
+            raise
+        print(f"hftrainer {args.command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""``hftrainer data VERB``: from motion capture files to a dataset that models train on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+EPILOG = """example, from BVH files to tokens:
+  hftrainer data import-bvh Bandai-Namco --skeleton bandai-namco --out dataset/bandai
+  hftrainer data captions dataset/bandai --templates bandai-namco --count 24
+  hftrainer data split dataset/bandai --by set,content
+  hftrainer data mirror dataset/bandai --split train --into train_aug
+  hftrainer data join dataset/bandai --split train --into train_aug --count 4000
+  hftrainer data captions dataset/bandai --templates bandai-namco --count 24
+  hftrainer data stats dataset/bandai --split train --with-mirrored
+  hftrainer data tokenize dataset/bandai --model runs/nano_tokenizer/best --split train_aug --split val
+  hftrainer data verify dataset/bandai"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
+
+    sub = verbs.add_parser("import-bvh", help="BVH files to 272 motions on the SMPL-22 skeleton, 30 fps")
+    sub.add_argument("source", help="a folder (searched for *.bvh) or one file")
+    sub.add_argument("--skeleton", required=True, help="bandai-namco, cmu, lafan1, mixamo, smpl22, or your map.yaml")
+    sub.add_argument("--out", required=True, help="dataset folder")
+    sub.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    sub.set_defaults(run=import_bvh)
+
+    sub = _with_dataset(verbs, "captions", "write captions from labels, by templates")
+    sub.add_argument("--templates", required=True, help="bandai-namco, or your templates.yaml")
+    sub.add_argument("--count", type=int, default=8, help="paraphrases a clip (default 8)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.set_defaults(run=captions)
+
+    sub = _with_dataset(verbs, "split", "divide into train, val, test and all")
+    sub.add_argument("--by", default="content", help="labels whose values keep their shares, e.g. set,content")
+    sub.add_argument("--val", type=float, default=0.04)
+    sub.add_argument("--test", type=float, default=0.06)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.set_defaults(run=split)
+
+    sub = _with_dataset(verbs, "mirror", "add mirror images, with left and right exchanged in their labels")
+    _augmenting(sub)
+    sub.set_defaults(run=mirror)
+
+    sub = _with_dataset(verbs, "join", "add pairs of clips joined into one by a blended transition")
+    _augmenting(sub)
+    sub.add_argument("--count", type=int, default=1000)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.set_defaults(run=join)
+
+    sub = _with_dataset(verbs, "stats", "write mean_std/ from a split")
+    sub.add_argument("--split", default="train")
+    sub.add_argument("--per-dimension", action="store_true", help="do not average deviations over channel groups")
+    sub.add_argument("--with-mirrored", action="store_true", help="count every clip's mirror image too")
+    sub.set_defaults(run=stats)
+
+    sub = _with_dataset(verbs, "tokenize", "encode motions into tokens/ with a model's tokenizer")
+    sub.add_argument("--model", required=True, help="a model folder or zoo name")
+    sub.add_argument("--split", action="append", help="may be given several times; default: every motion")
+    sub.add_argument("--out", default="tokens", help="folder inside the dataset (default tokens)")
+    sub.add_argument("--one-phase", action="store_true", help="do not also encode each clip from its second frame")
+    sub.add_argument("--device", default="cpu")
+    sub.set_defaults(run=tokenize)
+
+    sub = _with_dataset(verbs, "verify", "check counts, NaN, lengths, captions, statistics, splits")
+    sub.set_defaults(run=verify)
+
+    sub = verbs.add_parser("synthetic", help="a small procedural dataset, for trying things out")
+    sub.add_argument("--out", required=True)
+    sub.add_argument("--clips", type=int, default=48)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.set_defaults(run=synthetic)
+
+
+def import_bvh(args: argparse.Namespace) -> int:
+    """Convert; 1 if a file failed."""
+    from hftrainer.data.bvh_import import import_bvh as convert
+    from hftrainer.motion.retarget import load_map
+
+    report = convert(args.source, args.out, load_map(args.skeleton), workers=args.workers, progress=_bar("import"))
+    for path, reason in report.failed.items():
+        print(f"failed: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
+    print(f"{len(report.imported)} imported, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")
+    return 1 if report.failed else 0
+
+
+def captions(args: argparse.Namespace) -> int:
+    """Write texts/ and labels.json; 1 if a clip has no labels."""
+    from hftrainer.data.captions import load_templates, write_captions
+
+    dataset = _open(args)
+    failed = write_captions(dataset, load_templates(args.templates), count=args.count, seed=args.seed)
+    for name, reason in list(failed.items())[:20]:
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    print(f"{len(dataset.names()) - len(failed)} clips captioned, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def split(args: argparse.Namespace) -> int:
+    """Write split/."""
+    from hftrainer.data.splits import split_names
+
+    dataset = _open(args)
+    labels = dataset.labels()
+    keys = [key for key in args.by.split(",") if key]
+    groups = {name: "/".join(str(label.get(key, "")) for key in keys) for name, label in labels.items()}
+    parts = split_names(dataset.names(), groups, val=args.val, test=args.test, seed=args.seed)
+    for name, members in parts.items():
+        dataset.write_split(name, members)
+        print(f"{name:6} {len(members)}")
+    return 0
+
+
+def mirror(args: argparse.Namespace) -> int:
+    """Add mirror images."""
+    from hftrainer.data.augment import mirror_split
+    from hftrainer.data.captions import load_templates
+
+    made = mirror_split(_open(args), load_templates(args.templates), args.split, args.into, progress=_bar("mirror"))
+    print(f"{len(made)} mirrored clips added to {args.into}; now write their captions")
+    return 0
+
+
+def join(args: argparse.Namespace) -> int:
+    """Add joined clips."""
+    from hftrainer.data.augment import JoinConfig, join_split
+    from hftrainer.data.captions import load_templates
+
+    config = JoinConfig(count=args.count, seed=args.seed)
+    made = join_split(_open(args), load_templates(args.templates), args.split, args.into, config, progress=_bar("join"))
+    print(f"{len(made)} joined clips added to {args.into}; now write their captions")
+    return 0
+
+
+def stats(args: argparse.Namespace) -> int:
+    """Write mean_std/."""
+    from hftrainer.data.statistics import write_statistics
+
+    clips = write_statistics(_open(args), args.split, grouped=not args.per_dimension, with_mirrored=args.with_mirrored)
+    print(f"mean_std/ from {clips} clips of {args.split}")
+    return 0
+
+
+def tokenize(args: argparse.Namespace) -> int:
+    """Write tokens/."""
+    from hftrainer.data.tokens import tokenize as write_tokens
+    from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
+    from hftrainer.zoo.load import locate
+
+    dataset = _open(args)
+    tokenizer = load_tokenizer(locate(args.model)[0], device=args.device)
+    names = list(dict.fromkeys(n for s in args.split for n in dataset.names(s))) if args.split else dataset.names()
+    entries = write_tokens(
+        dataset, names, dataset.root / args.out, tokenizer.encode,
+        tokenizer_sha256=tokenizer.sha256, codebook_size=tokenizer.codebook_size,
+        frames_per_code=tokenizer.frames_per_code, both_phases=not args.one_phase, progress=_bar("tokenize"),
+    )  # fmt: skip
+    print(f"{entries} entries of {len(names)} clips -> {dataset.root / args.out}")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Report; 1 if something is wrong."""
+    from hftrainer.data.verify import verify as check
+
+    report = check(_open(args), progress=_bar("verify"))
+    for line in report.lines():
+        print(line)
+    return 0 if report.good else 1
+
+
+def synthetic(args: argparse.Namespace) -> int:
+    """Write a procedural dataset."""
+    from hftrainer.data.synthetic import write_dataset
+
+    write_dataset(args.out, clips=args.clips, seed=args.seed)
+    print(f"{args.clips} clips -> {args.out}")
+    return 0
+
+
+def _with_dataset(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=summary)
+    sub.add_argument("dataset", type=Path, help="dataset folder")
+    return sub
+
+
+def _augmenting(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--split", default="train", help="made from these clips (default train)")
+    sub.add_argument("--into", default="train_aug", help="split that gets them and the originals (default train_aug)")
+    sub.add_argument("--templates", default="bandai-namco", help="caption templates; they say what may be mirrored")
+
+
+def _open(args: argparse.Namespace) -> Any:
+    from hftrainer.data.folder import DatasetFolder
+
+    return DatasetFolder(args.dataset)
+
+
+def _bar(title: str) -> Any:
+    """A progress bar around an iterable, on a terminal; silent in a log."""
+    from tqdm import tqdm
+
+    def wrap(items: Iterable[Any], total: int | None = None) -> Iterable[Any]:
+        return tqdm(items, desc=title, total=total, disable=not sys.stderr.isatty())
+
+    return wrap

@@ -1,0 +1,125 @@
+"""``hftrainer generate "a person walks forward" --out out/``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+EPILOG = """examples:
+  hftrainer generate "a person walks forward, then waves" -n 4 --out out/
+  hftrainer generate --prompts prompts.txt --seconds 5 --formats npy,bvh,html --out out/
+A run with the same settings keeps what is finished. Open out/index.html in any browser; it needs no network."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    parser.add_argument("prompt", nargs="*", help="what the person does; each argument is one prompt")
+    parser.add_argument("--prompts", type=Path, help="a file with one prompt a line")
+    parser.add_argument("--model", default="gotozero-nano", help="zoo name, model folder, or owner/repository")
+    parser.add_argument("--out", "-o", type=Path, default=Path("out"), help="folder for the files (default out/)")
+    parser.add_argument("--seconds", type=float, help="make every motion exactly so long; default: the model decides")
+    parser.add_argument("-n", "--num-motions", type=int, default=1, help="motions a prompt, seeds counting up")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--formats", default="npy,npz,bvh,mp4,html", help="of npy, npz, bvh, mp4, html")
+    parser.add_argument("--greedy", action="store_true", help="the likeliest code each time, no sampling")
+    parser.add_argument("--temperature", type=float, help="sample; below 1 is more cautious")
+    parser.add_argument("--top-k", type=int, help="sample from the k likeliest codes")
+    parser.add_argument("--top-p", type=float, help="sample from the smallest set of codes with this probability")
+    parser.add_argument("--truncate", action="store_true", help="cut text that is longer than the model is shown")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--device", default=None, help="default: cuda if there is one, else cpu")
+    parser.add_argument("--dtype", default=None, help="of the transformer, e.g. bfloat16; default: as stored")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate and write; 1 if a motion failed."""
+    prompts = read_prompts(args.prompt, args.prompts)
+    from hftrainer.files import check_writable
+
+    check_writable(args.out)
+    started = time.perf_counter()
+    import torch
+
+    from hftrainer.hub import fingerprint
+    from hftrainer.pipelines.outputs import MANIFEST, PAGE, Job, check_formats, run_job
+    from hftrainer.zoo.load import load_pipeline, locate
+
+    formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
+    check_formats(formats)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    folder, _ = locate(args.model)
+    pipeline = load_pipeline(args.model, device=device, dtype=args.dtype)
+    sampling = _sampling(args, pipeline)
+    if args.num_motions > 1 and not sampling.do_sample:
+        raise ValueError(f"-n {args.num_motions} greedy motions would all be the same; sample (--temperature 1)")
+    if args.seconds is not None:
+        pipeline.check_seconds(args.seconds)
+    if not args.truncate:
+        pipeline.check_prompt_lengths(prompts)
+    job = Job(
+        prompts=prompts, out=args.out, num_motions=args.num_motions, seed=args.seed, seconds=args.seconds,
+        sampling=sampling, formats=formats, batch_size=args.batch_size, truncate=args.truncate,
+    )  # fmt: skip
+    loaded = time.perf_counter()
+    manifest = run_job(pipeline, job, model=str(args.model), fingerprint=fingerprint(folder), progress=_bar)
+    return _report(args.out, manifest, loaded - started, time.perf_counter() - loaded, MANIFEST, PAGE)
+
+
+def read_prompts(given: list[str], file: Path | None) -> list[str]:
+    """Prompts of the command line and the file, empty ones refused with their place."""
+    prompts = list(given)
+    for place, prompt in enumerate(prompts, 1):
+        if not prompt.strip():
+            raise ValueError(f"prompt {place} is empty; describe what the person does")
+    if file is not None:
+        if not file.is_file():
+            raise ValueError(f"there is no prompt file {str(file)!r}")
+        prompts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError('give a prompt, e.g. hftrainer generate "a person walks forward", or --prompts FILE')
+    return prompts
+
+
+def _sampling(args: argparse.Namespace, pipeline: Any) -> Any:
+    given = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if args.greedy and chosen:
+        raise ValueError(f"--greedy does not sample; leave out {', '.join(chosen)}")
+    sampling = pipeline.sampling
+    if args.greedy:
+        sampling = dataclasses.replace(sampling, do_sample=False)
+    elif chosen:
+        sampling = dataclasses.replace(sampling, do_sample=True, **chosen)
+    from hftrainer.models.motion.motionmillion.network.generation import check_sampling
+
+    check_sampling(sampling.temperature, sampling.top_k, sampling.top_p)
+    return sampling
+
+
+def _report(out: Path, manifest: dict[str, Any], loading: float, making: float, name: str, page: str) -> int:
+    failed = [item for item in manifest["items"] if "error" in item]
+    for item in manifest["items"][:20]:
+        if "error" in item:
+            print(f"failed: {item['prompt']!r} (seed {item['seed']}): {item['error']}", file=sys.stderr)
+        else:
+            end = "ended by itself" if item["ended"] else "cut"
+            print(f"{item['seconds']:5.1f} s  {end:15}  {item['stem']}")
+    if len(manifest["items"]) > 20:
+        print(f"... and {len(manifest['items']) - 20} more, see {out / name}")
+    made = len(manifest["items"]) - len(failed)
+    print(f"{made} motions in {out} (loading {loading:.1f} s, making {making:.1f} s)")
+    if (out / page).is_file():
+        print(f"look at them: {out / page}")
+    return 1 if failed else 0
+
+
+def _bar(items: Any) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(items, desc="batches", disable=not sys.stderr.isatty())

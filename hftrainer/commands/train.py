@@ -1,0 +1,34 @@
+"""``hftrainer train CONFIG [section.field=value ...]``."""
+
+from __future__ import annotations
+
+import argparse
+
+EPILOG = """example:
+  hftrainer train configs/gotozero/debug_ar.yaml trainer.max_steps=20 model.ar.n_layer=2
+A run whose folder has a checkpoint goes on from it; resume=never starts anew."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    parser.add_argument("config", help="a YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
+    parser.add_argument("--check", action="store_true", help="check the configuration, print it resolved, and stop")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train."""
+    from hftrainer.config import load_experiment
+    from hftrainer.training.fit import check_experiment, fit
+
+    experiment = load_experiment(args.config, args.overrides)
+    if args.check:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(OmegaConf.create(check_experiment(experiment))))
+        return 0
+    output = fit(experiment)
+    print(f"done: {output}")
+    return 0

@@ -1,0 +1,319 @@
+"""Go to Zero as a pipeline: captions in, motions in physical units out."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hftrainer.config import typed
+from hftrainer.hub import find_model
+from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.registry import PIPELINES
+
+Float32 = NDArray[np.float32]
+GENERATION_CONFIG = "generation_config.json"
+DEFAULT_BATCH = 32
+
+
+class PromptTooLong(ValueError):
+    """A prompt of more tokens than the model is shown; the message gives both numbers."""
+
+
+@dataclass
+class GeneratedMotion:
+    """`motion` (T, 272) in physical units at 30 fps, how it came about, and whether it `ended` by itself."""
+
+    motion: Float32
+    prompt: str
+    seed: int | None
+    tokens: NDArray[np.int64]
+    ended: bool
+    text_tokens: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.motion) / MOTION272.fps
+
+
+@dataclass
+class Sampling:
+    """How codes are chosen. `min_new_tokens`: END is not allowed before."""
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_new_tokens: int = 0
+
+
+@PIPELINES.register("motionmillion")
+class MotionMillionPipeline:
+    """Text encoder, transformer, tokenizer decoder, statistics; all of them in `bundle`.
+
+    `sampling` is what calls use unless they say otherwise: the model's generation_config.json, or greedy.
+    """
+
+    def __init__(
+        self,
+        bundle: MotionMillionBundle,
+        *,
+        device: str | torch.device | None = None,
+        max_sample_steps: int = 150,
+        sampling: Sampling | None = None,
+    ):
+        self.bundle = bundle.to(device) if device is not None else bundle
+        self.max_sample_steps = max_sample_steps
+        self.sampling = sampling or Sampling()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        text_encoder: str | None = "artifact",
+        **options: Any,
+    ) -> MotionMillionPipeline:
+        """Load an artifact folder or a hub repository.
+
+        `dtype` is the transformer's; the tokenizer always computes in float32. `options` are the constructor's.
+        """
+        hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+        folder = find_model(name_or_path, revision=revision, **hub)
+        bundle = MotionMillionBundle.from_pretrained(
+            folder,
+            device=device,
+            dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype,
+            text_encoder=text_encoder,
+            **hub,
+        )
+        return cls(bundle, sampling=_read_sampling(folder), **options)
+
+    # --- the whole way --------------------------------------------------------------------------------------------
+
+    def infer_t2m(
+        self,
+        captions: Sequence[str],
+        lengths: Sequence[int] | None = None,
+        max_sample_steps: int | None = None,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        batch_size: int | None = None,
+    ) -> list[Float32]:
+        """Motions (T_i, 272), one a caption, greedy unless `do_sample`.
+
+        `lengths` in frames: a longer motion is cut to its length, a shorter one stays as it is, and no codes are
+        decoded that the cut would drop. A motion whose first code is END has no frames. Text past 150 tokens is cut
+        off with a warning.
+        """
+        captions = check_captions(captions)
+        steps = self.max_sample_steps if max_sample_steps is None else max_sample_steps
+        limits, cuts = [steps] * len(captions), [None] * len(captions)  # type: list[int], list[int | None]
+        if lengths is not None:
+            if len(lengths) != len(captions):
+                raise ValueError(f"got {len(lengths)} lengths for {len(captions)} captions")
+            limits, cuts = [min(steps, self._codes_for(n)) for n in lengths], list(lengths)
+        sampling = Sampling(do_sample, temperature, top_k, top_p)
+        seeds = [seed] * len(captions)
+        results = self._run(captions, seeds, sampling, limits, [0] * len(captions), cuts, batch_size, iter)
+        return [result.motion for result in results]
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seconds: float | None = None,
+        num_motions: int = 1,
+        seed: int | None = 0,
+        sampling: Sampling | None = None,
+        batch_size: int | None = None,
+        truncate: bool = False,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> list[GeneratedMotion]:
+        """`num_motions` motions for each prompt, prompt by prompt.
+
+        The j-th motion of a prompt is drawn with seed `seed` + j and depends on nothing else: not on other prompts,
+        their order or the batch size. `seconds`: exactly so long; the model keeps moving until then (END is not
+        allowed before) and is cut there. Without it a motion ends when the model says so, after at most
+        `max_sample_steps` codes. Text longer than the model is shown is an error unless `truncate`.
+        """
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        rows = [(text, None if seed is None else seed + j) for text in texts for j in range(num_motions)]
+        return self.generate_rows(
+            rows, seconds=seconds, sampling=sampling, batch_size=batch_size, truncate=truncate, progress=progress
+        )
+
+    def generate_rows(
+        self,
+        rows: Sequence[tuple[str, int | None]],
+        *,
+        seconds: float | None = None,
+        sampling: Sampling | None = None,
+        batch_size: int | None = None,
+        truncate: bool = False,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> list[GeneratedMotion]:
+        """One motion for each (prompt, seed); see `__call__`."""
+        captions = check_captions([text for text, _ in rows])
+        if not truncate:
+            self.check_prompt_lengths(captions)
+        sampling = sampling or self.sampling
+        limit, floor, cut = self.max_sample_steps, sampling.min_new_tokens, None
+        if seconds is not None:
+            frames = self.check_seconds(seconds)
+            floor = -(-frames // self.bundle.vqvae.frames_per_code)
+            limit, cut = min(self.max_sample_steps, self._codes_for(frames)), frames
+        n, seeds = len(rows), [seed for _, seed in rows]
+        return self._run(captions, seeds, sampling, [limit] * n, [floor] * n, [cut] * n, batch_size, progress)
+
+    # --- checks, before work is spent -----------------------------------------------------------------------------
+
+    def check_seconds(self, seconds: float) -> int:
+        """Frames of `seconds`; an error for what the model cannot make."""
+        longest = self.max_sample_steps * self.bundle.vqvae.frames_per_code
+        frames = round(seconds * MOTION272.fps)
+        if not 1 <= frames <= longest:
+            raise ValueError(
+                f"a motion of {seconds:g} s cannot be made: this model makes up to {longest / MOTION272.fps:g} s "
+                f"({self.max_sample_steps} codes); ask for less, or for several parts"
+            )
+        return frames
+
+    def check_prompt_lengths(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptTooLong` for the first prompt that the model would not see whole."""
+        encoder = self.bundle.text_encoder
+        if encoder is None:
+            raise ValueError("this model was loaded without a text encoder")
+        for prompt, tokens in zip(prompts, encoder.tokenize(prompts)["tokens"].tolist(), strict=True):
+            if tokens > encoder.config.max_tokens:
+                raise PromptTooLong(
+                    f"the prompt {shorten_text(prompt)!r} has {tokens} tokens, the model is shown "
+                    f"{encoder.config.max_tokens}; shorten it, or accept that the rest is ignored (--truncate)"
+                )
+
+    # --- the work -------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        captions: Sequence[str],
+        seeds: Sequence[int | None],
+        sampling: Sampling,
+        limits: Sequence[int],
+        floors: Sequence[int],
+        cuts: Sequence[int | None],
+        batch_size: int | None,
+        progress: Callable[[Iterable[Any]], Iterable[Any]],
+    ) -> list[GeneratedMotion]:
+        if self.bundle.ar is None:
+            raise ValueError("this model has no transformer; it can tokenize motions but not make them")
+        out: list[GeneratedMotion] = []
+        size = batch_size or DEFAULT_BATCH
+        for start in progress(range(0, len(captions), size)):
+            part = slice(start, start + size)
+            out += self._run_batch(captions[part], seeds[part], sampling, limits[part], floors[part], cuts[part])
+        return out
+
+    def _run_batch(
+        self,
+        captions: Sequence[str],
+        seeds: Sequence[int | None],
+        sampling: Sampling,
+        limits: Sequence[int],
+        floors: Sequence[int],
+        cuts: Sequence[int | None],
+    ) -> list[GeneratedMotion]:
+        bundle = self.bundle
+        assert bundle.ar is not None
+        assert bundle.text_encoder is not None
+        text = bundle.encode_text(captions)
+        for caption, tokens in zip(captions, text.tokens.tolist(), strict=True):
+            if tokens > bundle.text_encoder.config.max_tokens:
+                warnings.warn(
+                    f"{shorten_text(caption)!r} has {tokens} tokens; the model sees the first "
+                    f"{bundle.text_encoder.config.max_tokens}",
+                    stacklevel=4,
+                )
+        device = bundle.ar.lm_head.weight.device
+        generators = None if None in seeds else [torch.Generator().manual_seed(s) for s in seeds if s is not None]
+        made = bundle.ar.generate(
+            text.features.to(device),
+            text.mask.to(device),
+            max_new_tokens=list(limits),
+            min_new_tokens=list(floors),
+            do_sample=sampling.do_sample,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            generator=generators,
+        )
+        lengths, ended = made.lengths.tolist(), made.ended.tolist()
+        return [
+            GeneratedMotion(
+                motion=motion[: cuts[i]],
+                prompt=captions[i],
+                seed=seeds[i],
+                tokens=made.tokens[i, : lengths[i]].cpu().numpy(),
+                ended=ended[i],
+                text_tokens=int(text.tokens[i]),
+            )
+            for i, motion in enumerate(self._decode(made.tokens, made.lengths))
+        ]
+
+    def _decode(self, tokens: torch.Tensor, lengths: torch.Tensor) -> list[Float32]:
+        """Motions of the rows, each as if decoded alone."""
+        device = self.bundle.device
+        motions: list[Float32] = [np.zeros((0, MOTION272.width), np.float32)] * len(tokens)
+        alive = (lengths > 0).nonzero()[:, 0]
+        if len(alive):
+            kept = lengths[alive].to(device)
+            decoded = self.bundle.decode_codes(tokens[alive].to(device), kept).cpu().numpy()
+            for row, length, motion in zip(alive.tolist(), kept.tolist(), decoded, strict=True):
+                motions[row] = np.ascontiguousarray(motion[: length * self.bundle.vqvae.frames_per_code])
+        return motions
+
+    def _codes_for(self, frames: int) -> int:
+        """Codes after which the first `frames` frames no longer change."""
+        vqvae = self.bundle.vqvae
+        return -(-int(frames) // vqvae.frames_per_code) + vqvae.code_radius
+
+
+def check_captions(captions: Sequence[str]) -> list[str]:
+    """The captions as a list; an empty one is an error that names its place."""
+    if isinstance(captions, str):
+        raise TypeError("captions must be a list of strings, got one string")
+    for i, caption in enumerate(captions):
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"prompt {i + 1} of {len(captions)} is empty; describe what the person does")
+    return list(captions)
+
+
+def shorten_text(text: str, width: int = 60) -> str:
+    """The start of a text, for messages."""
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _read_sampling(folder: Path) -> Sampling:
+    path = folder / GENERATION_CONFIG
+    if not path.is_file():
+        return Sampling()
+    return typed(Sampling, json.loads(path.read_text(encoding="utf-8")), path=str(path))
