@@ -20,13 +20,14 @@ _KINDS: dict[str, Callable[..., Tensor]] = {"l1_smooth": F.smooth_l1_loss, "l1":
 
 @dataclass
 class ReconstructionLossConfig:
-    """Weights of the terms, all on z-scores but for `joints`.
+    """Weights of the terms; the first five are on z-scores.
 
     The release trains with `kind` l1_smooth over all channels plus 0.5 times the same over the joint positions, which
     it calls a velocity loss; here that is `positions`, and `velocity` and `acceleration` are first and second
     differences of them. `root` weighs velocity and heading of the root. `joints` is the mean distance (metres) of
     joints decoded into the world with their heading accumulated over the window, pelvis subtracted: what MPJPE
-    measures. `slide` is the mean horizontal speed (metres a frame) of decoded feet where the real foot stands.
+    measures. `joint_velocity` is the mean error (metres a frame) of the velocities of joints in the world, path
+    included. `slide` is the mean horizontal speed (metres a frame) of decoded feet where the real foot stands.
     """
 
     kind: str = "l1_smooth"
@@ -35,6 +36,7 @@ class ReconstructionLossConfig:
     acceleration: float = 0.0
     root: float = 0.0
     joints: float = 0.0
+    joint_velocity: float = 0.0
     slide: float = 0.0
 
     def __post_init__(self) -> None:
@@ -68,15 +70,22 @@ def reconstruction_loss(
         terms["acceleration"] = masked(a.diff(n=2, dim=1), b.diff(n=2, dim=1), mask[:, 2:])
     if config.root:
         terms["root"] = masked(predicted[..., _ROOT], target[..., _ROOT], mask)
-    if config.joints or config.slide:
+    if config.joints or config.joint_velocity or config.slide:
         got, want = motion272.to_joints(denormalize(predicted)), motion272.to_joints(denormalize(target))
         if config.joints:
             apart = (got - got[:, :, :1]) - (want - want[:, :, :1])
-            terms["joints"] = (apart.square().sum(dim=-1) + 1e-12).sqrt().mean(dim=-1)[mask].mean()
+            terms["joints"] = _lengths(apart).mean(dim=-1)[mask].mean()
+        if config.joint_velocity:
+            terms["joint_velocity"] = _lengths(got.diff(dim=1) - want.diff(dim=1)).mean(dim=-1)[mask[:, 1:]].mean()
         if config.slide:
             terms["slide"] = _slide(got, want, mask)
     loss = sum(getattr(config, name, 1.0) * value for name, value in terms.items())
     return {**terms, "loss": torch.as_tensor(loss)}
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    """Norms over the last axis, with a gradient at zero."""
+    return (vectors.square().sum(dim=-1) + 1e-12).sqrt()
 
 
 def _slide(got: Tensor, want: Tensor, mask: Tensor) -> Tensor:
@@ -84,7 +93,7 @@ def _slide(got: Tensor, want: Tensor, mask: Tensor) -> Tensor:
     feet = [7, 8, 10, 11]
     still = (want[:, 1:, feet] - want[:, :-1, feet]).norm(dim=-1) < 0.005
     moved = (got[:, 1:, feet] - got[:, :-1, feet])[..., [0, 2]]
-    speed = (moved.square().sum(dim=-1) + 1e-12).sqrt()
+    speed = _lengths(moved)
     where = still & mask[:, 1:, None]
     slide: Tensor = (speed * where).sum() / where.sum().clamp(min=1)
     return slide

@@ -1,0 +1,112 @@
+"""The pipeline: lengths, seeds, batches, checks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import hftrainer
+from hftrainer.pipelines.motionmillion import MotionMillionPipeline, PromptTooLong, Sampling
+
+TEXTS = ["a person walks forward", "someone stands still", "run as fast as possible"]
+SAMPLED = Sampling(do_sample=True, temperature=1.0)
+
+
+@pytest.fixture
+def pipe(tiny_model) -> MotionMillionPipeline:
+    return MotionMillionPipeline.from_pretrained(tiny_model)
+
+
+def test_infer_t2m_gives_physical_motions(pipe):
+    motions = pipe.infer_t2m(TEXTS, max_sample_steps=10)
+    assert [m.shape for m in motions] == [(20, 272)] * 3
+    assert all(m.dtype == np.float32 for m in motions)
+    codes = pipe.bundle.ar.sample(*pipe.bundle.encode_text(TEXTS[:1])[:2], max_sample_steps=10)
+    want = pipe.bundle.vqvae.forward_decoder(codes) * pipe.bundle.std + pipe.bundle.mean
+    np.testing.assert_allclose(motions[0], want[0].detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, None])
+def test_a_batch_equals_one_by_one(pipe, batch_size):
+    together = pipe.infer_t2m(TEXTS, max_sample_steps=15, batch_size=batch_size)
+    for text, motion in zip(TEXTS, together, strict=True):
+        np.testing.assert_allclose(pipe.infer_t2m([text], max_sample_steps=15)[0], motion, atol=1e-5)
+
+
+def test_lengths_cut_and_bound_without_changing_what_is_kept(pipe):
+    free = pipe.infer_t2m(TEXTS, max_sample_steps=100)
+    cut = pipe.infer_t2m(TEXTS, lengths=[31, 200, 7], max_sample_steps=100)
+    assert [len(m) for m in cut] == [31, 200, 7]
+    for a, b in zip(free, cut, strict=True):
+        np.testing.assert_allclose(a[: len(b)], b, atol=1e-5)
+
+
+def test_a_motions_seed_alone_decides_it(pipe):
+    pipe.max_sample_steps = 20
+    four = pipe([TEXTS[0], TEXTS[1]], num_motions=2, seed=3, sampling=SAMPLED)
+    assert [m.seed for m in four] == [3, 4, 3, 4]
+    assert [m.prompt for m in four] == [TEXTS[0]] * 2 + [TEXTS[1]] * 2
+    alone = pipe(TEXTS[1], seed=4, sampling=SAMPLED)[0]
+    assert alone.tokens.tolist() == four[3].tokens.tolist()
+    assert four[0].tokens.tolist() != four[1].tokens.tolist()
+    small = pipe([TEXTS[0], TEXTS[1]], num_motions=2, seed=3, sampling=SAMPLED, batch_size=1)
+    assert [m.tokens.tolist() for m in small] == [m.tokens.tolist() for m in four]
+
+
+def test_seconds_are_exact_even_if_the_model_would_end(pipe, monkeypatch):
+    head = pipe.bundle.ar.lm_head.weight
+    end = pipe.bundle.ar.config.end_id
+    kept = head[end].clone()
+    with torch.no_grad():
+        head[end] = head.abs().mean(0) * 10  # END wins whenever it may
+    try:
+        made = pipe(TEXTS[0], seconds=1.5, sampling=Sampling())[0]
+        at_once = pipe.infer_t2m(TEXTS[:1], max_sample_steps=20)[0]
+    finally:
+        with torch.no_grad():
+            head[end] = kept
+    assert made.motion.shape == (45, 272)
+    assert len(at_once) < 40  # the same model does end early when it may
+
+
+def test_text_is_cut_with_a_warning_or_refused(pipe):
+    long = "walk " * 2000
+    with pytest.raises(PromptTooLong, match=r"has \d{4} tokens, the model is shown 150"):
+        pipe(long)
+    with pytest.warns(UserWarning, match="the model sees the first 150"):
+        pipe.infer_t2m([long], max_sample_steps=2)
+    with pytest.warns(UserWarning, match="the model sees the first 150"):
+        assert pipe(long, truncate=True, seconds=0.1)[0].text_tokens > 2000
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p.infer_t2m(["a", " "]), "prompt 2 of 2 is empty"),
+        (lambda p: p.infer_t2m("a person"), "must be a list of strings"),
+        (lambda p: p.infer_t2m(["a"], lengths=[1, 2]), "got 2 lengths for 1 captions"),
+        (lambda p: p("walk", seconds=60), "a motion of 60 s cannot be made: this model makes up to"),
+        (lambda p: p("walk", seconds=0), "cannot be made"),
+        (lambda p: p("walk", sampling=Sampling(True, temperature=0)), "temperature must be above 0"),
+    ],
+)
+def test_wrong_requests_are_refused(pipe, call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(pipe)
+
+
+def test_bfloat16_after_loading_works_as_the_model_card_says(tiny_model):
+    pipe = MotionMillionPipeline.from_pretrained(tiny_model)
+    pipe.bundle.ar.to(dtype=torch.bfloat16)
+    assert pipe.infer_t2m(["a person swings a golf club"], max_sample_steps=5)[0].shape == (10, 272)
+
+
+def test_load_pipeline_by_path_and_its_errors(tiny_model, tmp_path):
+    assert isinstance(hftrainer.load_pipeline(tiny_model), MotionMillionPipeline)
+    with pytest.raises(ValueError, match=r"no model called 'gotozero-nan'\. Did you mean 'gotozero-nano'"):
+        hftrainer.load_pipeline("gotozero-nan")
+    with pytest.raises(ValueError, match="is not a model folder"):
+        hftrainer.load_pipeline(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="without a network, copy the model's folder"):
+        hftrainer.load_pipeline("ZeyuLing/hftrainer-gotozero-7b-train-humanml272", local_files_only=True)
