@@ -1,0 +1,1 @@
+"""Pictures of motions: pages and films that people look at."""
