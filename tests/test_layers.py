@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "data": BASE | {"registry", "config", "motion"},
     "pipelines": BASE | {"models", "motion", "registry", "config"},
     "evaluation": BASE | {"models", "motion", "registry", "config"},
-    "training": BASE | {"registry", "config", "motion", "models", "data", "pipelines", "evaluation", "network"},
+    "training": BASE | {"registry", "config", "motion", "models", "data", "pipelines", "evaluation"},
     "zoo": BASE | {"registry", "config"},
 }  # fmt: skip
 OPEN = {"cli", "commands", "__init__", "__main__"}  # parse, call one function, print: may import anything

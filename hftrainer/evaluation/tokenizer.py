@@ -10,7 +10,6 @@ import torch
 from hftrainer.evaluation.physical import aggregate_physical_metrics, physical_metrics_from_motion
 from hftrainer.evaluation.reconstruction import foot_slide, motion272_mpjpe
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
 from hftrainer.motion.representation import motion272
 
 
@@ -38,7 +37,7 @@ def evaluate_tokenizer(bundle: MotionMillionBundle, motions: Iterable[np.ndarray
             joints = [motion272.to_joints(m.astype(np.float64)) for m in (made, real)]
             standing.append((foot_slide(*joints), foot_slide(joints[1])))
     made_physics, real_physics = aggregate_physical_metrics(got), aggregate_physical_metrics(want)
-    use = codebook_use(torch.cat(codes), bundle.vqvae.codebook_size)
+    perplexity, active = bundle.codebook_use(torch.cat(codes))
     slides = np.nanmean(np.array(standing), axis=0)
     return {
         "clips": float(len(errors)),
@@ -50,8 +49,8 @@ def evaluate_tokenizer(bundle: MotionMillionBundle, motions: Iterable[np.ndarray
         "Jitter, reconstructed / real": made_physics["Jitter"] / real_physics["Jitter"],
         "standing feet, mm a frame, reconstructed": 1000 * float(slides[0]),
         "standing feet, mm a frame, real": 1000 * float(slides[1]),
-        "codes used": float(use.active),
-        "perplexity": float(use.perplexity),
+        "codes used": active,
+        "perplexity": perplexity,
     }
 
 

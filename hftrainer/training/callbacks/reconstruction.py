@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hftrainer.data.windows import MotionBatch
 from hftrainer.evaluation.reconstruction import foot_slide, mpjpe
-from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
 from hftrainer.motion.representation import motion272
 from hftrainer.registry import CALLBACKS
 
@@ -56,7 +55,7 @@ class ReconstructionMetrics(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         """Log the means over frames."""
-        use = codebook_use(torch.cat(self.codes), task.bundle.vqvae.codebook_size)
+        perplexity, active = task.bundle.codebook_use(torch.cat(self.codes))
         per_clip = np.array([error.mean() for error in self.errors])
         task.log_dict(
             {
@@ -65,8 +64,8 @@ class ReconstructionMetrics(L.Callback):
                 "val/mpjpe_p95_mm": 1000 * float(np.percentile(per_clip, 95)),
                 "val/slide_ratio": _ratio(self.slides),
                 "val/jitter_ratio": _ratio(self.jitters),
-                "val/codes_perplexity": float(use.perplexity),
-                "val/codes_active": float(use.active),
+                "val/codes_perplexity": perplexity,
+                "val/codes_active": active,
             }
         )
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hftrainer.models.motion.motionmillion import artifact
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
+from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
 from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, TextFeatures
 from hftrainer.registry import MODELS
 
@@ -128,6 +129,11 @@ class MotionMillionBundle(nn.Module):
     def encode_motion(self, motion: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Codes (b, l) of motion (b, t, 272); see `HumanVQVAE.encode`."""
         return self.vqvae.encode(self.normalize(motion), lengths)
+
+    def codebook_use(self, codes: Tensor) -> tuple[float, float]:
+        """Perplexity of codes (any shape), and the share of the codebook that they use."""
+        use = codebook_use(codes, self.vqvae.codebook_size)
+        return float(use.perplexity), float(use.active)
 
     def decode_codes(self, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Motion (b, 2 l, 272) of codes (b, l); see `HumanVQVAE.forward_decoder`."""
