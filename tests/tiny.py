@@ -14,7 +14,7 @@ from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
-from hftrainer.training.text_distillation import learn_pieces, new_t5_encoder, new_t5_tokenizer
+from hftrainer.training.text_distillation import new_t5_encoder, new_t5_tokenizer
 
 SENTENCES = [
     "a person walks forward, then waves", "someone is walking ahead", "turn left while walking", "a person squats",
@@ -27,10 +27,18 @@ def tiny_vqvae_config() -> HumanVQVAEConfig:
     return HumanVQVAEConfig(nb_code=256, width=32, code_dim=32, output_emb_width=32)
 
 
+def pieces() -> list[tuple[str, float]]:
+    """Words and letters, the same every time (learning pieces is not: the library hashes with a random seed)."""
+    words = sorted({word.strip(",") for sentence in SENTENCES for word in sentence.split()})
+    letters = ["▁", *"abcdefghijklmnopqrstuvwxyz,."]
+    scored = [(f"▁{word}", -3.0) for word in words] + [(letter, -8.0) for letter in letters]
+    return [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *scored]
+
+
 def tiny_text_encoder(width: int = 32) -> TextEncoder:
     """A T5 encoder with its own tokenizer."""
     torch.manual_seed(1)
-    tokenizer = new_t5_tokenizer(learn_pieces(SENTENCES, 80))
+    tokenizer = new_t5_tokenizer(pieces())
     model = new_t5_encoder(vocab_size=len(tokenizer), d_model=width, num_layers=1, num_heads=2, d_ff=32)
     return TextEncoder(TextEncoderConfig(source="tiny"), model=model.eval().requires_grad_(False), tokenizer=tokenizer)
 

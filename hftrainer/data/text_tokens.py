@@ -31,8 +31,9 @@ class TextTokensConfig:
 
     `drop_token`: chance that one code is dropped, at the end or at the start with equal chance. `keep`: share of codes
     that are kept, the others replaced by random ones (upstream's pkeep; -1 draws a share for each clip). A clip longer
-    than `max_tokens` is cut to a random stretch. `balance`: the label whose values are drawn equally often, to the
-    degree `evenness`; clips whose label is "joined" make up the share `joined` of what is drawn.
+    than `max_tokens` is cut to a random stretch of that length, or with `shortest_stretch` of any length from there on.
+    `balance`: the label whose values are drawn equally often, to the degree `evenness`; clips whose label is "joined"
+    make up the share `joined` of what is drawn.
     """
 
     root: str = "dataset/MotionMillion"
@@ -41,6 +42,7 @@ class TextTokensConfig:
     val_split: str | None = "val"
     batch_size: int = 16
     max_tokens: int = 150
+    shortest_stretch: int | None = None
     fps: float = 30.0
     drop_token: float = 1 / 3
     keep: float = 1.0
@@ -144,9 +146,11 @@ class TextTokenDataset(Dataset[tuple[str, NDArray[np.int64]]]):
         return part if len(part) else codes
 
     def _augment(self, codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        if len(codes) > self.config.max_tokens:
-            start = int(rng.integers(0, len(codes) - self.config.max_tokens + 1))
-            codes = codes[start : start + self.config.max_tokens]
+        longest = self.config.max_tokens
+        if len(codes) > longest:
+            stretch = int(rng.integers(self.config.shortest_stretch or longest, longest + 1))
+            start = int(rng.integers(0, len(codes) - stretch + 1))
+            codes = codes[start : start + stretch]
         if len(codes) > 1 and rng.random() < self.config.drop_token:
             codes = codes[1:] if rng.random() < 0.5 else codes[:-1]
         if self.config.keep != 1.0:

@@ -123,7 +123,8 @@ class MotionMillionPipeline:
 
         `lengths` in frames: a longer motion is cut to its length, a shorter one stays as it is, and no codes are
         decoded that the cut would drop. A motion whose first code is END has no frames. Text past 150 tokens is cut
-        off with a warning.
+        off with a warning. With a `seed`, each caption is drawn with it whatever the other captions are; a caption that
+        is repeated counts up.
         """
         captions = check_captions(captions)
         steps = self.max_sample_steps if max_sample_steps is None else max_sample_steps
@@ -133,7 +134,7 @@ class MotionMillionPipeline:
                 raise ValueError(f"got {len(lengths)} lengths for {len(captions)} captions")
             limits, cuts = [min(steps, self._codes_for(n)) for n in lengths], list(lengths)
         sampling = Sampling(do_sample, temperature, top_k, top_p)
-        seeds = [seed] * len(captions)
+        seeds = [row_seed for _, row_seed in seeded_rows(captions, seed)]
         results = self._run(captions, seeds, sampling, limits, [0] * len(captions), cuts, batch_size, iter)
         return [result.motion for result in results]
 
@@ -152,12 +153,14 @@ class MotionMillionPipeline:
         """`num_motions` motions for each prompt, prompt by prompt.
 
         The j-th motion of a prompt is drawn with seed `seed` + j and depends on nothing else: not on other prompts,
-        their order or the batch size. `seconds`: exactly so long; the model keeps moving until then (END is not
-        allowed before) and is cut there. Without it a motion ends when the model says so, after at most
-        `max_sample_steps` codes. Text longer than the model is shown is an error unless `truncate`.
+        their order or the batch size. A prompt that is listed twice goes on counting.
+
+        `seconds`: exactly so long; the model keeps moving until then (END is not allowed before) and is cut there.
+        Without it a motion ends when the model says so, after at most `max_sample_steps` codes. Text longer than the
+        model is shown is an error unless `truncate`.
         """
         texts = [prompts] if isinstance(prompts, str) else prompts
-        rows = [(text, None if seed is None else seed + j) for text in texts for j in range(num_motions)]
+        rows = seeded_rows([text for text in texts for _ in range(num_motions)], seed)
         return self.generate_rows(
             rows, seconds=seconds, sampling=sampling, batch_size=batch_size, truncate=truncate, progress=progress
         )
@@ -295,6 +298,16 @@ class MotionMillionPipeline:
         """Codes after which the first `frames` frames no longer change."""
         vqvae = self.bundle.vqvae
         return -(-int(frames) // vqvae.frames_per_code) + vqvae.code_radius
+
+
+def seeded_rows(captions: Sequence[str], seed: int | None) -> list[tuple[str, int | None]]:
+    """Each caption with its seed: `seed` the first time that it occurs, one more each time after."""
+    seen: dict[str, int] = {}
+    rows: list[tuple[str, int | None]] = []
+    for caption in captions:
+        rows.append((caption, None if seed is None else seed + seen.get(caption, 0)))
+        seen[caption] = seen.get(caption, 0) + 1
+    return rows
 
 
 def check_captions(captions: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from hftrainer.motion.render.video import render_video
 from hftrainer.motion.render.viewer import ViewerClip, write_viewer
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
-from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling
+from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling, seeded_rows
 from hftrainer.version import __version__
 
 FORMATS = ("npy", "npz", "bvh", "mp4", "html")
@@ -54,7 +54,7 @@ class Item:
     """One motion of a job and where its files are, without suffix."""
 
     prompt: str
-    seed: int
+    seed: int | None
     stem: str
     key: str
 
@@ -185,10 +185,11 @@ def _settings(job: Job, pipeline: MotionMillionPipeline, fingerprint: str) -> di
 def _items(job: Job, settings: dict[str, Any]) -> list[Item]:
     items = []
     digits = max(3, len(str(len(job.prompts))))
+    rows = iter(seeded_rows([prompt for prompt in job.prompts for _ in range(job.num_motions)], job.seed))
     for number, prompt in enumerate(job.prompts):
         slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].rstrip("-") or "motion"
-        for j in range(job.num_motions):
-            seed = job.seed + j
+        for _ in range(job.num_motions):
+            _, seed = next(rows)
             key = hashlib.sha256(json.dumps([prompt, seed, settings], sort_keys=True).encode()).hexdigest()[:16]
             items.append(Item(prompt, seed, f"{number:0{digits}d}_{slug}_s{seed}", key))
     return items

@@ -37,7 +37,7 @@ def test_a_batch_equals_one_by_one(pipe, batch_size):
 def test_lengths_cut_and_bound_without_changing_what_is_kept(pipe):
     free = pipe.infer_t2m(TEXTS, max_sample_steps=100)
     cut = pipe.infer_t2m(TEXTS, lengths=[31, 200, 7], max_sample_steps=100)
-    assert [len(m) for m in cut] == [31, 200, 7]
+    assert [len(m) for m in cut] == [min(n, len(m)) for n, m in zip([31, 200, 7], free, strict=True)]
     for a, b in zip(free, cut, strict=True):
         np.testing.assert_allclose(a[: len(b)], b, atol=1e-5)
 
@@ -52,6 +52,14 @@ def test_a_motions_seed_alone_decides_it(pipe):
     assert four[0].tokens.tolist() != four[1].tokens.tolist()
     small = pipe([TEXTS[0], TEXTS[1]], num_motions=2, seed=3, sampling=SAMPLED, batch_size=1)
     assert [m.tokens.tolist() for m in small] == [m.tokens.tolist() for m in four]
+
+
+def test_a_repeated_caption_counts_its_seed_up(pipe):
+    pipe.max_sample_steps = 20
+    motions = pipe.infer_t2m([TEXTS[0], TEXTS[1], TEXTS[0]], do_sample=True, seed=3)
+    assert not np.array_equal(motions[0], motions[2])
+    np.testing.assert_allclose(motions[2], pipe(TEXTS[0], seed=4, sampling=SAMPLED)[0].motion, atol=1e-5)
+    np.testing.assert_allclose(motions[1], pipe(TEXTS[1], seed=3, sampling=SAMPLED)[0].motion, atol=1e-5)
 
 
 def test_seconds_are_exact_even_if_the_model_would_end(pipe, monkeypatch):

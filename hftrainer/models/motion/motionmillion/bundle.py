@@ -81,6 +81,9 @@ class MotionMillionBundle(nn.Module):
         `text_encoder`: "artifact" (the folder's own, else the one it names), a folder or hub name, or None.
         """
         parts = artifact.read(Path(folder), dtype=dtype, text_encoder=text_encoder, load_ar=load_ar, **hub)
+        stored = parts.ar.lm_head.weight.dtype if parts.ar is not None else None
+        if dtype is None and stored == torch.float16 and torch.device(device).type == "cpu":
+            parts.ar = parts.ar.float() if parts.ar is not None else None  # CPUs have no float16 arithmetic to speak of
         return cls(parts=parts, device=device)
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:

@@ -1,0 +1,46 @@
+"""Put the parts of gotozero-nano together: a trained model, its judge, sampling defaults, and the model card.
+
+    python tools/package_nano.py --model runs/nano_ar/best --actions runs/nano_actions/best \
+        --out checkpoints/gotozero-nano
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from hftrainer.files import write_json
+from hftrainer.models.motion.motionmillion import MotionMillionBundle
+from hftrainer.pipelines.motionmillion import GENERATION_CONFIG, Sampling
+
+CARD = Path(__file__).parent / "gotozero-nano.md"
+
+
+def main() -> None:
+    """Write OUT anew."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("runs/nano_ar/best"))
+    parser.add_argument("--actions", type=Path, default=Path("runs/nano_actions/best"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/gotozero-nano"))
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=None)
+    parser.add_argument("--top-k", type=int, default=None)
+    parser.add_argument("--min-new-tokens", type=int, default=8)
+    args = parser.parse_args()
+
+    bundle = MotionMillionBundle.from_pretrained(args.model)
+    bundle.save_pretrained(args.out, dtype=torch.float16)
+    shutil.copytree(args.actions, args.out / "actions")
+    sampling = Sampling(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens)
+    write_json(args.out / GENERATION_CONFIG, asdict(sampling))
+    shutil.copyfile(CARD, args.out / "README.md")
+    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    print(f"{args.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
