@@ -67,6 +67,7 @@ class Experiment:
     data: dict[str, Any]
     seed: int = 123
     output_dir: str = "runs/experiment"
+    num_workers: int = 0  # processes that load data
     resume: str = "auto"  # "auto": from the newest checkpoint in output_dir; "never"; or a path
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: list[dict[str, Any]] = field(default_factory=list)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
-from hftrainer.motion.statistics import compute_statistics
+from hftrainer.motion.statistics import RunningStatistics
 
 _SHOWN = 5
 _FASTEST = 0.5  # metres a frame (15 m/s); nothing a body does
@@ -49,7 +50,9 @@ def verify(dataset: DatasetFolder, *, progress: Callable[[Iterable[Any]], Iterab
     if not names:
         report.add("no motions", str(dataset.motions))
         return report
-    lengths, sums = [], []
+    lengths, sums = [], RunningStatistics()
+    train = set(dataset.names("train")) if "train" in dataset.splits() else set(names)
+    mirrored = _made_with_mirrored(dataset)
     for name in progress(names):
         try:
             motion = dataset.motion(name)
@@ -58,7 +61,10 @@ def verify(dataset: DatasetFolder, *, progress: Callable[[Iterable[Any]], Iterab
             continue
         lengths.append(len(motion))
         _check_motion(report, name, motion)
-        sums.append((name, motion))
+        if name in train:
+            sums.add(motion)
+            if mirrored:
+                sums.add(motion272.mirror(motion))
         if dataset.texts.is_dir() and not dataset.captions(name):
             report.add("no caption", name)
     report.facts["motions"] = f"{len(names)} ({sum(lengths)} frames, {sum(lengths) / MOTION272.fps / 60:.1f} min)"
@@ -68,7 +74,7 @@ def verify(dataset: DatasetFolder, *, progress: Callable[[Iterable[Any]], Iterab
     if not dataset.texts.is_dir():
         report.facts["captions"] = "none"
     _check_splits(report, dataset, set(names))
-    _check_statistics(report, dataset, dict(sums))
+    _check_statistics(report, dataset, sums)
     return report
 
 
@@ -98,7 +104,12 @@ def _check_splits(report: Report, dataset: DatasetFolder, names: set[str]) -> No
                 report.add(f"in both {held} and {split}", name)
 
 
-def _check_statistics(report: Report, dataset: DatasetFolder, motions: dict[str, np.ndarray]) -> None:
+def _made_with_mirrored(dataset: DatasetFolder) -> bool:
+    note = dataset.root / "mean_std" / "made_from.json"
+    return note.is_file() and bool(json.loads(note.read_text(encoding="utf-8")).get("with_mirrored"))
+
+
+def _check_statistics(report: Report, dataset: DatasetFolder, sums: RunningStatistics) -> None:
     if not (dataset.root / "mean_std").is_dir():
         report.facts["statistics"] = "none"
         return
@@ -107,13 +118,9 @@ def _check_statistics(report: Report, dataset: DatasetFolder, motions: dict[str,
     except ValueError as error:
         report.add("statistics", str(error))
         return
-    train = dataset.names("train") if "train" in dataset.splits() else list(motions)
-    present = [motions[name] for name in train if name in motions]
-    if not present:
+    if not sums.count:
         return
-    note = next(dataset.root.glob("mean_std/made_from.json"), None)
-    mirrored = note is not None and bool(json.loads(note.read_text(encoding="utf-8")).get("with_mirrored"))
-    own_mean, own_std = compute_statistics(present, with_mirrored=mirrored)
+    own_mean, own_std = sums.result(grouped=True)
     off = np.abs(mean - own_mean) / own_std
     ratio = std / own_std
     report.facts["statistics"] = f"mean off by up to {off.max():.2f} std, std x {ratio.min():.2f} to {ratio.max():.2f}"

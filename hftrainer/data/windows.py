@@ -31,7 +31,8 @@ class MotionWindowsConfig:
     A clip shorter than `window` is used whole and padded, or left out with ``short_clips: skip`` (upstream stops with
     an error). ``draw_by: clip`` (upstream) gives one window of each clip an epoch; ``frames`` draws clips in
     proportion to their length. `balance`: a label (of labels.json) whose values are drawn more evenly, to the degree
-    `evenness` (1: equally often). `mirror` is the chance that a window is shown mirrored.
+    `evenness` (1: equally often). `mirror` is the chance that a window is shown mirrored. ``in_memory: false`` reads a
+    clip's file whenever it is drawn, for data sets that do not fit.
     """
 
     root: str = "dataset/MotionMillion"
@@ -42,6 +43,7 @@ class MotionWindowsConfig:
     draw_by: str = "clip"
     balance: str | None = None
     evenness: float = 1.0
+    in_memory: bool = True
     short_clips: str = "pad"
     mirror: float = 0.0
     val_clips: int | None = None
@@ -78,7 +80,7 @@ class MotionWindows:
         weights = train.clip_lengths.astype(np.float64) if self.config.draw_by == "frames" else None
         if self.config.balance is not None:
             labels = self.folder.labels()
-            groups = [str(labels.get(name, {}).get(self.config.balance, "")) for name, _ in train.clips]
+            groups = [str(labels.get(name, {}).get(self.config.balance, "")) for name in train.names]
             even = balanced_weights(groups, evenness=self.config.evenness)
             weights = even if weights is None else weights * even
         lengths = np.minimum(train.clip_lengths, self.config.window)
@@ -101,19 +103,21 @@ class WindowDataset(Dataset[tuple[str, np.ndarray]]):
     """`self[(index, seed)]` is a window of clip `index`; the seed decides its start and whether it is mirrored."""
 
     def __init__(self, folder: DatasetFolder, split: str, config: MotionWindowsConfig, shortest: int):
-        self.config = config
-        clips = [(name, folder.motion(name)) for name in folder.names(split)]
-        self.clips = [(name, motion) for name, motion in clips if len(motion) >= shortest]
-        if not self.clips:
+        self.config, self.folder = config, folder
+        lengths = {name: folder.frames(name) for name in folder.names(split)}
+        self.names = [name for name, frames in lengths.items() if frames >= shortest]
+        if not self.names:
             raise ValueError(f"split {split!r} of {folder.root} has no clip of at least {shortest} frames")
-        self.clip_lengths = np.array([len(motion) for _, motion in self.clips])
+        self.clip_lengths = np.array([lengths[name] for name in self.names])
+        self._motions = [folder.motion(name) for name in self.names] if config.in_memory else None
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.names)
 
     def __getitem__(self, item: Item) -> tuple[str, np.ndarray]:
         index, seed = item
-        name, motion = self.clips[index]
+        name = self.names[index]
+        motion = self.folder.motion(name) if self._motions is None else self._motions[index]
         rng = np.random.default_rng(seed)
         start = int(rng.integers(0, max(1, len(motion) - self.config.window + 1)))
         window = motion[start : start + self.config.window]

@@ -24,21 +24,38 @@ def compute_statistics(
     heading change, positions, velocities, rotations), so that all dimensions of a group are scaled alike and constant
     ones do not divide by zero. `with_mirrored` counts every clip's mirror image too.
     """
-    count, total, squares = 0, np.zeros(MOTION272.width), np.zeros(MOTION272.width)
+    sums = RunningStatistics()
     for motion in motions:
-        for clip in (motion, motion272.mirror(motion)) if with_mirrored else (motion,):
-            wide = clip.astype(np.float64)
-            count += len(wide)
-            total += wide.sum(axis=0)
-            squares += (wide * wide).sum(axis=0)
-    if count == 0:
-        raise ValueError("statistics need at least one clip")
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean * mean, 0.0))
-    if grouped:
-        for channel in MOTION272.channels:
-            std[MOTION272[channel]] = std[MOTION272[channel]].mean()
-    return mean, np.maximum(std, 1e-8)
+        sums.add(motion)
+        if with_mirrored:
+            sums.add(motion272.mirror(motion))
+    return sums.result(grouped=grouped)
+
+
+class RunningStatistics:
+    """Sums over frames, so that no more than one clip is in memory."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._total, self._squares = np.zeros(MOTION272.width), np.zeros(MOTION272.width)
+
+    def add(self, motion: np.ndarray) -> None:
+        """Count the frames of a clip (T, 272)."""
+        wide = motion.astype(np.float64)
+        self.count += len(wide)
+        self._total += wide.sum(axis=0)
+        self._squares += (wide * wide).sum(axis=0)
+
+    def result(self, *, grouped: bool) -> tuple[Float64, Float64]:
+        """Mean and standard deviation; see `compute_statistics`."""
+        if self.count == 0:
+            raise ValueError("statistics need at least one clip")
+        mean = self._total / self.count
+        std = np.sqrt(np.maximum(self._squares / self.count - mean * mean, 0.0))
+        if grouped:
+            for channel in MOTION272.channels:
+                std[MOTION272[channel]] = std[MOTION272[channel]].mean()
+        return mean, np.maximum(std, 1e-8)
 
 
 def load_statistics(mean_path: Path, std_path: Path) -> tuple[Float32, Float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from pathlib import Path
@@ -42,7 +43,7 @@ def fit(experiment: Experiment) -> Path:
     trainer = _make_trainer(experiment, output)
     resume = find_checkpoint(experiment, output)
     save_yaml(resolved, output / "config.yaml")
-    data = PlannedData(source, seed=experiment.seed)
+    data = PlannedData(source, seed=experiment.seed, num_workers=experiment.num_workers)
     trainer.fit(task, datamodule=data, ckpt_path=resume)
     return output
 
@@ -132,7 +133,7 @@ def _build_callback(section: dict[str, Any], path: str, output: Path) -> Any:
     factory, config = CALLBACKS.resolve(section, path=path)
     if not hasattr(factory, "Config"):
         return factory(**config)
-    wants_folder = "output_dir" in factory.__init__.__code__.co_varnames  # type: ignore[misc]
+    wants_folder = "output_dir" in inspect.signature(factory).parameters
     return factory(config, output_dir=output) if wants_folder else factory(config)
 
 

@@ -80,7 +80,7 @@ def test_seconds_are_exact_even_if_the_model_would_end(pipe, monkeypatch):
 
 def test_text_is_cut_with_a_warning_or_refused(pipe):
     long = "walk " * 2000
-    with pytest.raises(PromptTooLong, match=r"has \d{4} tokens, the model is shown 150"):
+    with pytest.raises(PromptTooLong, match=r"has \d+ tokens, the model is shown 150"):
         pipe(long)
     with pytest.warns(UserWarning, match="the model sees the first 150"):
         pipe.infer_t2m([long], max_sample_steps=2)
