@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hftrainer.config import plain, typed
 from hftrainer.files import write_json
-from hftrainer.models.checkpoint import CheckpointError, assign, read_state_dict, write_state_dict
+from hftrainer.models.checkpoint import CheckpointError, assign, open_checkpoint, write_module
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.registry import MODELS
 
@@ -93,7 +93,7 @@ class ActionClassifier(nn.Module):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json and model.safetensors."""
         folder = Path(folder)
-        write_state_dict(self, folder / "model.safetensors")
+        write_module(self, folder, "model")
         write_json(folder / "config.json", {"model_type": "action_classifier", **plain(self.config)})
 
     @classmethod
@@ -107,7 +107,7 @@ class ActionClassifier(nn.Module):
             raise CheckpointError(f"{path} is not an action classifier's")
         model = cls(typed(ActionClassifierConfig, fields, path=str(path)))
         weights = Path(folder) / "model.safetensors"
-        assign(model, read_state_dict(weights), source=str(weights))
+        assign(model, open_checkpoint(weights), source=str(weights))
         return model.eval()
 
 

@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ import torch
 
 from hftrainer.config import ConfigError, plain, typed
 from hftrainer.files import sha256, write_json
-from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, read_state_dict, write_state_dict
+from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, write_module
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
@@ -101,13 +100,13 @@ def read(
         vqvae = HumanVQVAE(**plain(config.vqvae))
         ar = LLaMAHF(config.ar) if load_ar and config.ar is not None else None
     path = find_weights(folder, "fsq")
-    assign(vqvae, read_state_dict(path, keys=("net",)), source=str(path), dtype=torch.float32)
-    _restore_buffers(vqvae)
+    assign(vqvae, open_checkpoint(path, keys=("net",)), source=str(path), dtype=torch.float32)
+    restore_buffers(vqvae)
     if ar is not None:
         path = find_weights(folder, "ar")
-        state = read_state_dict(path, keys=("trans",))
-        if ar.config.tie_weights:
-            state.setdefault("lm_head.weight", state["transformer.wte.weight"])
+        state = open_checkpoint(path, keys=("trans",))
+        if ar.config.tie_weights and "lm_head.weight" not in state:
+            state = state.renamed({**{name: name for name in state}, "lm_head.weight": "transformer.wte.weight"})
         assign(ar, state, source=str(path), dtype=dtype)
         if ar.config.tie_weights:
             ar.lm_head.weight = ar.transformer.wte.weight
@@ -165,24 +164,22 @@ def write(bundle: MotionMillionBundle, folder: Path, *, dtype: torch.dtype | Non
 
 def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | None) -> None:
     config = bundle.config
-    write_state_dict(bundle.vqvae, folder / "fsq.safetensors", dtype=dtype)
+    write_module(bundle.vqvae, folder, "fsq", dtype=dtype)
     if bundle.ar is not None:
         tied = ["lm_head.weight"] if bundle.ar.config.tie_weights else []
-        write_state_dict(bundle.ar, folder / "ar.safetensors", dtype=dtype, drop=tied)
+        write_module(bundle.ar, folder, "ar", dtype=dtype, drop=tied)
     if bundle.text_encoder is not None:
         encoder = bundle.text_encoder
         encoder.save_pretrained(folder / "text_encoder")
         if dtype is not None:
-            write_state_dict_of_t5(encoder, folder / "text_encoder" / "model.safetensors", dtype)
+            # transformers lists the embedding once; its second name is tied again on loading
+            write_module(
+                encoder.model, folder / "text_encoder", "model", dtype=dtype, drop=["encoder.embed_tokens.weight"]
+            )
     for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
         np.save(folder / name, values.cpu().numpy())
     write_json(folder / CONFIG, describe(config, has_text=bundle.text_encoder is not None))
     write_json(folder / "model_index.json", _index(bundle))
-
-
-def write_state_dict_of_t5(encoder: TextEncoder, path: Path, dtype: torch.dtype) -> None:
-    """Rewrite an encoder's weights in `dtype`; its embedding is listed once, as transformers does."""
-    write_state_dict(encoder.model, path, dtype=dtype, drop=["encoder.embed_tokens.weight"])
 
 
 def describe(config: MotionMillionConfig, *, has_text: bool) -> dict[str, Any]:
@@ -251,60 +248,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _restore_buffers(vqvae: HumanVQVAE) -> None:
+def restore_buffers(vqvae: HumanVQVAE) -> None:
     """Buffers that no file holds have to be made again after building on the meta device."""
     fsq = vqvae.vqvae.quantizer
     fresh = type(fsq)(fsq.levels)
     fsq._levels, fsq._basis = fresh._levels, fresh._basis
-
-
-def read_upstream(
-    fsq_path: str | os.PathLike[str],
-    ar_path: str | os.PathLike[str] | None,
-    text_model_name: str | None,
-    mean_path: str | os.PathLike[str] | None,
-    std_path: str | os.PathLike[str] | None,
-    dtype: torch.dtype | None,
-) -> Parts:
-    """The released files: a tokenizer (key "net"), a transformer (key "trans") and statistics.
-
-    The tokenizer is the released configuration; the transformer's size is read off its tensors. Without paths for
-    mean and std they are looked for beside the tokenizer's file.
-    """
-    beside = Path(fsq_path).parent
-    config = MotionMillionConfig()
-    with torch.device("meta"):
-        vqvae = HumanVQVAE(**plain(config.vqvae))
-    assign(vqvae, read_state_dict(fsq_path, keys=("net",)), source=str(fsq_path), dtype=torch.float32)
-    _restore_buffers(vqvae)
-    ar = None
-    if ar_path is not None:
-        state = read_state_dict(ar_path, keys=("trans",))
-        config.ar = sizes_of(state, str(ar_path))
-        with torch.device("meta"):
-            ar = LLaMAHF(config.ar)
-        assign(ar, state, source=str(ar_path), dtype=dtype)
-    config.check()
-    encoder = None
-    if text_model_name is not None:
-        config.text_encoder = TextEncoderConfig(source=str(text_model_name))
-        encoder = TextEncoder(config.text_encoder)
-    mean, std = load_statistics(Path(mean_path or beside / "mean.npy"), Path(std_path or beside / "std.npy"))
-    return Parts(config, vqvae, ar, encoder, mean, std)
-
-
-def sizes_of(state: Mapping[str, torch.Tensor], source: str) -> LLaMAHFConfig:
-    """The sizes of a transformer, read off its tensors; heads, which no tensor shows, from the preset of that size."""
-    try:
-        vocab, width = state["transformer.wte.weight"].shape
-        clip_dim = state["llama_proj.weight"].shape[1]
-    except KeyError as error:
-        raise CheckpointError(f"{source} does not hold a Go to Zero transformer: it lacks {error}") from error
-    layers = len([name for name in state if name.endswith(".rms_1.scale")])
-    heads = {p["n_head"] for p in PRESETS.values() if (p["n_layer"], p["n_embd"]) == (layers, width)}
-    if len(heads) != 1:
-        raise CheckpointError(f"{source}: no preset has {layers} layers of width {width}, so its heads are unknown")
-    tied = state["lm_head.weight"].shape[0] == vocab if "lm_head.weight" in state else True
-    return LLaMAHFConfig(
-        vocab_size=vocab, n_layer=layers, n_head=heads.pop(), n_embd=width, clip_dim=clip_dim, tie_weights=tied
-    )

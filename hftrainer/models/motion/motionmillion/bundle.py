@@ -15,6 +15,7 @@ from hftrainer.models.motion.motionmillion import artifact
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
 from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
+from hftrainer.models.motion.motionmillion.upstream import read_upstream
 from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, TextFeatures
 from hftrainer.registry import MODELS
 
@@ -50,7 +51,7 @@ class MotionMillionBundle(nn.Module):
         if parts is None:
             if fsq_path is None:
                 raise ValueError("MotionMillionBundle needs fsq_path=...; for an artifact folder use from_pretrained")
-            parts = artifact.read_upstream(fsq_path, ar_path, text_model_name, mean_path, std_path, dtype)
+            parts = read_upstream(fsq_path, ar_path, text_model_name, mean_path, std_path, dtype)
         self.config: MotionMillionConfig = parts.config
         self.vqvae: HumanVQVAE = parts.vqvae
         self.ar: LLaMAHF | None = parts.ar

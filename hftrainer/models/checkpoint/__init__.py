@@ -1,0 +1,26 @@
+"""Weight files of every form, read without running code from them, and safetensors, written tensor by tensor."""
+
+from hftrainer.models.checkpoint.errors import CheckpointError, UnsafeCheckpoint
+from hftrainer.models.checkpoint.modules import (
+    assign,
+    check_finite,
+    find_weights,
+    write_index,
+    write_module,
+    write_state,
+)
+from hftrainer.models.checkpoint.reader import INDEX_SUFFIX, Checkpoint, open_checkpoint
+
+__all__ = [
+    "INDEX_SUFFIX",
+    "Checkpoint",
+    "CheckpointError",
+    "UnsafeCheckpoint",
+    "assign",
+    "check_finite",
+    "find_weights",
+    "open_checkpoint",
+    "write_index",
+    "write_module",
+    "write_state",
+]

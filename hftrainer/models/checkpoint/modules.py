@@ -1,0 +1,120 @@
+"""Weights into modules and out of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hftrainer.files import write_json
+from hftrainer.models.checkpoint.errors import CheckpointError
+from hftrainer.models.checkpoint.reader import INDEX_SUFFIX, Checkpoint
+from hftrainer.models.checkpoint.safetensors import shards, write_safetensors
+
+SHARD_BYTES = 5 << 30
+_CHECK_BELOW = 512 << 20  # bytes; scanning larger files for NaN would read them whole
+
+
+def assign(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    dtype: torch.dtype | None = None,
+    check_values: bool | None = None,
+) -> None:
+    """Put tensors into a module, built on the meta device or not, after checking every name, shape and kind.
+
+    Floating point tensors are cast to `dtype` if it is given; otherwise they stay what they are, and mapped. Values are
+    looked at for NaN if `check_values`, by default in files below 512 MB. Raises `CheckpointError`.
+    """
+    wanted = module.state_dict()
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    shapes, kinds = [], []
+    for name in wanted.keys() & state.keys():
+        shape, kind = _describe(state, name)
+        if shape != tuple(wanted[name].shape):
+            shapes.append(f"{name}: {shape} in the file, {tuple(wanted[name].shape)} expected")
+        if kind.is_floating_point != wanted[name].dtype.is_floating_point:
+            kinds.append(f"{name}: {kind} in the file, {wanted[name].dtype} expected")
+    problems = (("names missing", missing), ("names unknown", extra), ("shapes wrong", shapes), ("types wrong", kinds))
+    if any(problem for _, problem in problems):
+        parts = [f"{len(problem)} {title}, e.g. {sorted(problem)[0]}" for title, problem in problems if problem]
+        raise CheckpointError(f"{source} does not fit {type(module).__name__}: {'; '.join(parts)}")
+    loaded = {name: state[name] for name in wanted}
+    if check_values or (check_values is None and sum(t.nbytes for t in loaded.values()) < _CHECK_BELOW):
+        check_finite(loaded, source)
+    cast = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in loaded.items()}
+    module.load_state_dict(cast, strict=True, assign=True)
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise `CheckpointError` naming the first tensor with NaN or infinite values."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{source}: {name} holds NaN or infinite values")
+
+
+def write_module(
+    module: nn.Module,
+    folder: Path,
+    stem: str,
+    *,
+    dtype: torch.dtype | None = None,
+    drop: Sequence[str] = (),
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a module as ``stem.safetensors``, or above `shard_bytes` as shards with an index.
+
+    Tensors are cast and written one at a time; `drop` leaves names out (the second name of tied weights).
+    """
+    state = {name: tensor for name, tensor in module.state_dict().items() if name not in drop}
+    types = {
+        name: (dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype, tuple(tensor.shape))
+        for name, tensor in state.items()
+    }
+    write_state(folder, stem, types, lambda name: state[name].to(types[name][0]), shard_bytes=shard_bytes)
+
+
+def write_state(
+    folder: Path,
+    stem: str,
+    types: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    load: Callable[[str], Tensor],
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write named tensors as one file or shards; `load` brings each when its turn comes."""
+    sizes = {name: torch.Size(shape).numel() * kind.itemsize for name, (kind, shape) in types.items()}
+    groups = shards(sizes.items(), shard_bytes)
+    if len(groups) <= 1:
+        write_safetensors(folder / f"{stem}.safetensors", types, load)
+        return
+    weight_map: dict[str, str] = {}
+    for number, group in enumerate(groups, 1):
+        file = f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors"
+        write_safetensors(folder / file, {name: types[name] for name in group}, load)
+        weight_map |= dict.fromkeys(group, file)
+    write_index(folder / f"{stem}.safetensors{INDEX_SUFFIX}", weight_map, sum(sizes.values()))
+
+
+def write_index(path: str | os.PathLike[str], weight_map: Mapping[str, str], total_size: int) -> None:
+    """Write the index of a sharded file."""
+    write_json(path, {"metadata": {"total_size": total_size}, "weight_map": dict(weight_map)})
+
+
+def find_weights(folder: Path, stem: str) -> Path:
+    """The weight file called `stem` in an artifact: safetensors, sharded safetensors, or an older torch file."""
+    for name in (f"{stem}.safetensors", f"{stem}.safetensors{INDEX_SUFFIX}", f"{stem}.pt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} has no {stem}.safetensors; it holds {sorted(p.name for p in folder.iterdir())}")
+
+
+def _describe(state: Mapping[str, Tensor], name: str) -> tuple[tuple[int, ...], torch.dtype]:
+    if isinstance(state, Checkpoint):
+        return state.shape_of(name), state.dtype_of(name)
+    return tuple(state[name].shape), state[name].dtype

@@ -1,0 +1,123 @@
+"""safetensors files: reading by place, and writing tensor by tensor so that no more than one is in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hftrainer.files import atomic_path
+from hftrainer.models.checkpoint.errors import CheckpointError
+from hftrainer.models.checkpoint.tensors import TensorRef, contiguous_ref
+
+_DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MAX_HEADER = 100 << 20
+_SIZE = struct.Struct("<Q")
+
+
+def read_safetensors(path: Path) -> dict[str, TensorRef]:
+    """Tensors by name. The header is checked whole: types, sizes, and that the data are all there and do not
+    overlap."""
+    size = path.stat().st_size
+    header, start = _read_header(path, size)
+    refs: dict[str, TensorRef] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, (begin, end) = _entry(path, name, entry)
+        if end - begin != prod(shape) * dtype.itemsize:
+            raise CheckpointError(f"{path}: {name} of shape {shape} and type {dtype} has {end - begin} bytes")
+        if start + end > size:
+            raise CheckpointError(
+                f"{path} is not a whole safetensors file: it holds {size} bytes, {name} ends at {start + end}: "
+                "was its download or copy cut short?"
+            )
+        refs[name] = contiguous_ref(path, start + begin, dtype, shape)
+        if begin != end:
+            spans.append((begin, end, name))
+    spans.sort()
+    for (_, end, first), (begin, _, second) in pairwise(spans):
+        if begin < end:
+            raise CheckpointError(f"{path}: {first} and {second} overlap")
+    return refs
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    load: Callable[[str], Tensor],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a file atomically. `tensors` says each one's type and shape; `load` brings them, one after the other."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    at = 0
+    for name, (dtype, shape) in tensors.items():
+        nbytes = prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [at, at + nbytes]}
+        at += nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # data start at a multiple of 8, as the library writes them
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(_SIZE.pack(len(text)) + text)
+        for name, (dtype, shape) in tensors.items():
+            tensor = load(name)
+            if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
+                raise CheckpointError(
+                    f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of {tuple(tensor.shape)}"
+                )
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            stream.write(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+
+
+def shards(sizes: Iterable[tuple[str, int]], limit: int) -> list[list[str]]:
+    """Names in groups of at most `limit` bytes, in order; a tensor larger than that is alone."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, nbytes in sizes:
+        if not groups or nbytes > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= nbytes
+    return groups
+
+
+def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
+    with open(path, "rb") as stream:
+        prefix = stream.read(_SIZE.size)
+        length = _SIZE.unpack(prefix)[0] if len(prefix) == _SIZE.size else -1
+        if not 2 <= length <= min(_MAX_HEADER, size - _SIZE.size):
+            raise CheckpointError(f"{path} is not a whole safetensors file: it holds {size} bytes and no whole header")
+        text = stream.read(length)
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: its header is damaged ({error})") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header is a {type(header).__name__}")
+    return header, _SIZE.size + length
+
+
+def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], tuple[int, int]]:
+    try:
+        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: the description of {name} is damaged ({error!r})") from error
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)) or begin > end:
+        raise CheckpointError(f"{path}: {name} has shape {shape} and lies at {begin}..{end}")
+    return dtype, shape, (begin, end)
