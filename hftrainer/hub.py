@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
-
-from hftrainer.files import sha256
-
-_HASH_WHOLE_BELOW = 2 << 30  # bytes; larger models are identified by sizes and file headers
 
 
 class ModelNotFound(ValueError):
@@ -52,19 +47,3 @@ def find_model(
             f"({type(error).__name__}: {str(error).splitlines()[0][:160]}); without a network, copy the model's "
             "folder to this machine and give its path"
         ) from error
-
-
-def fingerprint(folder: str | os.PathLike[str]) -> str:
-    """A short identity of a model folder's weights: "sha256:..." of every byte, or for models of several gigabytes
-    "sha256-headers:..." of names, sizes and the first megabyte of each file."""
-    files = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".safetensors", ".npy", ".pt", ".json"))
-    whole = sum(p.stat().st_size for p in files) < _HASH_WHOLE_BELOW
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
-        if whole:
-            digest.update(sha256(path).encode())
-        else:
-            with open(path, "rb") as stream:
-                digest.update(stream.read(1 << 20))
-    return f"sha256{'' if whole else '-headers'}:{digest.hexdigest()}"

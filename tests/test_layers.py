@@ -12,14 +12,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hftrainer"
-BASE = {
-    "version",
-    "files",
-    "extras",
-    "hub",
-}  # helpers that know nothing of motion or models; everybody may use them
+# helpers that know nothing of motion or models; everybody may use them
+BASE = {"version", "files", "extras", "hub", "manifest"}
 MAY_IMPORT = {
-    "version": set(), "files": set(), "extras": set(), "hub": {"files"}, "config": BASE, "registry": BASE | {"config"},
+    "version": set(), "files": set(), "extras": set(), "hub": {"files"}, "manifest": {"files"},
+    "config": BASE, "registry": BASE | {"config"},
     "motion": BASE, "network": set(),
     "models": BASE | {"registry", "config", "motion", "network"},
     "data": BASE | {"registry", "config", "motion"},

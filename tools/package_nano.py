@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from hftrainer.files import write_json
+from hftrainer.manifest import write_manifest
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
 from hftrainer.pipelines.motionmillion import GENERATION_CONFIG, Sampling
 
@@ -38,6 +39,7 @@ def main() -> None:
     sampling = Sampling(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens)
     write_json(args.out / GENERATION_CONFIG, asdict(sampling))
     shutil.copyfile(CARD, args.out / "README.md")
+    write_manifest(args.out)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB")
 

@@ -107,7 +107,7 @@ def _common(what: Any, name: str, summary: str) -> argparse.ArgumentParser:
 def _write(args: argparse.Namespace, name: str, content: dict[str, Any]) -> None:
     if args.out is not None:
         from hftrainer.files import check_writable, write_json
-        from hftrainer.hub import fingerprint
+        from hftrainer.manifest import fingerprint
         from hftrainer.zoo.load import locate
 
         identity = {"model": str(args.model), "model_hash": fingerprint(locate(args.model)[0])}

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     import torch
 
-    from hftrainer.hub import fingerprint
+    from hftrainer.manifest import fingerprint
     from hftrainer.pipelines.outputs import MANIFEST, PAGE, Job, check_formats, run_job
     from hftrainer.zoo.load import load_pipeline, locate
 

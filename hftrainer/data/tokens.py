@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +117,30 @@ def tokenize(
         },
     )
     return len(entries)
+
+
+def codes_of(
+    dataset: DatasetFolder, names: Sequence[str], codebook_size: int, tokenizer_sha256: str | None
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Codes of clips by name, from a `TokenSet` in tokens/, or from one file a clip as the official code writes them
+    (VQVAE_codebook_65536_FSQ_all/<name>.npy, shape (1, l))."""
+    if (dataset.root / "tokens").is_dir():
+        tokens = TokenSet(dataset.root / "tokens")
+        if tokenizer_sha256 is not None:
+            tokens.check_tokenizer(tokenizer_sha256)
+        first = {name: entry for entry, name in reversed(list(enumerate(tokens.names)))}
+        for name in names:
+            if name not in first:
+                raise ValueError(f"{name} is not in {tokens.folder}; tokenize again")
+            yield name, tokens[first[name]]
+        return
+    folders = [path for path in dataset.root.glob("VQVAE_codebook_*") if path.is_dir()]
+    if len(folders) != 1:
+        raise ValueError(f"{dataset.root} has neither tokens/ nor one VQVAE_codebook_* folder")
+    for name in names:
+        codes = np.load(folders[0] / f"{name}.npy", allow_pickle=False).reshape(-1).astype(np.int64)
+        if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
+            raise ValueError(
+                f"{folders[0] / name}.npy: codes {codes.min()}..{codes.max()}, the model has {codebook_size}"
+            )
+        yield name, codes

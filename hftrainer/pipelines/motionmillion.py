@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hftrainer.config import typed
 from hftrainer.hub import find_model
+from hftrainer.manifest import verify_manifest
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.registry import PIPELINES
@@ -88,14 +89,18 @@ class MotionMillionPipeline:
         local_files_only: bool = False,
         token: str | bool | None = None,
         text_encoder: str | None = "artifact",
+        verify: bool = False,
         **options: Any,
     ) -> MotionMillionPipeline:
         """Load an artifact folder or a hub repository.
 
-        `dtype` is the transformer's; the tokenizer always computes in float32. `options` are the constructor's.
+        `dtype` is the transformer's; the tokenizer always computes in float32. `verify` compares every file with the
+        artifact's manifest first. `options` are the constructor's.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
         folder = find_model(name_or_path, revision=revision, **hub)
+        if verify:
+            verify_manifest(folder)
         bundle = MotionMillionBundle.from_pretrained(
             folder,
             device=device,

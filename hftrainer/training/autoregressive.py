@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.data.text_tokens import TokenBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.models.motion.motionmillion.rows import layout_rows
 from hftrainer.registry import TASKS
 from hftrainer.training.schedules import OptimizerConfig
 from hftrainer.training.task import Task
@@ -107,18 +108,6 @@ def _check_tokens(bundle: MotionMillionBundle, source: Any) -> None:
         )
     if bundle.tokenizer_sha256 is not None:
         tokens.check_tokenizer(bundle.tokenizer_sha256)
-
-
-def layout_rows(codes: Tensor, lengths: Tensor, text_lengths: Tensor, end_id: int, pad_id: int) -> Tensor:
-    """Rows (b, t) of ids: as many PAD as a row has text, its codes, END, and PAD up to the longest row."""
-    device = codes.device
-    text_lengths, lengths = text_lengths.to(device), lengths.to(device)
-    width = int((text_lengths + lengths).max()) + 1
-    place = torch.arange(width, device=device)[None] - text_lengths[:, None]
-    inside = (place >= 0) & (place < lengths[:, None])
-    ids = codes.gather(1, place.clamp(0, codes.shape[1] - 1))
-    rows = torch.where(inside, ids, pad_id)
-    return torch.where(place == lengths[:, None], end_id, rows)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hftrainer.config import ConfigError
+from hftrainer.manifest import ManifestError, fingerprint, verify_manifest
 from hftrainer.models.checkpoint import CheckpointError, open_checkpoint, write_index
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
@@ -44,7 +45,7 @@ def test_an_artifact_has_the_published_layout(tiny_model):
     names = {path.name for path in tiny_model.iterdir()}
     assert names == {
         "fsq.safetensors", "ar.safetensors", "mm_config.json", "model_index.json", "mean.npy", "std.npy",
-        "text_encoder",
+        "text_encoder", "manifest.json",
     }  # fmt: skip
     index = json.loads((tiny_model / "model_index.json").read_text())
     assert index["_class_name"] == "MotionMillionPipeline"
@@ -153,6 +154,45 @@ def test_a_failed_save_leaves_the_old_artifact(copy, monkeypatch):
         make_tiny_bundle(seed=5).save_pretrained(copy)
     assert (copy / "fsq.safetensors").read_bytes() == before
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
+
+
+# --- what the files are ---------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_finds_every_change(copy):
+    assert verify_manifest(copy) == len([p for p in copy.rglob("*") if p.is_file()]) - 1
+    before = fingerprint(copy)
+    path = copy / "ar.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    (copy / "std.npy").unlink()
+    with pytest.raises(ManifestError, match=r"ar\.safetensors does not have its hash; std\.npy is missing"):
+        verify_manifest(copy)
+    path.write_bytes(data[:-1])
+    with pytest.raises(ManifestError, match=r"ar\.safetensors has \d+ bytes, \d+ expected"):
+        verify_manifest(copy)
+    assert fingerprint(copy) == before  # the identity that the manifest states; comparing is verify's
+    (copy / "manifest.json").unlink()
+    assert fingerprint(copy) != before
+    with pytest.raises(ManifestError, match=r"has no manifest\.json"):
+        verify_manifest(copy)
+
+
+def test_verify_while_loading(copy):
+    from hftrainer.pipelines.motionmillion import MotionMillionPipeline
+
+    MotionMillionPipeline.from_pretrained(copy, verify=True)
+    (copy / "text_encoder" / "config.json").write_text("{}")
+    with pytest.raises(ManifestError, match=r"text_encoder/config\.json"):
+        MotionMillionPipeline.from_pretrained(copy, verify=True)
+
+
+@pytest.mark.parametrize("content", ["{", '{"files": [{"path": "../x", "bytes": 1, "sha256": "a"}]}', '{"files": [1]}'])
+def test_damaged_manifests(copy, content):
+    (copy / "manifest.json").write_text(content)
+    with pytest.raises(ManifestError, match=r"damaged|outside its folder"):
+        verify_manifest(copy)
 
 
 # --- upstream's own files ------------------------------------------------------------------------------------------

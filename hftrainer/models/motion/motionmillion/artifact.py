@@ -4,6 +4,7 @@
     model_index.json     which class loads it, as diffusers has it
     fsq.safetensors      tokenizer              ar.safetensors    transformer (or shards with an index)
     mean.npy, std.npy    (272,) float32         text_encoder/     T5 encoder and tokenizer, as transformers has it
+    manifest.json        bytes and SHA-256 of every file
 
 Reads what the published hftrainer ("hftrainer-motionmillion-v1") and Motius ("motius-motionmillion-v1") wrote, too:
 theirs names the size of the transformer by a preset, ours spells it out beside the name.
@@ -26,6 +27,7 @@ import torch
 
 from hftrainer.config import ConfigError, plain, typed
 from hftrainer.files import sha256, write_json
+from hftrainer.manifest import write_manifest
 from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, write_module
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
@@ -180,6 +182,7 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
         np.save(folder / name, values.cpu().numpy())
     write_json(folder / CONFIG, describe(config, has_text=bundle.text_encoder is not None))
     write_json(folder / "model_index.json", _index(bundle))
+    write_manifest(folder)
 
 
 def describe(config: MotionMillionConfig, *, has_text: bool) -> dict[str, Any]:
