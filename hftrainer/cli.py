@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "run a training configuration",
     "evaluate": "measure a model: reconstruction, actions",
     "data": "prepare and verify a dataset: import-bvh, captions, mirror, join, split, stats, tokenize, verify",
+    "convert": "released checkpoints to an artifact folder",
     "export": "a 272 motion file to bvh, npz, mp4 or html",
     "zoo": "list the models that have names, or show one's card",
     "doctor": "what is installed and what a model folder holds",

@@ -49,8 +49,8 @@ def verify_manifest(folder: str | os.PathLike[str]) -> int:
 def fingerprint(folder: str | os.PathLike[str]) -> str:
     """A model folder's identity.
 
-    "sha256:..." over every weight, statistic and configuration; taken from the manifest where there is one (what it says
-    is compared by `verify_manifest`, not here). "sha256-headers:..." for folders of several gigabytes without one:
+    "sha256:..." over every weight, statistic and configuration, from the manifest where there is one (what that says is
+    compared by `verify_manifest`, not here). "sha256-headers:..." for folders of several gigabytes without one:
     names, sizes and the first megabyte of each file.
     """
     folder = Path(folder)

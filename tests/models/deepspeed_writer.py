@@ -44,8 +44,8 @@ def write(folder: Path, stage: int, bf16: bool) -> None:
         model=model,
         optimizer=torch.optim.AdamW(groups, lr=1e-2),
         config={
-            "train_micro_batch_size_per_gpu": 4, "zero_allow_untested_optimizer": True, "zero_optimization": {"stage": stage},
-            "bf16": {"enabled": bf16},
+            "train_micro_batch_size_per_gpu": 4, "zero_allow_untested_optimizer": True,
+            "zero_optimization": {"stage": stage}, "bf16": {"enabled": bf16},
         },
     )  # fmt: skip
     for _ in range(2):

@@ -148,7 +148,7 @@ def test_saving_over_an_artifact_replaces_it_whole(copy):
 def test_a_failed_save_leaves_the_old_artifact(copy, monkeypatch):
     from hftrainer.models.motion.motionmillion import artifact
 
-    monkeypatch.setattr(artifact, "_index", lambda bundle: 1 / 0)
+    monkeypatch.setattr(artifact, "index", lambda **_: 1 / 0)
     before = (copy / "fsq.safetensors").read_bytes()
     with pytest.raises(ZeroDivisionError):
         make_tiny_bundle(seed=5).save_pretrained(copy)

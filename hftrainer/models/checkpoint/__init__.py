@@ -4,6 +4,7 @@ from hftrainer.models.checkpoint.errors import CheckpointError, UnsafeCheckpoint
 from hftrainer.models.checkpoint.modules import (
     assign,
     check_finite,
+    check_fit,
     find_weights,
     write_index,
     write_module,
@@ -18,6 +19,7 @@ __all__ = [
     "UnsafeCheckpoint",
     "assign",
     "check_finite",
+    "check_fit",
     "find_weights",
     "open_checkpoint",
     "write_index",

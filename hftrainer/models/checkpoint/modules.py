@@ -31,6 +31,17 @@ def assign(
     Floating point tensors are cast to `dtype` if it is given; otherwise they stay what they are, and mapped. Values are
     looked at for NaN if `check_values`, by default in files below 512 MB. Raises `CheckpointError`.
     """
+    check_fit(module, state, source=source)
+    loaded = {name: state[name] for name in module.state_dict()}
+    if check_values or (check_values is None and sum(t.nbytes for t in loaded.values()) < _CHECK_BELOW):
+        check_finite(loaded, source)
+    cast = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in loaded.items()}
+    module.load_state_dict(cast, strict=True, assign=True)
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise `CheckpointError` unless names, shapes and kinds (floating point or not) are the module's; nothing is
+    read."""
     wanted = module.state_dict()
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shapes, kinds = [], []
@@ -44,11 +55,6 @@ def assign(
     if any(problem for _, problem in problems):
         parts = [f"{len(problem)} {title}, e.g. {sorted(problem)[0]}" for title, problem in problems if problem]
         raise CheckpointError(f"{source} does not fit {type(module).__name__}: {'; '.join(parts)}")
-    loaded = {name: state[name] for name in wanted}
-    if check_values or (check_values is None and sum(t.nbytes for t in loaded.values()) < _CHECK_BELOW):
-        check_finite(loaded, source)
-    cast = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in loaded.items()}
-    module.load_state_dict(cast, strict=True, assign=True)
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:

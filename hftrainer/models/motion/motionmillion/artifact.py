@@ -28,7 +28,15 @@ import torch
 from hftrainer.config import ConfigError, plain, typed
 from hftrainer.files import sha256, write_json
 from hftrainer.manifest import write_manifest
-from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, write_module
+from hftrainer.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    assign,
+    check_fit,
+    find_weights,
+    open_checkpoint,
+    write_module,
+)
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
@@ -117,6 +125,13 @@ def read(
     return Parts(config, vqvae, ar, encoder, mean, std, tokenizer_hash(folder))
 
 
+def check_names(stem: str, state: Checkpoint, config: MotionMillionConfig) -> None:
+    """Raise `CheckpointError` unless a file's tensors are, name for name and shape for shape, those of the part."""
+    with torch.device("meta"):
+        part = HumanVQVAE(**plain(config.vqvae)) if stem == "fsq" else LLaMAHF(config.ar or LLaMAHFConfig())
+    check_fit(part, state, source=str(state.path))
+
+
 def tokenizer_hash(folder: Path) -> str:
     """Identity of a tokenizer: SHA-256 over its weight file and the statistics that it is used with."""
     digest = hashlib.sha256()
@@ -181,7 +196,9 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
     for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
         np.save(folder / name, values.cpu().numpy())
     write_json(folder / CONFIG, describe(config, has_text=bundle.text_encoder is not None))
-    write_json(folder / "model_index.json", _index(bundle))
+    write_json(
+        folder / "model_index.json", index(has_ar=bundle.ar is not None, has_text=bundle.text_encoder is not None)
+    )
     write_manifest(folder)
 
 
@@ -207,7 +224,8 @@ def describe(config: MotionMillionConfig, *, has_text: bool) -> dict[str, Any]:
     }
 
 
-def _index(bundle: MotionMillionBundle) -> dict[str, Any]:
+def index(*, has_ar: bool, has_text: bool) -> dict[str, Any]:
+    """The content of model_index.json."""
     return {
         "_class_name": "MotionMillionPipeline",
         "_diffusers_version": "hftrainer",
@@ -223,8 +241,8 @@ def _index(bundle: MotionMillionBundle) -> dict[str, Any]:
         },
         "weights": {
             "fsq": "fsq.safetensors",
-            "ar": "ar.safetensors" if bundle.ar is not None else None,
-            "text_encoder": "text_encoder" if bundle.text_encoder is not None else None,
+            "ar": "ar.safetensors" if has_ar else None,
+            "text_encoder": "text_encoder" if has_text else None,
         },
     }
 

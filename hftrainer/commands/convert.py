@@ -1,0 +1,69 @@
+"""``hftrainer convert checkpoint --ar FILE --out_dir FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EPILOG = """example:
+  hftrainer convert checkpoint --ar pretrained_models/motionmillion_7B.pth --out_dir checkpoints/gotozero/mine --verify
+The same as python3 scripts/eval/convert_motionmillion_checkpoint.py --ar ... --out_dir ..."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    what = parser.add_subparsers(dest="what", metavar="what", required=True)
+    sub = what.add_parser("checkpoint", help="released Go to Zero files to an artifact folder")
+    add_checkpoint_arguments(sub)
+    sub.set_defaults(run=run)
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model card's flags, and ours."""
+    pretrained = Path("checkpoints/motionmillion/pretrained_models")
+    statistics = Path("checkpoints/motionmillion/mean_std/vector_272")
+    add = parser.add_argument
+    add("--ar", type=Path, default=pretrained / "motionmillion_7B.pth", help="transformer, any form")
+    add("--fsq", type=Path, default=pretrained / "fsq.zip", help="tokenizer, any form")
+    add("--mean", type=Path, default=statistics / "mean.npy")
+    add("--std", type=Path, default=statistics / "std.npy")
+    add("--out_dir", type=Path, required=True, help="folder of the artifact; must not be there yet")
+    add("--repo_id", help="the hub name that the model card's example uses")
+    add("--text_model_source", help="folder (or hub name) of the T5 encoder that goes into the artifact")
+    add("--ar_config_name", default="auto", help="auto: off the tensors; or a size that they must have")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the transformer; default: as it is")
+    add("--no_text_encoder", action="store_true", help="make an artifact without a text encoder")
+    add("--trained_on", choices=["auto", "train", "all"], default="auto", help="splits; auto: by the file's name")
+    add("--verify", action="store_true", help="compare every tensor, then logits, codes and motion")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, and compare if asked."""
+    import torch
+
+    from hftrainer.hub import find_model
+    from hftrainer.models.motion.motionmillion import convert
+
+    for name in ("ar", "fsq", "mean", "std"):
+        path = getattr(args, name)
+        if not path.exists():
+            raise ValueError(f"there is no {name} file {str(path)!r}; give it with --{name}")
+    if not args.no_text_encoder and args.text_model_source is None:
+        raise ValueError("give --text_model_source FOLDER, or --no_text_encoder for an artifact without one")
+    convert.check_target(args.out_dir)
+    text = None if args.no_text_encoder else find_model(args.text_model_source)
+    job = convert.Conversion(
+        ar=args.ar, out=args.out_dir, fsq=args.fsq, mean=args.mean, std=args.std, text_encoder=text,
+        ar_config_name=args.ar_config_name, dtype=getattr(torch, args.dtype) if args.dtype else None,
+        repo_id=args.repo_id, trained_on=args.trained_on,
+    )  # fmt: skip
+    convert.convert(job, say=print)
+    if args.verify:
+        count = convert.compare_tensors(job, say=print)
+        convert.compare_outputs(job, say=print)
+        print(f"verified: {count} tensors and the outputs are the source's")
+    if convert.training_splits(job) == "all":
+        print("trained on all splits: not eligible for test-set leaderboards; the card says so")
+    print(f"done: {args.out_dir}")
+    return 0

@@ -1,0 +1,52 @@
+"""The model card of a converted artifact: what it is, what it may be used for, where it comes from."""
+
+from __future__ import annotations
+
+from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
+
+_SPLITS = {
+    "train": "the train split; test-set leaderboards are meaningful",
+    "all": "**all splits, test included: not eligible for HumanML3D or MotionMillion test-set leaderboards**",
+    "unknown": "splits that its file name does not tell; do not put it on a test-set leaderboard before you know",
+}
+
+
+def model_card(config: MotionMillionConfig, splits: str, repo_id: str | None, source: str) -> str:
+    """README.md of an artifact."""
+    ar = config.ar
+    assert ar is not None
+    where = f'"{repo_id}"' if repo_id else '"path/to/this/folder"'
+    return f"""---
+license: other
+license_name: see-below
+pipeline_tag: text-to-motion
+library_name: hftrainer
+---
+# Go to Zero (MotionMillion): {ar.n_layer} layers, width {ar.n_embd}
+
+Converted from `{source}` of the official release (github.com/VankouF/MotionMillion-Codes) by hftrainer. Text to 272-dim
+motion at 30 fps; Ke Fan et al., "Go to Zero: Towards Zero-shot Motion Generation with Million-scale Data", ICCV 2025,
+arXiv 2507.07095.
+
+Trained on {_SPLITS[splits]}.
+
+```python
+from hftrainer.pipelines.motionmillion import MotionMillionPipeline
+pipe = MotionMillionPipeline.from_pretrained({where}, device="cuda", dtype="bfloat16")
+motions = pipe.infer_t2m(["a person swings a golf club"])
+```
+
+| file | content |
+|---|---|
+| fsq.safetensors | HumanVQVAE tokenizer, {config.vqvae.codebook_size} codes |
+| ar.safetensors (or shards) | transformer, {ar.n_layer} layers, {ar.n_head} heads, width {ar.n_embd} |
+| mean.npy, std.npy | statistics of the 272 features |
+| text_encoder/ | Flan-T5 encoder, if it is here |
+| manifest.json | bytes and SHA-256 of every file |
+
+## Licence
+
+The official code is Apache-2.0; the data set MotionMillion is CC BY-NC-SA 4.0; Flan-T5 is Apache-2.0. The authors state
+no separate licence for the weights: take the data set's terms (non-commercial) as binding unless they tell you
+otherwise.
+"""

@@ -1,0 +1,260 @@
+"""Released files to an artifact: tensor by tensor, resumable, and compared with the source if asked.
+
+Weights go into a folder beside the target, ``.<name>-partial``, shard by shard; the target appears when everything is
+there. An interrupted conversion goes on where it stopped, if the source is still the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hftrainer.files import write_json, write_text
+from hftrainer.manifest import write_manifest
+from hftrainer.models.checkpoint import Checkpoint, CheckpointError, find_weights, open_checkpoint, write_state
+from hftrainer.models.motion.motionmillion import artifact, card
+from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
+from hftrainer.models.motion.motionmillion.network.llama import PRESETS, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.upstream import sizes_of
+from hftrainer.models.text_encoder import TextEncoderConfig
+from hftrainer.motion.statistics import load_statistics
+
+_SKIPPED = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")  # other frameworks' copies of the same weights
+Say = Callable[[str], None]
+
+
+@dataclass
+class Conversion:
+    """What to convert, and to where. Without `fsq`, `mean` or `std` they are looked for beside `ar`."""
+
+    ar: Path
+    out: Path
+    fsq: Path
+    mean: Path
+    std: Path
+    text_encoder: Path | None = None
+    ar_config_name: str = "auto"
+    dtype: torch.dtype | None = None
+    repo_id: str | None = None
+    trained_on: str = "auto"  # "train", "all", "unknown", or "auto": from the file's name
+    shard_bytes: int = 5 << 30
+
+
+def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
+    """Write the artifact. Memory stays below a few of the largest tensors, whatever the size of the files."""
+    ar, fsq = (
+        open_checkpoint(job.ar, keys=("trans", "state_dict")),
+        open_checkpoint(job.fsq, keys=("net", "state_dict")),
+    )
+    config = _config(job, ar, fsq)
+    mean, std = load_statistics(job.mean, job.std)
+    staging = job.out.with_name(f".{job.out.name}-partial")
+    source = _identity(job, ar, fsq)
+    _start(staging, source, say)
+
+    for stem, state, dtype in (("fsq", fsq, torch.float32), ("ar", ar, job.dtype)):
+        if not _is_done(staging, stem):
+            say(f"{stem}: {len(state)} tensors, {sum(map(state.bytes_of, state)) / 1e9:.2f} GB from {state.path.name}")
+            _write_weights(staging, stem, state, dtype, job.shard_bytes)
+            _note_done(staging, stem)
+    if job.text_encoder is not None and not _is_done(staging, "text_encoder"):
+        say(f"text_encoder: {job.text_encoder}")
+        copy_text_encoder(job.text_encoder, staging / "text_encoder")
+        _note_done(staging, "text_encoder")
+    for name, values in (("mean.npy", mean), ("std.npy", std)):
+        np.save(staging / name, values)
+    _describe(job, staging, config)
+    (staging / "progress.json").unlink()
+    write_manifest(staging)
+    if job.out.exists():
+        raise CheckpointError(f"{job.out} appeared meanwhile; the converted model is in {staging}")
+    os.replace(staging, job.out)
+
+
+def check_target(out: Path) -> None:
+    """Refuse a target that exists, before any work."""
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise CheckpointError(f"{out} is there already; choose another folder, or delete it")
+
+
+def compare_tensors(job: Conversion, *, say: Say = lambda line: None) -> int:
+    """Hash every tensor of source and artifact; how many there are. Raises `CheckpointError` naming what differs."""
+    count = 0
+    pairs = (("fsq", job.fsq, ("net", "state_dict"), torch.float32), ("ar", job.ar, ("trans", "state_dict"), job.dtype))
+    for stem, path, keys, dtype in pairs:
+        source, made = open_checkpoint(path, keys=keys), open_checkpoint(find_weights(job.out, stem))
+        if set(source) != set(made):
+            raise CheckpointError(
+                f"{job.out}: {stem} has other tensors than {path}: {sorted(set(source) ^ set(made))[:3]}"
+            )
+        for name in source:
+            want = source[name]
+            if dtype is not None and want.is_floating_point():
+                want = want.to(dtype)
+            if tensor_hash(want) != tensor_hash(made[name]):
+                raise CheckpointError(f"{job.out}: {stem} tensor {name} is not that of {path}")
+            count += 1
+        say(f"{stem}: {len(source)} tensors have the source's hashes")
+    return count
+
+
+@torch.inference_mode()
+def compare_outputs(job: Conversion, *, codes: int = 8, say: Say = lambda line: None) -> None:
+    """Logits, greedy codes and decoded motion of source and artifact on the same made-up text features.
+
+    The two are loaded one after the other. Raises `CheckpointError` naming what differs.
+    """
+    from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+
+    def outputs(bundle: MotionMillionBundle) -> dict[str, Tensor]:
+        assert bundle.ar is not None
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn(1, 12, bundle.ar.config.clip_dim, generator=generator)
+        mask = torch.ones(1, 12, dtype=torch.bool)
+        made = bundle.ar.generate(features, mask, codes, min_new_tokens=codes)
+        row = torch.cat([torch.full((1, 12), bundle.ar.config.pad_id), made.tokens], dim=1)
+        return {
+            "logits": bundle.ar(row, features, mask)[:, 11:].float(),
+            "greedy codes": made.tokens,
+            "decoded motion": bundle.decode_codes(made.tokens),
+        }
+
+    source = MotionMillionBundle(
+        fsq_path=job.fsq, ar_path=job.ar, mean_path=job.mean, std_path=job.std, dtype=job.dtype
+    )
+    want = outputs(source)
+    del source
+    made = outputs(MotionMillionBundle.from_pretrained(job.out, text_encoder=None))
+    for name, value in want.items():
+        if not torch.equal(value, made[name]):
+            raise CheckpointError(f"{job.out}: {name} differ from those of {job.ar}")
+    say(f"logits, {codes} greedy codes and the decoded motion are equal")
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's type, shape and values."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    flat = tensor.detach().contiguous().reshape(-1)
+    if flat.numel():
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def copy_text_encoder(source: Path, target: Path) -> None:
+    """Copy a transformers folder without other frameworks' weights; it must hold safetensors."""
+    if not (source / "config.json").is_file():
+        raise CheckpointError(f"{source} is not a text encoder folder: it has no config.json")
+    if not any(source.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{source} has no safetensors weights; load and save_pretrained it with transformers first"
+        )
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in _plain_files(source):
+        foreign = path.name.endswith(tuple(f"{suffix}.index.json" for suffix in _SKIPPED))
+        if path.suffix not in _SKIPPED and not foreign:
+            out = target / path.relative_to(source)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _config(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> MotionMillionConfig:
+    config = MotionMillionConfig(ar=sizes_of(ar))
+    assert config.ar is not None
+    if job.ar_config_name != "auto":
+        named = LLaMAHFConfig.from_name(job.ar_config_name)
+        held = config.ar
+        if (named.n_layer, named.n_embd) != (held.n_layer, held.n_embd):
+            raise CheckpointError(
+                f"{job.ar} holds {held.n_layer} layers of width {held.n_embd}, "
+                f"{job.ar_config_name} has {named.n_layer} of {named.n_embd}"
+            )
+    artifact.check_names("fsq", fsq, config)
+    artifact.check_names("ar", ar, config)
+    config.check()
+    if job.text_encoder is not None:
+        config.text_encoder = TextEncoderConfig(source="text_encoder")
+    return config
+
+
+def _write_weights(folder: Path, stem: str, state: Checkpoint, dtype: torch.dtype | None, shard_bytes: int) -> None:
+    types = {}
+    for name in state:
+        kind = state.dtype_of(name)
+        types[name] = (dtype if dtype is not None and kind.is_floating_point else kind, state.shape_of(name))
+    write_state(folder, stem, types, lambda name: state[name].to(types[name][0]), shard_bytes=shard_bytes)
+
+
+def _describe(job: Conversion, folder: Path, config: MotionMillionConfig) -> None:
+    splits = training_splits(job)
+    content = artifact.describe(config, has_text=job.text_encoder is not None)
+    content |= {"training_splits": splits, "leaderboard_eligible": splits == "train"}
+    write_json(folder / artifact.CONFIG, content)
+    write_json(folder / "model_index.json", artifact.index(has_ar=True, has_text=job.text_encoder is not None))
+    write_text(folder / "README.md", card.model_card(config, splits, job.repo_id, str(job.ar.name)))
+
+
+def training_splits(job: Conversion) -> str:
+    """ "train", "all" or "unknown"; `auto` reads the released names (``motionmillion_7B_all.pth``)."""
+    if job.trained_on != "auto":
+        return job.trained_on
+    words = job.ar.stem.lower().replace("-", "_").split("_")
+    return "all" if "all" in words else "train" if "train" in words else "unknown"
+
+
+def preset_name(config: LLaMAHFConfig) -> str | None:
+    """The published name of a size."""
+    sizes = {key: getattr(config, key) for key in ("n_layer", "n_head", "n_embd")}
+    return next((name for name, preset in PRESETS.items() if preset == sizes), None)
+
+
+def _plain_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+# --- going on where it stopped ----------------------------------------------------------------------------------------
+
+
+def _identity(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> dict[str, Any]:
+    def of(path: Path, state: Mapping[str, Tensor]) -> list[Any]:
+        size = path.stat().st_size if path.is_file() else 0
+        return [str(path.resolve()), size, path.stat().st_mtime_ns, len(state)]
+
+    return {"ar": of(job.ar, ar), "fsq": of(job.fsq, fsq), "dtype": str(job.dtype), "text": str(job.text_encoder)}
+
+
+def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
+    progress = staging / "progress.json"
+    if progress.is_file():
+        if json.loads(progress.read_text(encoding="utf-8"))["source"] == source:
+            say(f"going on with {staging}")
+            return
+        say(f"{staging} was of another source; starting anew")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    write_json(progress, {"source": source, "done": []})
+
+
+def _is_done(staging: Path, part: str) -> bool:
+    return part in json.loads((staging / "progress.json").read_text(encoding="utf-8"))["done"]
+
+
+def _note_done(staging: Path, part: str) -> None:
+    content = json.loads((staging / "progress.json").read_text(encoding="utf-8"))
+    content["done"].append(part)
+    write_json(staging / "progress.json", content)

@@ -1,0 +1,159 @@
+"""The converter: released files of every form in, an artifact with the same answers out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hftrainer.cli import main
+from hftrainer.manifest import verify_manifest
+from hftrainer.models.checkpoint import CheckpointError, open_checkpoint
+from hftrainer.models.motion.motionmillion import MotionMillionBundle
+from hftrainer.models.motion.motionmillion import convert as module
+from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+from tests.tiny import tiny_text_encoder
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Files as the authors publish them, at a size of their own; the transformer beside an optimizer state."""
+    folder = tmp_path_factory.mktemp("released")
+    torch.manual_seed(0)
+    PRESETS["tiny-test"] = {"n_layer": 2, "n_head": 4, "n_embd": 32}
+    ar = LLaMAHF(LLaMAHFConfig.from_name("tiny-test", clip_dim=32))
+    optimizer = {"state": {i: {"exp_avg": torch.zeros(50_000)} for i in range(3)}}
+    trans = {f"module.{k}": v.bfloat16() for k, v in ar.state_dict().items()}
+    torch.save({"trans": trans, "optimizer": optimizer, "nb_iter": 9}, folder / "t2m_tiny_all.zip")
+    torch.save({"net": HumanVQVAE().state_dict(), "nb_iter": 9}, folder / "fsq.zip")
+    np.save(folder / "mean.npy", np.where(np.arange(272) == 9, 0.85, 0.0))
+    np.save(folder / "std.npy", np.full(272, 0.1))
+    tiny_text_encoder().save_pretrained(folder / "t5")
+    (folder / "t5" / "pytorch_model.bin").write_bytes(b"another framework's copy")
+    yield folder
+    del PRESETS["tiny-test"]
+
+
+def arguments(released, out, *more):
+    return ["convert", "checkpoint", "--ar", str(released / "t2m_tiny_all.zip"), "--fsq", str(released / "fsq.zip"),
+            "--mean", str(released / "mean.npy"), "--std", str(released / "std.npy"), "--out_dir", str(out),
+            "--text_model_source", str(released / "t5"), *more]  # fmt: skip
+
+
+def test_convert_and_verify(released, tmp_path, capsys):
+    out = tmp_path / "made"
+    assert main(arguments(released, out, "--repo_id", "someone/gotozero", "--verify")) == 0
+    printed = capsys.readouterr().out
+    assert "tensors have the source's hashes" in printed
+    assert "8 greedy codes and the decoded motion are equal" in printed
+    assert "not eligible for test-set leaderboards" in printed
+    verify_manifest(out)
+    config = json.loads((out / "mm_config.json").read_text())
+    assert config["training_splits"] == "all"
+    assert config["leaderboard_eligible"] is False
+    card = (out / "README.md").read_text()
+    assert "someone/gotozero" in card
+    assert "not eligible for HumanML3D" in card
+    assert {p.name for p in (out / "text_encoder").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    bundle = MotionMillionBundle.from_pretrained(out)
+    assert bundle.ar.lm_head.weight.dtype == torch.bfloat16  # as in the source
+    assert bundle.encode_text(["walk"]).features.shape[-1] == 32
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
+def test_dtype_and_the_card_script(released, tmp_path):
+    import subprocess
+    import sys
+
+    from tests.conftest import REPOSITORY
+
+    script = REPOSITORY / "scripts" / "eval" / "convert_motionmillion_checkpoint.py"
+    command = [sys.executable, str(script), "--help"]
+    assert "--text_model_source" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert main(arguments(released, tmp_path / "made", "--dtype", "float32", "--trained_on", "train", "--verify")) == 0
+    state = open_checkpoint(tmp_path / "made" / "ar.safetensors")
+    assert {state.dtype_of(name) for name in state} == {torch.float32}
+    assert json.loads((tmp_path / "made" / "mm_config.json").read_text())["leaderboard_eligible"] is True
+
+
+def test_an_interrupted_conversion_leaves_nothing_and_a_rerun_finishes_it(released, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "copy_text_encoder", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(arguments(released, tmp_path / "made"))
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == [".made-partial"]
+    kept = (tmp_path / ".made-partial" / "ar.safetensors").stat().st_mtime_ns
+    assert main(arguments(released, tmp_path / "made", "--verify")) == 0
+    assert "going on with" in capsys.readouterr().out
+    assert (tmp_path / "made" / "ar.safetensors").stat().st_mtime_ns == kept
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_rerun_with_another_source_starts_anew(released, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "copy_text_encoder", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(arguments(released, tmp_path / "made"))
+    monkeypatch.undo()
+    assert main(arguments(released, tmp_path / "made", "--dtype", "float32", "--verify")) == 0
+    assert "was of another source; starting anew" in capsys.readouterr().out
+
+
+def test_verify_finds_a_changed_tensor(released, tmp_path):
+    assert main(arguments(released, tmp_path / "made")) == 0
+    job = module.Conversion(
+        ar=released / "t2m_tiny_all.zip", out=tmp_path / "made", fsq=released / "fsq.zip",
+        mean=released / "mean.npy", std=released / "std.npy",
+    )  # fmt: skip
+    module.compare_tensors(job)
+    module.compare_outputs(job)
+    path = tmp_path / "made" / "ar.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"ar tensor .* is not that of"):
+        module.compare_tensors(job)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--ar", "nowhere.pth"], "there is no ar file 'nowhere.pth'; give it with --ar"),
+        (["--ar_config_name", "7B"], "holds 2 layers of width 32, 7B has 36 of 4096"),
+        (["--fsq", "AR"], "one of the keys ['net', 'state_dict']; found 'trans'"),
+        (["--text_model_source", "EMPTY"], "has no config.json"),
+    ],
+)
+def test_wrong_requests_stop_before_anything_is_written(released, tmp_path, capsys, change, message):
+    (tmp_path / "empty").mkdir()
+    names = {"AR": str(released / "t2m_tiny_all.zip"), "EMPTY": str(tmp_path / "empty")}
+    assert main(arguments(released, tmp_path / "made", *[names.get(c, c) for c in change])) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_existing_target_is_refused(released, tmp_path, capsys):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "x").write_text("")
+    assert main(arguments(released, tmp_path / "made")) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_deepspeed_folders_and_other_forms_convert_too(released, tmp_path):
+    """The transformer as a legacy torch file, the tokenizer as a zip around safetensors."""
+    import zipfile
+
+    from safetensors.torch import save_file
+
+    state = {k: v.clone() for k, v in open_checkpoint(released / "t2m_tiny_all.zip").items()}
+    torch.save(state, tmp_path / "ar.pth", _use_new_zipfile_serialization=False)
+    fsq = {k: v.clone() for k, v in open_checkpoint(released / "fsq.zip").items()}
+    save_file(fsq, tmp_path / "fsq.safetensors")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "fsq.safetensors", "x/fsq.safetensors")
+    changed = ["--ar", str(tmp_path / "ar.pth"), "--fsq", str(tmp_path / "outer.zip"), "--verify"]
+    assert main(arguments(released, tmp_path / "made", *changed)) == 0
