@@ -96,9 +96,7 @@ def _sampling(args: argparse.Namespace, pipeline: Any) -> Any:
         sampling = dataclasses.replace(sampling, do_sample=False)
     elif chosen:
         sampling = dataclasses.replace(sampling, do_sample=True, **chosen)
-    from hftrainer.models.motion.motionmillion.network.generation import check_sampling
-
-    check_sampling(sampling.temperature, sampling.top_k, sampling.top_p)
+    sampling.choice()  # says what is wrong with it before work is spent
     return sampling
 
 

@@ -69,6 +69,11 @@ class TextEncoder(torch.nn.Module):
         mask = torch.arange(width)[None] < counts[:, None]
         return {"input_ids": ids, "attention_mask": mask, "tokens": counts}
 
+    def count(self, captions: Sequence[str]) -> list[int]:
+        """Tokens of each caption, its end included, before anything is cut off."""
+        counts: list[int] = self.tokenize(captions)["tokens"].tolist()
+        return counts
+
     def forward(self, captions: Sequence[str]) -> TextFeatures:
         """Features of a batch of captions; text past `max_tokens` tokens is cut off."""
         batch = self.tokenize(captions)

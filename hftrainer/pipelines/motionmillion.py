@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.config import typed
 from hftrainer.hub import find_model
 from hftrainer.manifest import verify_manifest
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
+from hftrainer.models.text_encoder import TextEncoder
 from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
 from hftrainer.registry import PIPELINES
 
 Float32 = NDArray[np.float32]
 GENERATION_CONFIG = "generation_config.json"
-DEFAULT_BATCH = 32
-
-
-class PromptTooLong(ValueError):
-    """A prompt of more tokens than the model is shown; the message gives both numbers."""
+DECODED_TOGETHER = 32
 
 
 @dataclass
@@ -56,6 +56,10 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     min_new_tokens: int = 0
+
+    def choice(self) -> Choice:
+        """How one code is chosen; ``ValueError`` for settings that mean nothing."""
+        return Choice(self.do_sample, self.temperature, self.top_k, self.top_p)
 
 
 @PIPELINES.register("motionmillion")
@@ -208,19 +212,16 @@ class MotionMillionPipeline:
 
     def check_prompt_lengths(self, prompts: Sequence[str]) -> None:
         """Raise `PromptTooLong` for the first prompt that the model would not see whole."""
-        encoder = self.bundle.text_encoder
-        if encoder is None:
-            raise ValueError("this model was loaded without a text encoder")
-        for prompt, tokens in zip(prompts, encoder.tokenize(prompts)["tokens"].tolist(), strict=True):
-            if tokens > encoder.config.max_tokens:
+        shown = self._text_encoder.config.max_tokens
+        for prompt, tokens in zip(prompts, self._text_encoder.count(prompts), strict=True):
+            if tokens > shown:
                 raise PromptTooLong(
                     f"the prompt {shorten_text(prompt)!r} has {tokens} tokens, the model is shown "
-                    f"{encoder.config.max_tokens}; shorten it, or accept that the rest is ignored (--truncate)"
+                    f"{shown}; shorten it, or accept that the rest is ignored (--truncate)"
                 )
 
     # --- the work -------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def _run(
         self,
         captions: Sequence[str],
@@ -232,16 +233,12 @@ class MotionMillionPipeline:
         batch_size: int | None,
         progress: Callable[[Iterable[Any]], Iterable[Any]],
     ) -> list[GeneratedMotion]:
-        if self.bundle.ar is None:
-            raise ValueError("this model has no transformer; it can tokenize motions but not make them")
-        out: list[GeneratedMotion] = []
-        size = batch_size or DEFAULT_BATCH
-        for start in progress(range(0, len(captions), size)):
-            part = slice(start, start + size)
-            out += self._run_batch(captions[part], seeds[part], sampling, limits[part], floors[part], cuts[part])
-        return out
+        stream = self._stream(captions, seeds, sampling, limits, floors, cuts, batch_size)
+        made = dict(progress(_Sized(stream, len(captions))))
+        return [made[i] for i in range(len(captions))]
 
-    def _run_batch(
+    @torch.inference_mode()
+    def _stream(
         self,
         captions: Sequence[str],
         seeds: Sequence[int | None],
@@ -249,47 +246,44 @@ class MotionMillionPipeline:
         limits: Sequence[int],
         floors: Sequence[int],
         cuts: Sequence[int | None],
-    ) -> list[GeneratedMotion]:
-        bundle = self.bundle
-        assert bundle.ar is not None
-        assert bundle.text_encoder is not None
-        text = bundle.encode_text(captions)
-        for caption, tokens in zip(captions, text.tokens.tolist(), strict=True):
-            if tokens > bundle.text_encoder.config.max_tokens:
+        batch_size: int | None,
+    ) -> Iterator[tuple[int, GeneratedMotion]]:
+        """Motions with their numbers, as they get ready."""
+        if self.bundle.ar is None:
+            raise ValueError("this model has no transformer; it can tokenize motions but not make them")
+        tokens, shown = self._text_encoder.count(captions), self._text_encoder.config.max_tokens
+        for caption, count in zip(captions, tokens, strict=True):
+            if count > shown:
                 warnings.warn(
-                    f"{shorten_text(caption)!r} has {tokens} tokens; the model sees the first "
-                    f"{bundle.text_encoder.config.max_tokens}",
-                    stacklevel=4,
+                    f"{shorten_text(caption)!r} has {count} tokens; the model sees the first {shown}", stacklevel=4
                 )
-        device = bundle.ar.lm_head.weight.device
-        generators = None if None in seeds else [torch.Generator().manual_seed(s) for s in seeds if s is not None]
-        made = bundle.ar.generate(
-            text.features.to(device),
-            text.mask.to(device),
-            max_new_tokens=list(limits),
-            min_new_tokens=list(floors),
-            do_sample=sampling.do_sample,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            generator=generators,
-        )
-        lengths, ended = made.lengths.tolist(), made.ended.tolist()
-        return [
-            GeneratedMotion(
-                motion=motion[: cuts[i]],
-                prompt=captions[i],
-                seed=seeds[i],
-                tokens=made.tokens[i, : lengths[i]].cpu().numpy(),
-                ended=ended[i],
-                text_tokens=int(text.tokens[i]),
-            )
-            for i, motion in enumerate(self._decode(made.tokens, made.lengths))
-        ]
+        sampler = CodeSampler(self.bundle, batch_size)
+        seen = [min(count, shown) for count in tokens]
+        waiting: list[Finished] = []
+        for number, done in enumerate(sampler.run(captions, seen, limits, floors, sampling.choice(), seeds), start=1):
+            waiting.append(done)
+            if len(waiting) < DECODED_TOGETHER and number < len(captions):
+                continue
+            codes = pad_sequence([done.codes for done in waiting], batch_first=True)
+            motions = self._decode(codes, torch.tensor([len(done.codes) for done in waiting]))
+            for done, motion in zip(waiting, motions, strict=True):
+                i = done.prompt
+                yield (
+                    i,
+                    GeneratedMotion(
+                        motion=motion[: cuts[i]],
+                        prompt=captions[i],
+                        seed=seeds[i],
+                        tokens=done.codes.numpy(),
+                        ended=done.ended,
+                        text_tokens=tokens[i],
+                    ),
+                )
+            waiting = []
 
     def _decode(self, tokens: torch.Tensor, lengths: torch.Tensor) -> list[Float32]:
         """Motions of the rows, each as if decoded alone."""
-        device = self.bundle.device
+        device, lengths = self.bundle.device, lengths.cpu()
         motions: list[Float32] = [np.zeros((0, MOTION272.width), np.float32)] * len(tokens)
         alive = (lengths > 0).nonzero()[:, 0]
         if len(alive):
@@ -299,35 +293,29 @@ class MotionMillionPipeline:
                 motions[row] = np.ascontiguousarray(motion[: length * self.bundle.vqvae.frames_per_code])
         return motions
 
+    @property
+    def _text_encoder(self) -> TextEncoder:
+        if self.bundle.text_encoder is None:
+            raise ValueError("this model was loaded without a text encoder; load it with text_encoder='artifact'")
+        return self.bundle.text_encoder
+
     def _codes_for(self, frames: int) -> int:
         """Codes after which the first `frames` frames no longer change."""
         vqvae = self.bundle.vqvae
         return -(-int(frames) // vqvae.frames_per_code) + vqvae.code_radius
 
 
-def seeded_rows(captions: Sequence[str], seed: int | None) -> list[tuple[str, int | None]]:
-    """Each caption with its seed: `seed` the first time that it occurs, one more each time after."""
-    seen: dict[str, int] = {}
-    rows: list[tuple[str, int | None]] = []
-    for caption in captions:
-        rows.append((caption, None if seed is None else seed + seen.get(caption, 0)))
-        seen[caption] = seen.get(caption, 0) + 1
-    return rows
+class _Sized:
+    """An iterator that knows how many items come, for progress bars."""
 
+    def __init__(self, items: Iterator[Any], count: int):
+        self.items, self.count = items, count
 
-def check_captions(captions: Sequence[str]) -> list[str]:
-    """The captions as a list; an empty one is an error that names its place."""
-    if isinstance(captions, str):
-        raise TypeError("captions must be a list of strings, got one string")
-    for i, caption in enumerate(captions):
-        if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"prompt {i + 1} of {len(captions)} is empty; describe what the person does")
-    return list(captions)
+    def __iter__(self) -> Iterator[Any]:
+        return self.items
 
-
-def shorten_text(text: str, width: int = 60) -> str:
-    """The start of a text, for messages."""
-    return text if len(text) <= width else text[: width - 3] + "..."
+    def __len__(self) -> int:
+        return self.count
 
 
 def _read_sampling(folder: Path) -> Sampling:

@@ -26,7 +26,8 @@ from hftrainer.motion.render.video import render_video
 from hftrainer.motion.render.viewer import ViewerClip, write_viewer
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
-from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling, seeded_rows
+from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling
+from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.version import __version__
 
 FORMATS = ("npy", "npz", "bvh", "mp4", "html")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
-from hftrainer.models.motion.motionmillion.network.generation import sample_ids
+from hftrainer.models.motion.motionmillion.network.cached import cached_for
+from hftrainer.models.motion.motionmillion.network.choosing import sample_ids
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
 from hftrainer.models.motion.motionmillion.network.rope import rope_table
 from tests.conftest import GOLDEN
@@ -124,17 +125,18 @@ def float64_case(golden):
 def test_cached_logits_equal_uncached_in_float64(golden):
     model, features, mask = float64_case(golden)
     lengths = mask.sum(1)
-    cache = model.new_cache(4, mask.shape[1] + 20)
-    logits = model.prefill(features, mask, cache)
+    cached = cached_for(model, pack=False)
+    cache = cached.new_cache(4, mask.shape[1] + 20)
+    logits = cached.prefill(features, mask, cache, torch.arange(4))
     rows = [torch.full((int(n),), model.config.pad_id) for n in lengths]
     for step in range(20):
         for row, ids in enumerate(rows):
             n = int(lengths[row])
             full = model(ids[None], features[row : row + 1, :n], mask[row : row + 1, :n])[0, -1]
-            torch.testing.assert_close(logits[row].double(), full, atol=2e-6, rtol=0)
+            torch.testing.assert_close(logits[row], full, atol=1e-10, rtol=0)
         ids = torch.randint(0, model.config.end_id, (4,))
         rows = [torch.cat([row, new[None]]) for row, new in zip(rows, ids, strict=True)]
-        logits = model.decode(ids, lengths + step, cache, live=mask.shape[1] + step + 1)
+        logits = cached.decode(ids, lengths + step, cache, live=mask.shape[1] + step + 1)
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import hftrainer
-from hftrainer.pipelines.motionmillion import MotionMillionPipeline, PromptTooLong, Sampling
+from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
+from hftrainer.pipelines.prompts import PromptTooLong
 
 TEXTS = ["a person walks forward", "someone stands still", "run as fast as possible"]
 SAMPLED = Sampling(do_sample=True, temperature=1.0)

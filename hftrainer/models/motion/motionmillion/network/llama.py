@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hftrainer.models.motion.motionmillion.network.cache import KVCache
 from hftrainer.models.motion.motionmillion.network.generation import Generation, generate, sample_uncached
 from hftrainer.models.motion.motionmillion.network.rope import ROPE_DTYPES, apply_rope, rope_table
 
@@ -91,6 +90,14 @@ class LLaMAHFConfig:
         """PAD, which fills rows and is never predicted."""
         return self.vocab_size - 1
 
+    def check_length(self, positions: int) -> None:
+        """``ValueError`` if a row of so many positions, text and motion together, is too long."""
+        if positions > self.block_size:
+            raise ValueError(
+                f"text and motion together take {positions} positions, the model has block_size="
+                f"{self.block_size}; shorten the text or ask for fewer tokens"
+            )
+
 
 class LLaMAHF(nn.Module):
     """Text features and motion ids in, logits over codes and END out."""
@@ -132,7 +139,7 @@ class LLaMAHF(nn.Module):
     def hidden(self, idx: Tensor, text_features: Tensor, text_mask: Tensor) -> Tensor:
         """Last hidden states (b, t, d)."""
         frame = idx.shape[1]
-        self._check_length(frame)
+        self.config.check_length(frame)
         text_mask = text_mask.bool()[:, :frame]
         x = self.transformer.wte(idx)
         text = self.llama_proj(text_features[:, :frame].to(x.dtype))
@@ -143,35 +150,6 @@ class LLaMAHF(nn.Module):
         for block in self.transformer.h:
             x = block(x, rope, mask)
         return self.transformer.ln_f(x)  # type: ignore[no-any-return]
-
-    # --- decoding with a cache ------------------------------------------------------------------------------------
-
-    def new_cache(self, rows: int, slots: int) -> KVCache:
-        """Room for the keys and values of `rows` rows of up to `slots` positions."""
-        self._check_length(slots)
-        c, weight = self.config, self.lm_head.weight
-        return KVCache(c.n_layer, rows, c.n_head, slots, c.head_size, weight.dtype, weight.device)
-
-    def prefill(self, text_features: Tensor, text_mask: Tensor, cache: KVCache) -> Tensor:
-        """Run the text (b, n, clip_dim) through the model into slots 0..n-1; logits (b, v - 1) for the first code."""
-        text_mask = text_mask.bool()
-        x = self.llama_proj(text_features.to(self.lm_head.weight.dtype))
-        mask = text_mask[:, None, None, :]  # text sees its row's text, whole; padding is seen by none
-        rope = self.rope(x.device)[: x.shape[1]]
-        for layer, block in enumerate(self.transformer.h):
-            x = block(x, rope, mask, cache.at(layer, slice(0, x.shape[1])))
-        last = text_mask.sum(dim=1) - 1
-        x = x[torch.arange(len(x), device=x.device), last]
-        return self.head(self.transformer.ln_f(x)).float()
-
-    def decode(self, ids: Tensor, positions: Tensor, cache: KVCache, live: int) -> Tensor:
-        """Append one id a row (b,) at `positions` (b,); logits (b, v - 1) for the next. `live` > every position."""
-        x = self.transformer.wte(ids)[:, None]
-        rope = self.rope(x.device)[positions][:, None]
-        mask = (torch.arange(live, device=x.device)[None] <= positions[:, None])[:, None, None]
-        for layer, block in enumerate(self.transformer.h):
-            x = block(x, rope, mask, cache.at(layer, positions, live))
-        return self.head(self.transformer.ln_f(x[:, 0])).float()
 
     def rope(self, device: torch.device) -> Tensor:
         """The rotary table (block_size, head_size / 2, 2)."""
@@ -225,13 +203,6 @@ class LLaMAHF(nn.Module):
         out = self.generate(text_features, text_mask, max_sample_steps, do_sample=do_sample, generator=generator)
         return out.tokens if int(out.lengths) else torch.ones_like(text_mask[:1, :1], dtype=torch.long)
 
-    def _check_length(self, positions: int) -> None:
-        if positions > self.config.block_size:
-            raise ValueError(
-                f"text and motion together take {positions} positions, the model has block_size="
-                f"{self.config.block_size}; shorten the text or ask for fewer tokens"
-            )
-
 
 class Transformer(nn.Module):
     """Embedding table, blocks and last norm, under the prefix that checkpoints give them."""
@@ -241,6 +212,10 @@ class Transformer(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = RMSNorm(config.n_embd)
+
+    def blocks(self) -> list[Block]:
+        """`h`, typed."""
+        return [block for block in self.h if isinstance(block, Block)]
 
 
 class Block(nn.Module):
@@ -253,9 +228,9 @@ class Block(nn.Module):
         self.rms_2 = RMSNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor, slot: Any = None) -> Tensor:
-        """(b, t, d) to (b, t, d); `slot` is where this layer's keys and values go, if there is a cache."""
-        x = x + self.attn(self.rms_1(x), rope, mask, slot)
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor) -> Tensor:
+        """(b, t, d) to (b, t, d)."""
+        x = x + self.attn(self.rms_1(x), rope, mask)
         return x + self.mlp(self.rms_2(x))  # type: ignore[no-any-return]
 
 
@@ -268,12 +243,10 @@ class LengthCausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor, slot: Any = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor) -> Tensor:
         """`mask`, broadcast to (b, heads, t, keys), is True where a query may look."""
         q, k, v = rearrange(self.c_attn(x), "b t (three h s) -> three b h t s", three=3, h=self.n_head)
         q, k = apply_rope(q, rope), apply_rope(k, rope)
-        if slot is not None:
-            k, v = slot.store(k, v)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.c_proj(rearrange(out, "b h t s -> b t (h s)"))  # type: ignore[no-any-return]
 

@@ -1,0 +1,207 @@
+"""The transformer laid out for decoding: a key-value cache, one step a token, weights packed where that pays.
+
+The same function as `LLaMAHF.forward`, computed on what is new alone. Row i keeps its text in slots 0 .. n_i - 1 of the
+cache and its motion right behind, so that slot and position are one number; text sees all text only while it is
+prefilled, afterwards every position simply sees what is cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hftrainer.models.motion.motionmillion.network.packing import pack_linear, packable, pad_heads
+from hftrainer.models.motion.motionmillion.network.rope import rope_table
+
+if TYPE_CHECKING:
+    from hftrainer.models.motion.motionmillion.network.llama import Block, LLaMAHF
+
+Linear = Callable[[Tensor], Tensor]
+_PACKED_LIMIT = 2**31
+_REFINED = 16  # ids whose bfloat16 logits are computed again in float32: rounding ties the best few, not more
+
+
+class KVCache:
+    """Keys and values, allocated once: `blocks` (layers, rows, 2, heads, slots, head_size)."""
+
+    def __init__(self, layers: int, rows: int, heads: int, slots: int, head_size: int, like: Tensor):
+        self.blocks = like.new_zeros((layers, rows, 2, heads, slots, head_size))
+
+    @property
+    def slots(self) -> int:
+        """Positions that a row has room for."""
+        return self.blocks.shape[4]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.blocks = self.blocks[:, rows]
+
+
+class _Layer(NamedTuple):
+    norm_1: Tensor
+    qkv: Linear
+    out: Linear
+    norm_2: Tensor
+    gate_up: Callable[[Tensor], tuple[Tensor, Tensor]]
+    down: Linear
+
+
+class CachedLLaMA:
+    """Prefill and decode steps of `model`.
+
+    `pack` makes a second copy of the weights in the layout that oneDNN multiplies fastest (CPU), with gate and up
+    projections fused and, where `head_multiple` asks for it, heads padded with zeros (exact; attention kernels of GPUs
+    want head sizes of a multiple of 8 or 16). Without it the model's own modules run, whatever they are.
+    """
+
+    def __init__(self, model: LLaMAHF, *, pack: bool = False, head_multiple: int = 1):
+        self.config, self.packed = model.config, pack
+        # the parts and not the model itself, so that `cached_for` keeps no model alive
+        self.transformer, self.text_projection, self.lm_head = model.transformer, model.llama_proj, model.lm_head
+        self.scale = self.config.head_size**-0.5
+        self.head_size = -(-self.config.head_size // head_multiple) * head_multiple if pack else self.config.head_size
+        self.layers = [self._lay_out(block) for block in model.transformer.blocks()]
+        self._packed_head = pack_linear(self._head_rows.float()) if pack else None
+        self._tables: dict[torch.device, Tensor] = {}
+
+    def new_cache(self, rows: int, slots: int) -> KVCache:
+        """Room for `rows` rows of up to `slots` positions."""
+        c = self.config
+        c.check_length(slots)
+        return KVCache(c.n_layer, rows, c.n_head, slots, self.head_size, self.transformer.wte.weight)
+
+    def prefill(self, text_features: Tensor, text_mask: Tensor, cache: KVCache, rows: Tensor) -> Tensor:
+        """Run texts (r, n, clip_dim), right-padded, into rows (r,) of the cache; logits (r, v - 1) of code one."""
+        text_mask = text_mask.bool()
+        width = text_mask.shape[1]
+        x = self.text_projection(text_features.to(self.transformer.wte.weight.dtype))
+        mask = text_mask[:, None, None, :]  # text sees its row's text, whole; padding is seen by none
+        turn = self._table(x.device)[:width]
+
+        def attend(qkv: Tensor, layer: int) -> Tensor:
+            q, k, v = qkv.unbind(dim=1)
+            cache.blocks[layer, rows, :, :, :width] = qkv[:, 1:]
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+
+        x = self._blocks(x, turn, attend)
+        last = text_mask.sum(dim=1) - 1
+        return self.logits(x[torch.arange(len(x), device=x.device), last])
+
+    def decode(self, ids: Tensor, positions: Tensor, cache: KVCache, live: int) -> Tensor:
+        """Append one id a row (b,) at `positions` (b,); logits (b, v - 1) of the next. `live` > every position."""
+        x = self.transformer.wte(ids)[:, None]
+        turn = self._table(x.device)[positions][:, None]
+        mask = (torch.arange(live, device=x.device)[None] <= positions[:, None])[:, None, None]
+        every = torch.arange(len(ids), device=x.device)
+
+        def attend(qkv: Tensor, layer: int) -> Tensor:
+            block = cache.blocks[layer]
+            block[every, :, :, positions] = qkv[:, 1:, :, 0]
+            k, v = block[:, 0, :, :live], block[:, 1, :, :live]
+            return F.scaled_dot_product_attention(qkv[:, 0], k, v, attn_mask=mask, scale=self.scale)
+
+        return self.logits(self._blocks(x, turn, attend)[:, 0])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits (b, v - 1) of last hidden states (b, d); float64 for a float64 model.
+
+        Rounded to bfloat16, one step in twenty has two best ids; so the head's output is kept in float32 where the
+        device can (packed, CUDA), and else the best few are computed again.
+        """
+        x = self.transformer.ln_f(hidden)
+        if self._packed_head is not None:
+            return self._packed_head(x.float())
+        if x.dtype == torch.bfloat16 and x.is_cuda and packable(self.lm_head):
+            return torch.mm(x, self._head_rows.T, out_dtype=torch.float32)
+        logits: Tensor = self.lm_head(x)[:, : self.config.vocab_size - 1]
+        if x.dtype != torch.bfloat16 or not packable(self.lm_head):
+            return logits if logits.dtype == torch.float64 else logits.float()
+        logits = logits.float()
+        best = logits.topk(min(_REFINED, logits.shape[1]), dim=-1).indices
+        exact = (self.lm_head.weight[best].float() @ x.float()[:, :, None])[..., 0]
+        return logits.scatter(1, best, exact)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _head_rows(self) -> Tensor:
+        return self.lm_head.weight[: self.config.vocab_size - 1]  # a tied table has a row for PAD
+
+    def _blocks(self, x: Tensor, turn: Tensor, attend: Callable[[Tensor, int], Tensor]) -> Tensor:
+        rows, width, _ = x.shape
+        for i, layer in enumerate(self.layers):
+            qkv = layer.qkv(_rms(x, layer.norm_1)).view(rows, width, 3, self.config.n_head, self.head_size)
+            qkv = torch.cat([_turn(qkv[:, :, :2], turn), qkv[:, :, 2:]], dim=2).permute(0, 2, 3, 1, 4)
+            x = x + layer.out(attend(qkv, i).transpose(1, 2).reshape(rows, width, -1))
+            gate, up = layer.gate_up(_rms(x, layer.norm_2))
+            x = x + layer.down(F.silu(gate) * up)
+        return x
+
+    def _table(self, device: torch.device) -> Tensor:
+        """e^(i angle) (positions, head_size / 2), complex; a padded channel pair is not turned."""
+        if device not in self._tables:
+            c = self.config
+            table = torch.view_as_complex(rope_table(c.block_size, c.head_size, c.rope_dtype, device))
+            self._tables[device] = F.pad(table, (0, (self.head_size - c.head_size) // 2), value=1.0)
+        return self._tables[device]
+
+    def _lay_out(self, block: Block) -> _Layer:
+        attn, mlp = block.attn, block.mlp
+        norms = block.rms_1.scale, block.rms_2.scale
+        if not self.packed:
+
+            def apart(x: Tensor) -> tuple[Tensor, Tensor]:
+                return mlp.c_fc1(x), mlp.c_fc2(x)
+
+            return _Layer(norms[0], attn.c_attn, attn.c_proj, norms[1], apart, mlp.c_proj)
+
+        qkv, out = pad_heads(attn.c_attn.weight, attn.c_proj.weight, self.config.n_head, self.head_size)
+        both = pack_linear(torch.cat([mlp.c_fc1.weight, mlp.c_fc2.weight]))
+
+        def fused(x: Tensor) -> tuple[Tensor, Tensor]:
+            gate, up = both(x).chunk(2, dim=-1)
+            return gate, up
+
+        return _Layer(norms[0], pack_linear(qkv), pack_linear(out), norms[1], fused, pack_linear(mlp.c_proj.weight))
+
+
+_READY: WeakKeyDictionary[LLaMAHF, tuple[object, CachedLLaMA]] = WeakKeyDictionary()
+
+
+def cached_for(model: LLaMAHF, pack: bool | None = None) -> CachedLLaMA:
+    """A `CachedLLaMA` of a model, the same one until its weights change.
+
+    By default weights are packed on CPUs where that helps and the second copy is small (2 GiB); a model that fills the
+    memory is never copied.
+    """
+    weights = list(model.parameters())
+    if pack is None:
+        size = sum(w.numel() * w.element_size() for w in weights)
+        pack = weights[0].device.type == "cpu" and size <= _PACKED_LIMIT and can_pack(model)
+    state = (pack, [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights])
+    known = _READY.get(model)
+    if known is None or known[0] != state:
+        known = _READY[model] = (state, CachedLLaMA(model, pack=pack))
+    return known[1]
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether every linear layer of a model is a plain one, of a dtype that packing helps."""
+    return all(packable(module) for module in model.modules() if isinstance(module, nn.Linear))
+
+
+def _rms(x: Tensor, scale: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5) * scale
+
+
+def _turn(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotate x (b, t, n, heads, head_size) by complex `turn` (t, head_size / 2) or (b, t, head_size / 2)."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    pairs = torch.view_as_complex(wide.reshape(*wide.shape[:-1], -1, 2))
+    turned = pairs * (turn[:, None, None] if turn.ndim == 2 else turn[:, :, None, None])
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)

@@ -1,0 +1,58 @@
+"""Weights in the layout that a matrix product of few rows wants.
+
+On a CPU, torch's own linear layer reads row-major weights at half of the speed that oneDNN reaches on blocked ones when
+a batch has 8 to 64 rows, the shapes of decoding (docs/performance.md has the ratios).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ROWS_HINT = 32  # the layout chosen for 32 rows is as good as any from 1 to 128
+
+
+def packable(module: nn.Module) -> bool:
+    """Whether a module is a plain linear layer, not a quantised or adapted one, in a dtype that CPUs compute in."""
+    return (
+        type(module) is nn.Linear
+        and type(module.weight.data) is Tensor
+        and module.weight.dtype in (torch.float32, torch.bfloat16)
+    )
+
+
+def pack_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """x (..., in) to x @ weight.T (..., out), from a copy of `weight` (out, in) in a fast layout.
+
+    On devices other than CPUs, and builds of torch without oneDNN, the copy is row-major.
+    """
+    weight = weight.detach().contiguous()
+    if weight.device.type != "cpu" or not _has_onednn():
+        return lambda x: F.linear(x, weight)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS_HINT)
+
+    def linear(x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")  # type: ignore[no-any-return]
+
+    return linear
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def pad_heads(qkv: Tensor, out: Tensor, heads: int, head_size: int) -> tuple[Tensor, Tensor]:
+    """Attention weights `qkv` (3 d, d) and `out` (d, d) with each head padded to `head_size` by channels of zero.
+
+    Exact: a channel that is zero in queries and keys adds nothing to scores (whose scale stays that of the true head
+    size), and one that is zero in values adds nothing to outputs.
+    """
+    true = out.shape[1] // heads
+    if true == head_size:
+        return qkv, out
+    wide = F.pad(qkv.view(3, heads, true, -1), (0, 0, 0, head_size - true))
+    tall = F.pad(out.view(-1, heads, true), (0, head_size - true))
+    return wide.flatten(0, 2), tall.flatten(1)
