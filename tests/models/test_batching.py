@@ -1,0 +1,215 @@
+"""Refilled rows, packed weights and padded heads change the speed and nothing else."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
+from hftrainer.models.motion.motionmillion.network.choosing import Choice, draw_uniforms
+from hftrainer.models.motion.motionmillion.sampling import CodeSampler, TextAhead, rows_that_fit
+from tests.tiny import make_tiny_bundle
+
+SMALL = {"vocab_size": 202, "n_layer": 2, "n_head": 4, "n_embd": 64, "clip_dim": 16}
+
+
+def make_model(dtype=torch.float32, end=0.0, **sizes) -> LLaMAHF:
+    torch.manual_seed(3)
+    model = LLaMAHF(LLaMAHFConfig(**{**SMALL, **sizes})).eval().to(dtype)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.15)
+        model.lm_head.weight[model.config.end_id] *= 1 + end
+    return model
+
+
+def make_texts(count, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 12, (count,), generator=generator)
+    features = torch.randn(count, 12, 16, generator=generator).to(dtype)
+    return features, torch.arange(12)[None] < lengths[:, None]
+
+
+def make_work(features, mask, limits, **fields) -> Work:
+    return Work(lambda p: (features[p], mask[p]), limits, slots=12 + max(limits), **fields)
+
+
+def codes_of(decoder, work, prompts=None):
+    return {done.prompt: (done.codes.tolist(), done.ended) for done in decoder.run(work, prompts)}
+
+
+def oracle(model, features, mask, limit):
+    """The un-cached loop, with an empty list where it answers [[1]] for END at once."""
+    n = int(mask.sum())
+    row = torch.full((1, n), model.config.pad_id)
+    for _ in range(limit):
+        chosen = model(row, features[None, :n], mask[None, :n])[0, -1].argmax()
+        if int(chosen) == model.config.end_id:
+            return row[0, n:].tolist(), True
+        row = torch.cat([row, chosen.view(1, 1)], dim=1)
+    return row[0, n:].tolist(), False
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("rows", "check_every", "refill_at"), [(1, 1, 1), (3, 1, 1), (4, 8, 2), (32, 3, 5)])
+def test_float64_refilled_rows_equal_the_uncached_loop(rows, check_every, refill_at):
+    model = make_model(torch.float64, end=0.6)
+    features, mask = make_texts(20, torch.float64)
+    limits = [int(n) for n in torch.randint(0, 25, (20,), generator=torch.Generator().manual_seed(1))]
+    decoder = BatchDecoder(CachedLLaMA(model), rows, check_every=check_every, refill_at=refill_at)
+    got = codes_of(decoder, make_work(features, mask, limits))
+    want = {i: oracle(model, features[i], mask[i], limits[i]) for i in range(20)}
+    assert got == want
+    assert {ended for _, ended in want.values()} == {True, False}
+
+
+def regrets(model, features, mask, codes):
+    """Best logit minus that of the code that was chosen, at each step, by one full forward pass."""
+    n = int(mask.sum())
+    row = torch.tensor([[model.config.pad_id] * n + codes])
+    logits = model(row, features[None, :n], mask[None, :n])[0, n - 1 : n - 1 + len(codes)]
+    return logits.max(dim=-1).values - logits.gather(1, torch.tensor(codes)[:, None])[:, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompts", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_float32_packed_and_refilled_rows_equal_the_uncached_loop(prompts):
+    model = make_model()
+    features, mask = make_texts(prompts)
+    limits = [int(n) for n in torch.randint(5, 40, (prompts,), generator=torch.Generator().manual_seed(1))]
+    got = codes_of(BatchDecoder(CachedLLaMA(model, pack=True), 16), make_work(features, mask, limits))
+    same = [got[i] == oracle(model, features[i], mask[i], limits[i]) for i in range(prompts)]
+    assert sum(same) >= 0.995 * prompts
+    assert max(float(regrets(model, features[i], mask[i], got[i][0]).max()) for i in range(prompts)) <= 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.4, "top_k": 9}, {"top_p": 0.7}])
+def test_drawn_codes_do_not_depend_on_rows_or_neighbours(settings):
+    model, count = make_model(torch.float64), 12
+    features, mask = make_texts(count, torch.float64)
+    generators = [torch.Generator().manual_seed(i) for i in range(count)]
+    work = make_work(features, mask, [20] * count, uniforms=draw_uniforms(generators, count, 20))
+    choice = Choice(do_sample=True, **settings)
+    got = [codes_of(BatchDecoder(CachedLLaMA(model), rows, choice), work) for rows in (1, 5, 12)]
+    assert got[0] == got[1] == got[2]
+    few = codes_of(BatchDecoder(CachedLLaMA(model), 2, choice), work, prompts=[7, 2])
+    assert few == {i: got[0][i] for i in (2, 7)}
+    assert len({tuple(codes) for codes, _ in got[0].values()}) == count
+
+
+def test_rows_are_kept_busy():
+    model = make_model(n_layer=1)
+    features, mask = make_texts(256)
+    limits = [int(n) for n in torch.randint(20, 151, (256,), generator=torch.Generator().manual_seed(2))]
+    decoder = BatchDecoder(CachedLLaMA(model), 32)
+    got = codes_of(decoder, make_work(features, mask, limits, floors=limits))  # no END
+    assert [len(got[i][0]) for i in range(256)] == limits
+    assert decoder.occupancy.share >= 0.92
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [{}, {"n_head": 4, "n_embd": 40, "n_layer": 3}, {"tie_weights": True}])
+def test_packed_weights_and_padded_heads_give_the_same_logits(sizes):
+    model = make_model(**sizes)
+    features, mask = make_texts(5)
+    logits = []
+    for cached in (CachedLLaMA(model), CachedLLaMA(model, pack=True), CachedLLaMA(model, pack=True, head_multiple=16)):
+        cache = cached.new_cache(5, 20)
+        first = cached.prefill(features, mask, cache, torch.arange(5))
+        second = cached.decode(torch.arange(5), mask.sum(dim=1), cache, live=13)
+        logits.append(torch.cat([first, second]))
+    assert logits[0].shape == (10, 201)
+    torch.testing.assert_close(logits[1], logits[0], atol=2e-5, rtol=0)
+    torch.testing.assert_close(logits[2], logits[0], atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_bfloat16_head_does_not_tie(pack):
+    model = make_model(torch.bfloat16, vocab_size=5002)
+    cached = CachedLLaMA(model, pack=pack)
+    hidden = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = model.transformer.ln_f(hidden).float() @ model.lm_head.weight.float().T
+    logits = cached.logits(hidden)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits.argmax(dim=-1), exact.argmax(dim=-1))
+    torch.testing.assert_close(logits.max(dim=-1).values, exact.max(dim=-1).values, atol=1e-4, rtol=0)
+    rounded = model.head(model.transformer.ln_f(hidden)).float()
+    ties = (rounded == rounded.max(dim=-1, keepdim=True).values).sum(dim=-1) > 1
+    assert ties.any()  # what this is about does happen
+
+
+def test_packed_weights_follow_the_model():
+    model = make_model()
+    first = cached_for(model)
+    assert first.packed
+    assert cached_for(model) is first
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    assert cached_for(model) is not first
+    model.transformer.h[0].mlp.c_fc1 = torch.nn.Sequential(model.transformer.h[0].mlp.c_fc1)
+    quantised = torch.nn.Linear(64, 64, bias=False)
+    quantised.__class__ = type("Quantised", (torch.nn.Linear,), {})
+    model.transformer.h[1].attn.c_proj = quantised
+    assert not cached_for(model).packed
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_what_is_done(monkeypatch, caplog):
+    bundle = make_tiny_bundle()
+    captions = [f"a person walks {i}" for i in range(9)]
+    counts = bundle.text_encoder.count(captions)
+    limits, seeds = [4, 6, 8, 3, 9, 5, 7, 10, 2], [None] * 9
+    plain = {d.prompt: d.codes.tolist() for d in CodeSampler(bundle, 4).run(
+        captions, counts, limits, [0] * 9, Choice(), seeds)}  # fmt: skip
+
+    whole, calls = CachedLLaMA.decode, []
+
+    def small(self, ids, *args, **kwargs):
+        calls.append(len(ids))
+        if len(ids) > 2 and len(calls) > 9:
+            raise torch.OutOfMemoryError("no memory")
+        return whole(self, ids, *args, **kwargs)
+
+    monkeypatch.setattr(CachedLLaMA, "decode", small)
+    sampler = CodeSampler(bundle, 4)
+    with caplog.at_level(logging.WARNING):
+        got = [(d.prompt, d.codes.tolist()) for d in sampler.run(captions, counts, limits, [0] * 9, Choice(), seeds)]
+    assert "batches of 2" in caplog.text
+    assert len(got) == 9
+    assert dict(got) == plain
+    monkeypatch.setattr(CachedLLaMA, "decode", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # other errors are not taken for it
+        list(sampler.run(captions, counts, limits, [0] * 9, Choice(), seeds))
+
+
+def test_text_is_encoded_once_and_ahead():
+    bundle = make_tiny_bundle()
+    captions = ["walk", "a person squats", "walk", "turn left while walking", "walk"]
+    calls = []
+    encode = bundle.encode_text
+    bundle.encode_text = lambda texts: calls.append(list(texts)) or encode(texts)
+    ahead = TextAhead(bundle, captions, bundle.text_encoder.count(captions), range(5), torch.device("cpu"))
+    features, mask = ahead([0, 1])
+    ahead([2])
+    later, _ = ahead([3, 4])
+    assert len(calls) == 1
+    assert sorted(calls[0]) == sorted(set(captions))
+    assert ahead.ready == {}
+    want = encode(["walk"])
+    torch.testing.assert_close(features[0][mask[0]], want.features[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(later[1][: want.features.shape[1]], want.features[0], atol=1e-6, rtol=0)
+
+
+def test_batches_fit_the_memory(monkeypatch):
+    config = LLaMAHFConfig.from_name("7B")
+    free = "hftrainer.models.motion.motionmillion.sampling._free_memory"
+    cache_of_a_row = 2 * 36 * 4096 * 192 * 2
+    for room, want in ((2**40, 32), (10 * cache_of_a_row, 6), (0, 1)):
+        monkeypatch.setattr(free, lambda device, room=room: room)
+        assert rows_that_fit(config, 192, torch.device("cpu"), 2) == want
