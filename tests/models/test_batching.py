@@ -11,6 +11,7 @@ from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
 from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
 from hftrainer.models.motion.motionmillion.network.choosing import Choice, draw_uniforms
+from hftrainer.models.motion.motionmillion.network.graphs import StepGraphs, live_bucket
 from hftrainer.models.motion.motionmillion.sampling import CodeSampler, TextAhead, rows_that_fit
 from tests.tiny import make_tiny_bundle
 
@@ -186,6 +187,53 @@ def test_out_of_memory_halves_the_batch_and_keeps_what_is_done(monkeypatch, capl
     monkeypatch.setattr(CachedLLaMA, "decode", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # other errors are not taken for it
         list(sampler.run(captions, counts, limits, [0] * 9, Choice(), seeds))
+
+
+@pytest.mark.parametrize(
+    ("rows", "free", "graphs", "want"),
+    [(32, 7, False, 32), (32, 8, False, 24), (2, 1, False, 1), (256, 100, True, 256), (256, 128, True, 128),
+     (256, 200, True, 64), (3, 0, True, 3), (4, 3, True, 1)],
+)  # fmt: skip
+def test_a_batch_that_runs_dry_shrinks(rows, free, graphs, want):
+    decoder = BatchDecoder(CachedLLaMA(make_model()), rows)
+    decoder.graphs = graphs
+    assert decoder._smaller(rows, free) == want
+
+
+class CountedGraph:
+    """Stands in for CUDA's graphs: a capture is remembered and replayed by calling again."""
+
+    def __init__(self, state, live):
+        self.state, self.live = state, live
+
+    def replay(self):
+        self.state.step(self.live)
+
+
+def test_graph_buckets_read_few_dead_slots(monkeypatch):
+    assert [live_bucket(n, 300) for n in (1, 64, 65, 290)] == [64, 64, 128, 300]
+    model = make_model()
+    features, mask = make_texts(9)
+    work = make_work(features, mask, [70, 3, 80, 5, 60, 9, 9, 9, 9])
+    plain = codes_of(BatchDecoder(CachedLLaMA(model), 4), work)
+    captured = []
+    monkeypatch.setattr(
+        StepGraphs, "_capture", lambda self, live: captured.append(live) or CountedGraph(self.state, live)
+    )
+    decoder = BatchDecoder(CachedLLaMA(model), 4, check_every=8)
+    decoder.graphs = True
+    assert codes_of(decoder, work) == plain
+    assert set(captured) == {64, 92}  # 92 slots are all there are
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_give_the_same_codes():
+    model = make_model().cuda()
+    features, mask = (part.cuda() for part in make_texts(40))
+    work = make_work(features, mask, [40] * 40)
+    plain = BatchDecoder(CachedLLaMA(model), 16)
+    plain.graphs = False
+    assert codes_of(BatchDecoder(CachedLLaMA(model), 16), work) == codes_of(plain, work)
 
 
 def test_text_is_encoded_once_and_ahead():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, KVCache
 from hftrainer.models.motion.motionmillion.network.choosing import Choice
+from hftrainer.models.motion.motionmillion.network.graphs import StepGraphs
 
 TextSource = Callable[[list[int]], tuple[Tensor, Tensor]]
 
@@ -103,9 +104,20 @@ class RowState:
         self.ended[rows] = self.ended[rows] | ended
         self.done[rows] = done | (counts >= self.limits[rows])
 
+    _PER_ROW = ("ids", "text", "counts", "limits", "floors", "done", "ended", "codes", "uniforms")
+
+    @property
+    def slots(self) -> int:
+        """Positions of a row."""
+        return self.cache.slots
+
+    def tensors(self) -> list[Tensor]:
+        """Everything but the cache."""
+        return [getattr(self, name) for name in self._PER_ROW]
+
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
-        for name in ("ids", "text", "counts", "limits", "floors", "done", "ended", "codes", "uniforms"):
+        for name in self._PER_ROW:
             setattr(self, name, getattr(self, name)[rows])
         self.cache.keep(rows)
         self.every = self.every[: len(rows)]
@@ -128,6 +140,7 @@ class BatchDecoder:
         refill_at: int | None = None,
     ):
         on_cpu = model.lm_head.weight.device.type == "cpu"
+        self.graphs = model.lm_head.weight.device.type == "cuda"
         self.model, self.rows, self.choice = model, rows, choice or Choice()
         self.check_every = check_every or (1 if on_cpu else 8)
         self.refill_at = refill_at or max(1, rows // 16)
@@ -149,6 +162,7 @@ class BatchDecoder:
         state = RowState(self.model, rows, longest, work.slots, self.choice, work.floors is not None)
         running: list[int | None] = [None] * rows
         reach = [0] * rows  # upper bound of a row's position, kept by the host so that it need not ask
+        step = StepGraphs(state).step if self.graphs else state.step
         while True:
             free = [i for i, prompt in enumerate(running) if prompt is None]
             if waiting and (len(free) >= min(self.refill_at, len(waiting)) or len(free) == len(running)):
@@ -156,9 +170,11 @@ class BatchDecoder:
             elif len(free) == len(running):
                 return
             else:
-                if not waiting and len(free) >= max(1, len(running) // 4):
-                    running, reach = _shrink(state, running, reach)
-                self._steps(state, running, reach)
+                smaller = self._smaller(len(running), len(free)) if not waiting else len(running)
+                if smaller < len(running):
+                    running, reach = _shrink(state, running, reach, smaller)
+                    step = StepGraphs(state).step if self.graphs else state.step
+                self._steps(state, step, running, reach)
             yield from self._harvest(state, running)
 
     def _refill(
@@ -186,11 +202,18 @@ class BatchDecoder:
             running[row], reach[row] = prompt, features.shape[1]
         self.occupancy.refills += 1
 
-    def _steps(self, state: RowState, running: list[int | None], reach: list[int]) -> None:
+    def _smaller(self, rows: int, free: int) -> int:
+        """Rows to go on with when `free` of `rows` stay empty: graphs want powers of two, else a quarter pays."""
+        live = rows - free
+        if self.graphs:
+            return min(rows, 1 << (live - 1).bit_length())
+        return live if free >= max(1, rows // 4) else rows
+
+    def _steps(self, state: RowState, step: Callable[[int], None], running: list[int | None], reach: list[int]) -> None:
         for _ in range(self.check_every):
             for row, prompt in enumerate(running):
                 reach[row] = min(reach[row] + 1, state.cache.slots) if prompt is not None else 0
-            state.step(live=max(reach))
+            step(max(reach))
             self.occupancy.computed += len(running)
 
     def _harvest(self, state: RowState, running: list[int | None]) -> Iterator[Finished]:
@@ -207,7 +230,10 @@ class BatchDecoder:
             yield Finished(prompt, codes[i, : counts[i]], ended[i])
 
 
-def _shrink(state: RowState, running: list[int | None], reach: list[int]) -> tuple[list[int | None], list[int]]:
-    kept = [row for row, prompt in enumerate(running) if prompt is not None]
+def _shrink(
+    state: RowState, running: list[int | None], reach: list[int], rows: int
+) -> tuple[list[int | None], list[int]]:
+    """The busy rows, and empty ones up to `rows`, move together."""
+    kept = sorted(range(len(running)), key=lambda row: running[row] is None)[:rows]
     state.keep(torch.tensor(kept, device=state.done.device))
     return [running[row] for row in kept], [reach[row] for row in kept]

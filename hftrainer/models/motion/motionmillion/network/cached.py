@@ -66,7 +66,8 @@ class CachedLLaMA:
         self.scale = self.config.head_size**-0.5
         self.head_size = -(-self.config.head_size // head_multiple) * head_multiple if pack else self.config.head_size
         self.layers = [self._lay_out(block) for block in model.transformer.blocks()]
-        self._packed_head = pack_linear(self._head_rows.float()) if pack else None
+        on_cpu = self.lm_head.weight.device.type == "cpu"
+        self._packed_head = pack_linear(self._head_rows.float()) if pack and on_cpu else None
         self._tables: dict[torch.device, Tensor] = {}
 
     def new_cache(self, rows: int, slots: int) -> KVCache:
@@ -176,17 +177,20 @@ _READY: WeakKeyDictionary[LLaMAHF, tuple[object, CachedLLaMA]] = WeakKeyDictiona
 def cached_for(model: LLaMAHF, pack: bool | None = None) -> CachedLLaMA:
     """A `CachedLLaMA` of a model, the same one until its weights change.
 
-    By default weights are packed on CPUs where that helps and the second copy is small (2 GiB); a model that fills the
-    memory is never copied.
+    By default weights are packed on CPUs if the second copy is small (2 GiB), and on GPUs if it fits
+    into half of what is free; a model that fills the memory is never copied.
     """
     weights = list(model.parameters())
     if pack is None:
         size = sum(w.numel() * w.element_size() for w in weights)
-        pack = weights[0].device.type == "cpu" and size <= _PACKED_LIMIT and can_pack(model)
+        room = _PACKED_LIMIT
+        if weights[0].is_cuda:
+            room = torch.cuda.mem_get_info(weights[0].device)[0] // 2
+        pack = size <= room and can_pack(model)
     state = (pack, [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights])
     known = _READY.get(model)
     if known is None or known[0] != state:
-        known = _READY[model] = (state, CachedLLaMA(model, pack=pack))
+        known = _READY[model] = (state, CachedLLaMA(model, pack=pack, head_multiple=8 if weights[0].is_cuda else 1))
     return known[1]
 
 
