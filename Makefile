@@ -27,7 +27,7 @@ format: $(SETUP)
 	$(VENV)/bin/ruff format .
 
 bench: $(SETUP)  ## what nano costs on this machine
-	$(RUN) tools/bench_nano.py
+	$(RUN) -m hftrainer bench sample --size gotozero-nano --codes 75
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -16,6 +16,7 @@ COMMANDS = {
     "data": "prepare and verify a dataset: import-bvh, captions, mirror, join, split, stats, tokenize, verify",
     "convert": "released checkpoints to an artifact folder",
     "export": "a 272 motion file to bvh, npz, mp4 or html",
+    "bench": "measure sampling against other ways, side by side",
     "zoo": "list the models that have names, or show one's card",
     "doctor": "what is installed and what a model folder holds",
 }

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "training": BASE | {"registry", "config", "motion", "models", "data", "pipelines", "evaluation"},
     "zoo": BASE | {"registry", "config"},
 }  # fmt: skip
-OPEN = {"cli", "commands", "__init__", "__main__"}  # parse, call one function, print: may import anything
+OPEN = {"cli", "commands", "bench", "__init__", "__main__"}  # parse, call one function, print: may import anything
 
 
 def layer(parts: tuple[str, ...]) -> str:

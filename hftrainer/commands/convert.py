@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EPILOG = """example:
+EPILOG = """examples:
   hftrainer convert checkpoint --ar pretrained_models/motionmillion_7B.pth --out_dir checkpoints/gotozero/mine --verify
-The same as python3 scripts/eval/convert_motionmillion_checkpoint.py --ar ... --out_dir ..."""
+  hftrainer convert llama gotozero-nano --out exported/nano-llama
+The first is the same as python3 scripts/eval/convert_motionmillion_checkpoint.py --ar ... --out_dir ..."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = what.add_parser("checkpoint", help="released Go to Zero files to an artifact folder")
     add_checkpoint_arguments(sub)
     sub.set_defaults(run=run)
+    llama = what.add_parser("llama", help="a model's transformer as a LlamaForCausalLM, for other engines")
+    llama.add_argument("model", help="a model folder or zoo name")
+    llama.add_argument("--out", type=Path, required=True, help="folder to write")
+    llama.set_defaults(run=run_llama)
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,4 +71,17 @@ def run(args: argparse.Namespace) -> int:
     if convert.training_splits(job) == "all":
         print("trained on all splits: not eligible for test-set leaderboards; the card says so")
     print(f"done: {args.out_dir}")
+    return 0
+
+
+def run_llama(args: argparse.Namespace) -> int:
+    """Export for other engines."""
+    from hftrainer.models.motion.motionmillion.hf_llama import export_llama
+    from hftrainer.zoo.load import load_pipeline
+
+    bundle = load_pipeline(args.model, text_encoder=None).bundle
+    if bundle.ar is None:
+        raise ValueError(f"{args.model} has no transformer")
+    export_llama(bundle.ar, args.out)
+    print(f"wrote {args.out}; its README.md says how text goes in")
     return 0

@@ -15,9 +15,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +23,7 @@ import numpy as np
 import torch
 
 from hftrainer.config import ConfigError, plain, typed
-from hftrainer.files import sha256, write_json
+from hftrainer.files import atomic_folder, sha256, write_json
 from hftrainer.manifest import write_manifest
 from hftrainer.models.checkpoint import (
     Checkpoint,
@@ -165,18 +162,8 @@ def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
 
 def write(bundle: MotionMillionBundle, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write `bundle` to `folder` by way of a temporary folder beside it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with atomic_folder(folder) as staging:
         _write_into(bundle, staging, dtype)
-        staging.chmod(0o755)
-        old = folder.with_name(f".{folder.name}-old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(staging, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | None) -> None:

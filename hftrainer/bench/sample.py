@@ -1,0 +1,146 @@
+"""``hftrainer bench sample``: codes a second, against the samplers that others use, on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hftrainer.bench import baselines
+from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
+from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
+from hftrainer.models.motion.motionmillion.network.cached import cached_for
+from hftrainer.models.motion.motionmillion.network.generation import Generation
+
+
+@dataclass(frozen=True)
+class SampleBench:
+    """`size` is a preset with random weights, or a model folder or zoo name. END is not allowed anywhere."""
+
+    size: str = "44M"
+    batches: tuple[int, ...] = (1, 32)
+    codes: int = 150
+    words: int = 20
+    rounds: int = 5
+    dtype: str = "float32"
+    device: str = "cpu"
+    ragged: int = 0
+    transformers: bool = False
+    uncached: bool = True
+
+
+def run(bench: SampleBench, json_path: str | None = None) -> list[Result]:
+    """Measure, print the table, write the figures."""
+    model = load(bench)
+    weights = decoding_bytes(model)
+    texts = random_texts(model, max(*bench.batches, 1), bench.words)
+    one = texts[0][:1], texts[1][:1]
+    check(model, one, bench)
+
+    ways = []
+    if bench.uncached:
+        ways.append(Way("un-cached, batch 1", partial(baselines.uncached, model, *one, bench.codes), bench.codes))
+    ways.append(
+        Way(
+            "concatenating cache, batch 1",
+            partial(baselines.concatenating, model, *one, bench.codes),
+            bench.codes,
+            read=weights * bench.codes,
+        )
+    )
+    for rows in bench.batches:
+        part = texts[0][:rows], texts[1][:rows]
+        read = weights * bench.codes
+        ways.append(Way(f"ours, batch {rows}", partial(ours, model, *part, bench.codes), rows * bench.codes, read=read))
+    if bench.transformers:
+        from hftrainer.bench.engines import transformers_way
+
+        ways.append(transformers_way(model, texts[0][: max(bench.batches)], bench.codes))
+    if bench.ragged:
+        ways += ragged_ways(model, bench)
+
+    device = torch.device(bench.device)
+    limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, getattr(torch, bench.dtype))}
+    results = interleave(ways, bench.rounds, bandwidth=limits["bandwidth"])
+    print(f"{bench.size}, {bench.dtype}, {bench.codes} codes after {bench.words} text positions; {machine(device)}")
+    print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s\n")
+    print(table(results, "codes"))
+    save(json_path, "sample", asdict(bench), results, machine=machine(device), limits=limits)
+    return results
+
+
+def ours(model: LLaMAHF, features: Tensor, mask: Tensor, codes: int) -> Generation:
+    """`generate`, END not allowed."""
+    return model.generate(features, mask, codes, min_new_tokens=codes)
+
+
+def ragged_ways(model: LLaMAHF, bench: SampleBench) -> list[Way]:
+    """`ragged` prompts of 20 .. `codes` codes, and as many of equal length, at the largest batch."""
+    rows, count = max(bench.batches), bench.ragged
+    lengths = torch.randint(20, bench.codes + 1, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+    even = [round(sum(lengths) / count)] * count
+    features, mask = random_texts(model, count, bench.words)
+
+    def decode(limits: Sequence[int]) -> None:
+        work = Work(lambda p: (features[p], mask[p]), limits, slots=bench.words + max(limits), floors=limits)
+        for _ in BatchDecoder(cached_for(model), rows).run(work):
+            pass
+
+    return [
+        Way(f"{count} prompts of {even[0]} codes, batch {rows}", partial(decode, even), sum(even)),
+        Way(f"{count} prompts of 20 to {bench.codes} codes, batch {rows}", partial(decode, lengths), sum(lengths)),
+    ]
+
+
+def load(bench: SampleBench) -> LLaMAHF:
+    """A preset with random weights, or a model's transformer."""
+    from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+
+    dtype = getattr(torch, bench.dtype)
+    if bench.size not in PRESETS:
+        from hftrainer.zoo.load import load_pipeline
+
+        return load_pipeline(bench.size, device=bench.device, dtype=dtype).bundle.ar  # type: ignore[no-any-return]
+    torch.manual_seed(0)
+    with torch.device(bench.device):
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            return LLaMAHF(LLaMAHFConfig.from_name(bench.size)).eval().requires_grad_(False)
+        finally:
+            torch.set_default_dtype(default)
+
+
+def random_texts(model: LLaMAHF, count: int, words: int) -> tuple[Tensor, Tensor]:
+    """Features and masks of `count` texts."""
+    like = model.lm_head.weight
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(count, words, model.config.clip_dim, generator=generator)
+    return features.to(like), torch.ones(count, words, dtype=torch.bool, device=like.device)
+
+
+def decoding_bytes(model: LLaMAHF) -> int:
+    """Bytes of weights that one step reads: all but the embedding table and the text projection."""
+    skipped = {id(model.transformer.wte.weight), *(id(p) for p in model.llama_proj.parameters())}
+    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped)
+
+
+@torch.no_grad()
+def check(model: LLaMAHF, text: tuple[Tensor, Tensor], bench: SampleBench) -> None:
+    """A fast wrong sampler is no result: what ours chose must be best, or as good, in one un-cached pass."""
+    features, mask = text
+    made = ours(model, features, mask, bench.codes).tokens
+    n, config = features.shape[1], model.config
+    row = torch.cat([torch.full((1, n), config.pad_id, device=made.device), made], dim=1)
+    logits = model(row, features, mask)[0, n - 1 : -1].float()
+    logits[:, config.end_id] = -torch.inf
+    regret = logits.max(dim=-1).values - logits.gather(1, made[0][:, None])[:, 0]
+    allowed: dict[str, Any] = {"float32": 1e-4, "bfloat16": 4 * 2**-8}
+    scale = float(logits[:, :-1].abs().max()) if bench.dtype == "bfloat16" else 1.0
+    if float(regret.max()) > allowed[bench.dtype] * max(scale, 1.0):
+        raise ValueError(f"the sampler chose codes worse by {float(regret.max()):.2g} than the best")

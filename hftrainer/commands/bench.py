@@ -1,0 +1,49 @@
+"""``hftrainer bench WHAT``."""
+
+from __future__ import annotations
+
+import argparse
+
+EPILOG = """examples:
+  hftrainer bench sample --size 44M --batch 1,32 --rounds 5 --json docs/results/bench_44M.json
+  hftrainer bench sample --size gotozero-nano --codes 75
+  hftrainer bench sample --size 111M --ragged 256 --no-uncached"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.epilog = EPILOG
+    kinds = parser.add_subparsers(dest="what", metavar="what", required=True)
+    sample = kinds.add_parser("sample", help="codes a second against an un-cached and a batch-1 cached sampler")
+    sample.add_argument("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
+    sample.add_argument("--batch", default="1,32", help="batch sizes of ours (default 1,32)")
+    sample.add_argument("--codes", type=int, default=150, help="codes a prompt (default 150)")
+    sample.add_argument("--rounds", type=int, default=5, help="each way runs once a round (default 5)")
+    sample.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    sample.add_argument("--device", default="cpu")
+    sample.add_argument("--ragged", type=int, default=0, metavar="N", help="N prompts of unequal length, too")
+    sample.add_argument("--engine", choices=["transformers"], help="measure this engine beside ours")
+    sample.add_argument("--no-uncached", action="store_true", help="leave out the slowest way")
+    sample.add_argument("--json", help="write the figures here")
+    sample.set_defaults(run=run_sample)
+
+
+def run_sample(args: argparse.Namespace) -> int:
+    """Measure sampling."""
+    from hftrainer.bench.sample import SampleBench, run
+
+    run(
+        SampleBench(
+            size=args.size,
+            batches=tuple(int(rows) for rows in args.batch.split(",")),
+            codes=args.codes,
+            rounds=args.rounds,
+            dtype=args.dtype,
+            device=args.device,
+            ragged=args.ragged,
+            transformers=args.engine == "transformers",
+            uncached=not args.no_uncached,
+        ),
+        args.json,
+    )
+    return 0

@@ -1,0 +1,77 @@
+"""The benchmark compares like with like."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from hftrainer.bench import baselines
+from hftrainer.bench.measure import Way, interleave
+from hftrainer.bench.sample import SampleBench, decoding_bytes, ours, run
+from hftrainer.cli import main
+from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+
+TINY = {"n_layer": 2, "n_head": 2, "n_embd": 32}
+
+
+def tiny_model() -> LLaMAHF:
+    torch.manual_seed(0)
+    return LLaMAHF(LLaMAHFConfig(vocab_size=202, clip_dim=16, **TINY)).eval().requires_grad_(False)
+
+
+def test_the_baselines_make_our_codes():
+    model = tiny_model()
+    features, mask = torch.randn(1, 5, 16), torch.ones(1, 5, dtype=torch.bool)
+    want = ours(model, features, mask, 30).tokens
+    assert want.shape == (1, 30)
+    assert torch.equal(baselines.uncached(model, features, mask, 30), want)
+    assert torch.equal(baselines.concatenating(model, features, mask, 30), want)
+
+
+def test_ratios_are_per_unit_of_work_and_round():
+    seen = []
+    ways = [Way("slow", lambda: seen.append("s"), 1), Way("fast", lambda: seen.append("f"), 4, read=8.0)]
+    results = interleave(ways, rounds=3, warm_up=False, bandwidth=1e9)
+    assert seen == ["s", "f"] * 3
+    ratios = sorted(a / (b / 4) for a, b in zip(results[0].seconds, results[1].seconds, strict=True))
+    assert results[1].ratio == ratios[1]
+    assert results[0].ratio == 1
+    assert results[0].bandwidth_share is None
+    assert results[1].bandwidth_share > 0
+
+
+def test_weights_that_a_step_reads_are_those_of_the_sheet():
+    with torch.device("meta"):
+        model = LLaMAHF(LLaMAHFConfig.from_name("44M"))
+    assert decoding_bytes(model) == 60_040_192 * 4
+
+
+def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    path = tmp_path / "b.json"
+    arguments = ["--codes", "25", "--rounds", "2", "--batch", "1,4", "--ragged", "6", "--engine", "transformers"]
+    assert main(["bench", "sample", "--size", "tiny", *arguments, "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    for row in ("un-cached, batch 1", "concatenating cache, batch 1", "ours, batch 4", "transformers generate, batch 4",
+                "6 prompts of 20 to 25 codes"):  # fmt: skip
+        assert f"| {row}" in printed
+    saved = json.loads(path.read_text())
+    assert len(saved["results"]) == 7
+    assert all(len(row["seconds"]) == 2 for row in saved["results"])
+    assert saved["limits"]["bandwidth"] > 0
+
+
+def test_a_wrong_sampler_is_no_result(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    whole = LLaMAHF.generate
+
+    def broken(self, *args, **kwargs):
+        made = whole(self, *args, **kwargs)
+        return made._replace(tokens=(made.tokens + 1) % 64000)
+
+    monkeypatch.setattr(LLaMAHF, "generate", broken)
+    with pytest.raises(ValueError, match="chose codes worse"):
+        run(SampleBench(size="tiny", codes=5, rounds=1))
