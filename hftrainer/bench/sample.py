@@ -14,7 +14,7 @@ from hftrainer.bench import baselines
 from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import cached_for
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
 from hftrainer.models.motion.motionmillion.network.generation import Generation
 
 
@@ -85,16 +85,31 @@ def ragged_ways(model: LLaMAHF, bench: SampleBench) -> list[Way]:
     lengths = torch.randint(20, bench.codes + 1, (count,), generator=torch.Generator().manual_seed(0)).tolist()
     even = [round(sum(lengths) / count)] * count
     features, mask = random_texts(model, count, bench.words)
+    ending = EndingLLaMA(model)
 
-    def decode(limits: Sequence[int]) -> None:
-        work = Work(lambda p: (features[p], mask[p]), limits, slots=bench.words + max(limits), floors=limits)
-        for _ in BatchDecoder(cached_for(model), rows).run(work):
+    def decode(wanted: Sequence[int]) -> None:
+        limits, slots = [bench.codes + 1] * count, bench.words + bench.codes + 1
+        work = Work(lambda p: (features[p], mask[p]), limits, slots, floors=wanted)
+        for _ in BatchDecoder(ending, rows).run(work):
             pass
 
     return [
         Way(f"{count} prompts of {even[0]} codes, batch {rows}", partial(decode, even), sum(even)),
         Way(f"{count} prompts of 20 to {bench.codes} codes, batch {rows}", partial(decode, lengths), sum(lengths)),
     ]
+
+
+class EndingLLaMA(CachedLLaMA):
+    """Wants to end at every step; a prompt's floor then is its length, which nothing knows beforehand."""
+
+    def __init__(self, model: LLaMAHF):
+        super().__init__(model, pack=cached_for(model).packed)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Those of the model, END above all."""
+        logits = super().logits(hidden)
+        logits[:, self.config.end_id] = torch.inf
+        return logits
 
 
 def load(bench: SampleBench) -> LLaMAHF:

@@ -7,7 +7,9 @@ import argparse
 EPILOG = """examples:
   hftrainer bench sample --size 44M --batch 1,32 --rounds 5 --json docs/results/bench_44M.json
   hftrainer bench sample --size gotozero-nano --codes 75
-  hftrainer bench sample --size 111M --ragged 256 --no-uncached"""
+  hftrainer bench sample --size 111M --ragged 256 --no-uncached
+  hftrainer bench evalset --size 44M --prompts 512
+  hftrainer bench train --size 111M --batch 16"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sample.add_argument("--no-uncached", action="store_true", help="leave out the slowest way")
     sample.add_argument("--json", help="write the figures here")
     sample.set_defaults(run=run_sample)
+    evalset = kinds.add_parser("evalset", help="many prompts of unequal length: rows refilled, or batches that wait")
+    evalset.add_argument("--prompts", type=int, default=512)
+    evalset.add_argument("--codes", type=int, default=100, help="on average (default 100)")
+    train = kinds.add_parser("train", help="an optimizer step of the transformer, ours and the released way")
+    for kind, size, batch, run in ((evalset, "44M", 32, run_evalset), (train, "111M", 16, run_train)):
+        kind.add_argument("--size", default=size, help=f"a preset with random weights, or a model (default {size})")
+        kind.add_argument("--batch", type=int, default=batch, help=f"rows (default {batch})")
+        kind.add_argument("--rounds", type=int, default=3, help="each way runs once a round (default 3)")
+        kind.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+        kind.add_argument("--device", default="cpu")
+        kind.add_argument("--json", help="write the figures here")
+        kind.set_defaults(run=run)
 
 
 def run_sample(args: argparse.Namespace) -> int:
@@ -46,4 +60,20 @@ def run_sample(args: argparse.Namespace) -> int:
         ),
         args.json,
     )
+    return 0
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Measure a training step."""
+    from hftrainer.bench.train import TrainBench, run
+
+    run(TrainBench(args.size, args.batch, args.rounds, args.dtype, args.device), args.json)
+    return 0
+
+
+def run_evalset(args: argparse.Namespace) -> int:
+    """Measure many prompts."""
+    from hftrainer.bench.evalset import EvalsetBench, run
+
+    run(EvalsetBench(args.size, args.prompts, args.batch, args.codes, args.rounds, args.dtype, args.device), args.json)
     return 0

@@ -224,3 +224,13 @@ def test_impossible_sizes_are_refused():
         LLaMAHFConfig.from_name("8B")
     with pytest.raises(ValueError, match="rope_dtype"):
         LLaMAHFConfig(rope_dtype="float16")
+
+
+def test_sampling_before_training_leaves_a_table_that_trains():
+    rope_table.cache_clear()
+    model = build("tiny")
+    features, mask = torch.randn(1, 3, model.config.clip_dim), torch.ones(1, 3, dtype=torch.bool)
+    model.generate(features, mask, 4)
+    loss, _ = model.next_token_loss(torch.tensor([[model.config.pad_id] * 3 + [1, 2]]), features, mask)
+    loss.backward()
+    assert model.llama_proj.weight.grad.abs().sum() > 0

@@ -127,7 +127,8 @@ class BatchDecoder:
     """Decodes `Work` in `rows` rows at a time.
 
     The host looks at which rows have ended every `check_every` steps (a look waits for the device: 1 on a CPU, 8 else)
-    and refills once `refill_at` rows are free. When no prompt waits, the batch shrinks with the rows that are left.
+    and refills once `refill_at` rows are free. When no prompt waits, the batch shrinks with the rows that
+    are left (`shrink`).
     """
 
     def __init__(
@@ -138,9 +139,11 @@ class BatchDecoder:
         *,
         check_every: int | None = None,
         refill_at: int | None = None,
+        shrink: bool = True,
     ):
         on_cpu = model.lm_head.weight.device.type == "cpu"
         self.graphs = model.lm_head.weight.device.type == "cuda"
+        self.shrink = shrink
         self.model, self.rows, self.choice = model, rows, choice or Choice()
         self.check_every = check_every or (1 if on_cpu else 8)
         self.refill_at = refill_at or max(1, rows // 16)
@@ -170,7 +173,7 @@ class BatchDecoder:
             elif len(free) == len(running):
                 return
             else:
-                smaller = self._smaller(len(running), len(free)) if not waiting else len(running)
+                smaller = self._smaller(len(running), len(free)) if self.shrink and not waiting else len(running)
                 if smaller < len(running):
                     running, reach = _shrink(state, running, reach, smaller)
                     step = StepGraphs(state).step if self.graphs else state.step

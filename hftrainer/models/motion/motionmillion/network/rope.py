@@ -22,14 +22,15 @@ def rope_table(positions: int, head_size: int, dtype: str, device: torch.device,
     if dtype not in ROPE_DTYPES:
         raise ValueError(f"rope_dtype must be one of {ROPE_DTYPES}, got {dtype!r}")
     rounding = getattr(torch, dtype)
-    with torch.device("cpu"):
+    # a table that was first needed while sampling must also serve training
+    with torch.inference_mode(False), torch.device("cpu"):
         exponent = torch.arange(0, head_size, 2, dtype=rounding) / head_size
         frequency = 1.0 / base**exponent
         angle = torch.outer(torch.arange(positions, dtype=rounding), frequency).float()
         table = torch.stack([angle.cos(), angle.sin()], dim=-1)
-    if rounding == torch.bfloat16:
-        table = table.half().float()
-    return table.to(device)
+        if rounding == torch.bfloat16:
+            table = table.half().float()
+        return table.to(device)
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:

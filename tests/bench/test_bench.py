@@ -75,3 +75,22 @@ def test_a_wrong_sampler_is_no_result(monkeypatch):
     monkeypatch.setattr(LLaMAHF, "generate", broken)
     with pytest.raises(ValueError, match="chose codes worse"):
         run(SampleBench(size="tiny", codes=5, rounds=1))
+
+
+def test_the_training_step_has_the_released_loss_and_a_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    path = tmp_path / "t.json"
+    assert main(["bench", "train", "--size", "tiny", "--batch", "2", "--rounds", "1", "--json", str(path)]) == 0
+    assert "| ours, rows of like length" in capsys.readouterr().out
+    losses = json.loads(path.read_text())["losses"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_refilled_rows_are_busier_than_batches_that_wait(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    path = tmp_path / "e.json"
+    arguments = ["--prompts", "40", "--batch", "8", "--codes", "60", "--rounds", "1", "--json", str(path)]
+    assert main(["bench", "evalset", "--size", "tiny", *arguments]) == 0
+    assert "| rows refilled" in capsys.readouterr().out
+    occupancy = json.loads(path.read_text())["occupancy"]
+    assert occupancy["rows refilled"] > occupancy["batches that wait"] + 0.1

@@ -1,0 +1,59 @@
+"""``hftrainer bench evalset``: many prompts of unequal length, rows refilled against batches that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from hftrainer.bench.measure import Result, Way, interleave, machine, read_bandwidth, save, table
+from hftrainer.bench.sample import EndingLLaMA, SampleBench, decoding_bytes, load, random_texts
+from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
+
+
+@dataclass(frozen=True)
+class EvalsetBench:
+    """`prompts` of 20 to 150 codes, `codes` on average (HumanML3D's test set: 4042 prompts, about 100)."""
+
+    size: str = "44M"
+    prompts: int = 512
+    batch: int = 32
+    codes: int = 100
+    rounds: int = 3
+    dtype: str = "float32"
+    device: str = "cpu"
+
+
+def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
+    """Measure, print the table, write the figures."""
+    model = load(SampleBench(size=bench.size, dtype=bench.dtype, device=bench.device))
+    generator = torch.Generator().manual_seed(0)
+    lengths = (bench.codes + 35 * torch.randn(bench.prompts, generator=generator)).clamp(20, 150).int().tolist()
+    words, longest, ending = 20, 151, EndingLLaMA(model)
+    features, mask = random_texts(model, bench.prompts, words)
+    occupancy = {}
+
+    def decode(name: str, groups: Sequence[Sequence[int]], refill: bool) -> None:
+        decoder = BatchDecoder(ending, bench.batch, shrink=refill)
+        work = Work(lambda p: (features[p], mask[p]), [longest] * bench.prompts, words + longest, floors=lengths)
+        for group in groups:
+            for _ in decoder.run(work, group):
+                pass
+        occupancy[name] = decoder.occupancy.share
+
+    everything = range(bench.prompts)
+    static = [list(everything)[i : i + bench.batch] for i in range(0, bench.prompts, bench.batch)]
+    ways = [
+        Way("batches that wait", lambda: decode("batches that wait", static, refill=False), sum(lengths)),
+        Way("rows refilled", lambda: decode("rows refilled", [everything], refill=True), sum(lengths)),
+    ]
+    device = torch.device(bench.device)
+    results = interleave(ways, bench.rounds)
+    bound = sum(lengths) / bench.batch * decoding_bytes(model) / read_bandwidth(device)
+    print(f"{bench.prompts} prompts, {sum(lengths)} codes, batch {bench.batch}, {bench.size}; {machine(device)}")
+    print(f"reading the weights alone would take {bound:.2f} s\n")
+    print(table(results, "codes"))
+    print("\noccupancy: " + ", ".join(f"{name} {share:.1%}" for name, share in occupancy.items()))
+    save(json_path, "evalset", asdict(bench), results, machine=machine(device), occupancy=occupancy, bound=bound)
+    return results
