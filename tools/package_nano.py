@@ -25,6 +25,7 @@ def main() -> None:
     """Write OUT anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("runs/nano_ar/best"))
+    parser.add_argument("--decoder", type=Path, help="a tokenizer whose decoder was trained on, with the same codes")
     parser.add_argument("--actions", type=Path, default=Path("runs/nano_actions/best"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints/gotozero-nano"))
     parser.add_argument("--temperature", type=float, default=1.0)
@@ -34,6 +35,8 @@ def main() -> None:
     args = parser.parse_args()
 
     bundle = MotionMillionBundle.from_pretrained(args.model)
+    if args.decoder is not None:
+        use_decoder(bundle, MotionMillionBundle.from_pretrained(args.decoder))
     bundle.save_pretrained(args.out, dtype=torch.float16)
     shutil.copytree(args.actions, args.out / "actions")
     sampling = Sampling(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens)
@@ -42,6 +45,16 @@ def main() -> None:
     write_manifest(args.out)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB")
+
+
+def use_decoder(bundle: MotionMillionBundle, trained: MotionMillionBundle) -> None:
+    """Take the tokenizer of `trained`, if it gives every motion the codes that the transformer learned."""
+    ours, theirs = bundle.vqvae.state_dict(), trained.vqvae.state_dict()
+    for name, tensor in ours.items():
+        decides_codes = name.startswith(("vqvae.encoder.", "vqvae.quantizer.project_in."))
+        if decides_codes and not torch.equal(tensor, theirs[name]):
+            raise SystemExit(f"{name} differs: the decoder belongs to a tokenizer with other codes")
+    bundle.vqvae.load_state_dict(theirs)
 
 
 if __name__ == "__main__":

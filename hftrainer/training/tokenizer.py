@@ -23,8 +23,13 @@ def _released_optimizer() -> OptimizerConfig:
 
 @dataclass
 class TokenizerTaskConfig:
-    """Losses and optimizer; the defaults are the release's."""
+    """Losses and optimizer; the defaults are the release's.
 
+    `train_encoder`: False keeps the codes of all motions as they are and trains their decoding, so that a transformer
+    that was trained on the codes gets better motions without being trained again.
+    """
+
+    train_encoder: bool = True
     loss: ReconstructionLossConfig = field(default_factory=ReconstructionLossConfig)
     optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
 
@@ -45,8 +50,8 @@ class TokenizerTask(Task):
         self.freeze_the_rest()
 
     def trained(self) -> list[nn.Module]:
-        """The tokenizer alone."""
-        return [self.bundle.vqvae]
+        """The tokenizer, or what comes after its codes."""
+        return [self.bundle.vqvae] if self.config.train_encoder else self.bundle.vqvae.decoding_parts()
 
     def training_step(self, batch: MotionBatch, index: int) -> Tensor:
         """Loss of one batch."""

@@ -125,6 +125,17 @@ def test_checkpoints_leave_frozen_parts_out(tmp_path, data, text_encoder):
     assert not any("vqvae" in name or "text_encoder" in name for name in names)
 
 
+def test_a_decoder_trained_on_keeps_all_codes(tmp_path, data, text_encoder):
+    short = ["trainer.max_steps=4", "trainer.val_every_n_steps=4"]
+    first = fit(experiment("tokenizer", tmp_path / "first", data, text_encoder, *short))
+    settings = [f"model.init.tokenizer={first / 'best'}", "task.train_encoder=false", *short]
+    second = fit(experiment("tokenizer", tmp_path / "second", data, text_encoder, *settings))
+    before, after = (MotionMillionBundle.from_pretrained(run / "best").vqvae.state_dict() for run in (first, second))
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed
+    assert all(name.startswith(("vqvae.decoder.", "vqvae.quantizer.project_out.")) for name in changed)
+
+
 def test_the_text_encoder_can_be_trained_along(tmp_path, data, text_encoder):
     setup = experiment("ar", tmp_path / "run", data, text_encoder, "trainer.max_steps=3", "callbacks=[]",
                        "task.train_text_encoder=true", "trainer.checkpoint_every_n_steps=3")  # fmt: skip

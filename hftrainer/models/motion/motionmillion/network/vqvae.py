@@ -72,6 +72,10 @@ class HumanVQVAE(nn.Module):
         """Number of codes."""
         return self.vqvae.quantizer.codebook_size
 
+    def decoding_parts(self) -> list[nn.Module]:
+        """The modules between codes and motion; the others decide which codes a motion has."""
+        return [self.vqvae.quantizer.project_out, self.vqvae.decoder]
+
     def forward(self, motion: Tensor, lengths: Tensor | None = None) -> Reconstruction:
         """Encode and decode (b, t, d); frames past the last whole code are dropped.
 
