@@ -127,8 +127,9 @@ class MotionMillionPipeline:
         top_p: float | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
+        num_return_sequences: int = 1,
     ) -> list[Float32]:
-        """Motions (T_i, 272), one a caption, greedy unless `do_sample`.
+        """Motions (T_i, 272), `num_return_sequences` a caption, caption by caption; greedy unless `do_sample`.
 
         `lengths` in frames: a longer motion is cut to its length, a shorter one stays as it is, and no codes are
         decoded that the cut would drop. A motion whose first code is END has no frames. Text past 150 tokens is cut
@@ -136,11 +137,21 @@ class MotionMillionPipeline:
         is repeated counts up.
         """
         captions = check_captions(captions)
+        if num_return_sequences < 1 or (num_return_sequences > 1 and not do_sample):
+            raise ValueError(
+                f"num_return_sequences={num_return_sequences}: at least 1, and more than 1 only with do_sample=True "
+                "(greedy motions of one caption are all the same)"
+            )
+        captions = [caption for caption in captions for _ in range(num_return_sequences)]
         steps = self.max_sample_steps if max_sample_steps is None else max_sample_steps
         limits, cuts = [steps] * len(captions), [None] * len(captions)  # type: list[int], list[int | None]
         if lengths is not None:
+            lengths = [length for length in lengths for _ in range(num_return_sequences)]
             if len(lengths) != len(captions):
-                raise ValueError(f"got {len(lengths)} lengths for {len(captions)} captions")
+                raise ValueError(
+                    f"got {len(lengths) // num_return_sequences} lengths for "
+                    f"{len(captions) // num_return_sequences} captions"
+                )
             limits, cuts = [min(steps, self._codes_for(n)) for n in lengths], list(lengths)
         sampling = Sampling(do_sample, temperature, top_k, top_p)
         seeds = [row_seed for _, row_seed in seeded_rows(captions, seed)]

@@ -63,6 +63,15 @@ def test_a_repeated_caption_counts_its_seed_up(pipe):
     np.testing.assert_allclose(motions[1], pipe(TEXTS[1], seed=3, sampling=SAMPLED)[0].motion, atol=1e-5)
 
 
+def test_several_motions_of_a_caption_stand_together(pipe):
+    settings = {"do_sample": True, "max_sample_steps": 6, "seed": 3}
+    made = pipe.infer_t2m(TEXTS[:2], num_return_sequences=2, **settings)
+    assert len(made) == 4
+    one = [pipe.infer_t2m([TEXTS[0]], **{**settings, "seed": 3 + j})[0] for j in range(2)]
+    np.testing.assert_allclose(made[0], one[0], atol=1e-5)
+    np.testing.assert_allclose(made[1], one[1], atol=1e-5)
+
+
 def test_seconds_are_exact_even_if_the_model_would_end(pipe, monkeypatch):
     head = pipe.bundle.ar.lm_head.weight
     end = pipe.bundle.ar.config.end_id
@@ -95,6 +104,7 @@ def test_text_is_cut_with_a_warning_or_refused(pipe):
         (lambda p: p.infer_t2m(["a", " "]), "prompt 2 of 2 is empty"),
         (lambda p: p.infer_t2m("a person"), "must be a list of strings"),
         (lambda p: p.infer_t2m(["a"], lengths=[1, 2]), "got 2 lengths for 1 captions"),
+        (lambda p: p.infer_t2m(["a"], num_return_sequences=2), "only with do_sample=True"),
         (lambda p: p("walk", seconds=60), "a motion of 60 s cannot be made: this model makes up to"),
         (lambda p: p("walk", seconds=0), "cannot be made"),
         (lambda p: p("walk", sampling=Sampling(True, temperature=0)), "temperature must be above 0"),
