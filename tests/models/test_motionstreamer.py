@@ -263,7 +263,7 @@ def test_files_that_are_not_an_evaluators(tmp_path, released):
         MotionStreamer272Evaluator.from_lightning_checkpoint(
             tmp_path / "other.ckpt", text_model=TINY_DISTILBERT, **statistics
         )
-    with pytest.raises(CheckpointError, match="text model .* cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"text model .* cannot be loaded"):
         MotionStreamer272Evaluator.from_lightning_checkpoint(
             released / "epoch=99.ckpt", text_model=tmp_path / "nowhere", **statistics
         )

@@ -80,8 +80,9 @@ def read(folder: Path) -> Parts:
     text_model, tokenizer = load_text_model(tokenizer_folder, weights=False, local_files_only=True)
     config = _config_of(state, {**stored, **{k: pre[k] for k in _PREPROCESSING if k in pre}}, str(path))
     config.text = TextModelConfig(source=stored.get("text_backbone"))
-    statistics = [_inside(folder, pre.get(name, f"stats/{name}.npy")) for name in ("mean", "std")]
-    return _assemble(config, state, text_model, tokenizer, *load_statistics(*statistics, config.motion_features))
+    places = {name: _inside(folder, pre.get(name, f"stats/{name}.npy")) for name in ("mean", "std")}
+    statistics = load_statistics(places["mean"], places["std"], config.motion_features)
+    return _assemble(config, state, text_model, tokenizer, *statistics)
 
 
 def read_lightning(
@@ -167,11 +168,11 @@ def load_statistics(
     return arrays[0], arrays[1]
 
 
-# --- parts --------------------------------------------------------------------------------------------------------------
+# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 def _encoders(config: MotionStreamer272Config, text_model: nn.Module) -> tuple[TextEncoder, MotionEncoder]:
-    sizes = {
+    sizes: dict[str, Any] = {
         "width": config.latent_dim,
         "layers": config.num_layers,
         "heads": config.num_heads,

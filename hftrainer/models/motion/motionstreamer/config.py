@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 class TextModelConfig:
     """The language model below the text encoder.
 
-    `source`: a folder or hub name with its weights and tokenizer. Without it a new DistilBERT of the sizes given here is
-    made, whose vocabulary training takes from its captions (at most `vocab_size` pieces).
+    `source`: a folder or hub name with its weights and tokenizer. Without it a new DistilBERT of the sizes given here
+    is made, whose vocabulary training takes from its captions (at most `vocab_size` pieces).
     """
 
     source: str | None = "distilbert-base-uncased"

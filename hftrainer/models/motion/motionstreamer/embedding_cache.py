@@ -55,7 +55,8 @@ class EmbeddingCache:
         try:
             with np.load(path, allow_pickle=False) as content:
                 identity, keys, rows = str(content["identity"]), content["keys"], content["rows"]
-            assert keys.dtype == np.uint8 and keys.shape == (len(rows), _KEY_BYTES)
+            assert keys.dtype == np.uint8
+            assert keys.shape == (len(rows), _KEY_BYTES)
         except (OSError, ValueError, KeyError, AssertionError) as error:
             raise ValueError(f"{path} is not a cache of embeddings ({error!r}); delete it") from error
         if identity != self.identity:

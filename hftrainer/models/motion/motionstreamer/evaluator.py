@@ -43,7 +43,7 @@ class MotionStreamer272Evaluator(nn.Module):
         self.mean, self.std = parts.mean, parts.std
         self._caches: dict[str, EmbeddingCache] = {}
         self._cache_dir: Path | None = None
-        self.register_load_state_dict_post_hook(_forget)
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
         self.to(device).eval()
 
     @classmethod
@@ -102,7 +102,7 @@ class MotionStreamer272Evaluator(nn.Module):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    # --- what evaluation uses -------------------------------------------------------------------------------------------
+    # --- what evaluation uses -----------------------------------------------------------------------------------------
 
     def encode_motions(
         self, motions: Sequence[NDArray[Any]], lengths: Sequence[int] | None = None, batch_size: int = 32
@@ -135,7 +135,7 @@ class MotionStreamer272Evaluator(nn.Module):
 
         return self._remembered("text", [content_key(text) for text in texts], encode)
 
-    # --- what training uses ---------------------------------------------------------------------------------------------
+    # --- what training uses -------------------------------------------------------------------------------------------
 
     def set_statistics(self, mean: NDArray[Any], std: NDArray[Any]) -> None:
         """Use a dataset's statistics, as training does."""
@@ -159,7 +159,7 @@ class MotionStreamer272Evaluator(nn.Module):
         gaussian: Gaussian = self.text_encoder(ids, mask.bool())
         return gaussian
 
-    # --- inside ---------------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------------------------
 
     def _frozen(self, cache_dir: str | os.PathLike[str] | None) -> MotionStreamer272Evaluator:
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
