@@ -31,12 +31,14 @@ class EvaluatorTaskConfig:
     `train_text_model`: also the language model, which a new one needs; a released one stays frozen. `sentence_model`: a
     folder or hub name; captions whose cosine under it is above `alike_above` are no negatives. Nor are equal captions
     (the release's bound of 1 - 1e-100 is 1, so that it keeps exact duplicates) or rows of one group of the data.
+    `decoder_layers`: as many as an encoder has, if not given; two passes through it are most of what a step costs.
     """
 
     loss: TextMotionLossConfig = field(default_factory=TextMotionLossConfig)
     train_text_model: bool = False
     sentence_model: str | None = None
     alike_above: float = 0.85
+    decoder_layers: int | None = None
     optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
 
 
@@ -59,9 +61,14 @@ class EvaluatorTask(Task):
             bundle.tokenizer = new_tokenizer(source.train_captions(), bundle.config.text.vocab_size)
         sizes = bundle.config
         self.decoder = MotionDecoder(
-            sizes.motion_features, sizes.latent_dim, sizes.num_layers, sizes.num_heads, sizes.ff_size, sizes.dropout,
+            sizes.motion_features,
+            sizes.latent_dim,
+            sizes.num_layers if config.decoder_layers is None else config.decoder_layers,
+            sizes.num_heads,
+            sizes.ff_size,
+            sizes.dropout,
             sizes.positions,
-        )  # fmt: skip
+        )
         self._similar = (
             None if config.sentence_model is None else SentenceSimilarity(config.sentence_model, config.alike_above)
         )
