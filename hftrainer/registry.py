@@ -124,6 +124,7 @@ MODELS = Registry(
         "motionmillion": _MILLION,
         "text_encoder": "hftrainer.models.text_encoder",
         "action_classifier": "hftrainer.models.action_classifier",
+        "motionstreamer272": "hftrainer.models.motion.motionstreamer.evaluator",
     },
 )
 PIPELINES = Registry("pipeline", {"motionmillion": "hftrainer.pipelines.motionmillion"})
@@ -134,6 +135,7 @@ TASKS = Registry(
         "motionmillion_ar": "hftrainer.training.autoregressive",
         "text_distillation": "hftrainer.training.text_distillation",
         "action_classifier": "hftrainer.training.action_classifier",
+        "motionstreamer272": "hftrainer.training.motionstreamer",
     },
 )
 DATASETS = Registry(
@@ -143,11 +145,13 @@ DATASETS = Registry(
         "text_tokens": "hftrainer.data.text_tokens",
         "sentences": "hftrainer.data.sentences",
         "labelled_clips": "hftrainer.data.labelled",
+        "text_motion": "hftrainer.data.text_motion",
+        "synthetic_text_motion": "hftrainer.data.debug",
         "synthetic_windows": "hftrainer.data.debug",
         "synthetic_tokens": "hftrainer.data.debug",
     },
 )
-EVALUATORS = Registry("evaluator", {})
+EVALUATORS = Registry("evaluator", {"motionstreamer272": "hftrainer.models.motion.motionstreamer.evaluator"})
 CALLBACKS = Registry(
     "callback",
     {

@@ -13,6 +13,9 @@ from hftrainer.models.motion.motionmillion.artifact import Parts
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionstreamer import MotionStreamer272Config, MotionStreamer272Evaluator
+from hftrainer.models.motion.motionstreamer.config import TextModelConfig
+from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
 from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
 from hftrainer.training.text_distillation import new_t5_encoder, new_t5_tokenizer
 
@@ -64,3 +67,13 @@ def golden_fill() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def tiny_evaluator(seed: int = 0) -> MotionStreamer272Evaluator:
+    """An evaluator with random weights and a tokenizer of `SENTENCES`, frozen as a loaded one is."""
+    torch.manual_seed(seed)
+    text = TextModelConfig(source=None, vocab_size=120, width=16, layers=1, heads=2, hidden=32, max_tokens=24)
+    config = MotionStreamer272Config(latent_dim=16, num_layers=2, num_heads=2, ff_size=32, positions=302, text=text)
+    evaluator = MotionStreamer272Evaluator.from_config(config)
+    evaluator.tokenizer = new_tokenizer(SENTENCES, text.vocab_size)
+    return evaluator.requires_grad_(False)

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="what", required=True)
 
     sub = _common(what, "tokenizer", "reconstruction of real clips")
+    sub.add_argument("--evaluator", help="folder or hub name of a MotionStreamer-272 evaluator, for FID")
     sub.set_defaults(run=tokenizer)
 
     sub = _common(what, "actions", "whether generated motions do what their text says, by a classifier")
@@ -43,8 +44,14 @@ def tokenizer(args: argparse.Namespace) -> int:
     folder, _ = locate(args.model)
     bundle = MotionMillionBundle.from_pretrained(folder, text_encoder=None, load_ar=False)
     dataset = DatasetFolder(args.data)
-    figures = evaluate_tokenizer(bundle, map(dataset.motion, _bar(dataset.names(args.split))))
-    _write(args, "tokenizer", {"split": args.split, "figures": figures})
+    evaluator = None
+    if args.evaluator is not None:
+        from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
+
+        evaluator = MotionStreamer272Evaluator.from_pretrained(args.evaluator)
+    motions = map(dataset.motion, _bar(dataset.names(args.split)))
+    figures = evaluate_tokenizer(bundle, motions, evaluator=evaluator)
+    _write(args, "tokenizer", {"split": args.split, "evaluator": args.evaluator, "figures": figures})
     for name, value in figures.items():
         print(f"{name:44} {value:.3f}")
     return 0

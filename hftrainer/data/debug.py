@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.synthetic import write_dataset, write_tokens
+from hftrainer.data.text_motion import TextMotion, TextMotionConfig
 from hftrainer.data.text_tokens import TextTokens, TextTokensConfig
 from hftrainer.data.windows import MotionWindows, MotionWindowsConfig
 from hftrainer.registry import DATASETS
@@ -50,6 +51,25 @@ class SyntheticTokens(TextTokens):
         dataset = _make(config.root, config.clips)
         if not (dataset.root / config.tokens).is_dir():
             write_tokens(dataset, codebook_size=config.codebook_size)
+        super().__init__(config)
+
+
+@dataclass
+class SyntheticTextMotionConfig(TextMotionConfig):
+    """`clips` clips are written to `root` unless it is there."""
+
+    root: str = "dataset/synthetic"
+    clips: int = 48
+
+
+@DATASETS.register("synthetic_text_motion")
+class SyntheticTextMotion(TextMotion):
+    """Procedural motions with their captions."""
+
+    Config = SyntheticTextMotionConfig
+
+    def __init__(self, config: SyntheticTextMotionConfig):
+        _make(config.root, config.clips)
         super().__init__(config)
 
 

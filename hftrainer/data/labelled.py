@@ -83,6 +83,10 @@ class LabelledDataset(Dataset[tuple[np.ndarray, int, int]]):
     def __init__(self, source: LabelledClips, split: str, *, crop: bool):
         self.source, self.crop = source, crop
         self.names = [name for name in source.folder.names(split) if name in source.labels]
+        if not self.names:
+            raise ValueError(
+                f"split {split!r} of {source.folder.root} has no clip with one content and style in labels.json"
+            )
         self.motions = [source.folder.motion(name) for name in self.names]
         self.lengths = np.array([len(motion) for motion in self.motions])
 

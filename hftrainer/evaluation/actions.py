@@ -128,7 +128,7 @@ def _against_real(
     made = {label: [o.motion for o in grouped[label] if len(o.motion) >= 8] for label in labels}
 
     def mean(of: dict[str, list[np.ndarray]], measure: Callable[[np.ndarray], float]) -> float:
-        return float(np.nanmean([np.nanmean([measure(m) for m in of[label]]) for label in labels if of[label]]))
+        return _known_mean([_known_mean([measure(m) for m in of[label]]) for label in labels if of[label]])
 
     def physical(of: dict[str, list[np.ndarray]]) -> dict[str, float]:
         return aggregate_physical_metrics(
@@ -148,6 +148,12 @@ def _against_real(
         "standing feet, mm a frame, real": 1000 * mean(real, _standing_slide),
         "spread between seeds / between real clips": _spread(made, labels) / _spread(real, labels),
     }
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers; NaN if none is (a clip whose feet never stand has no slide)."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _standing_slide(motion: np.ndarray) -> float:

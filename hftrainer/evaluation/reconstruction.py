@@ -19,6 +19,31 @@ def mpjpe(predicted: Any, target: Any) -> Any:
     return ((apart * apart).sum(-1) ** 0.5).mean(-1)
 
 
+def pa_mpjpe(predicted: Any, target: Any) -> Any:
+    """`mpjpe` after the best similarity (Procrustes: shift, turn and scale, no mirroring) of each frame.
+
+    Joints are (..., T, J, 3), numpy; the result (..., T). What is left is wrong in the pose itself.
+    """
+    p, t = np.asarray(predicted, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    p, t = p - p.mean(axis=-2, keepdims=True), t - t.mean(axis=-2, keepdims=True)
+    u, s, vt = np.linalg.svd(p.swapaxes(-1, -2) @ t)
+    sign = np.ones_like(s)
+    sign[..., -1] = np.sign(np.linalg.det(u @ vt))
+    turn = (u * sign[..., None, :]) @ vt
+    spread = (p * p).sum(axis=(-1, -2))
+    scale = (s * sign).sum(axis=-1) / np.maximum(spread, 1e-12)
+    return np.linalg.norm(scale[..., None, None] * (p @ turn) - t, axis=-1).mean(axis=-1)
+
+
+def acceleration_error(predicted: Any, target: Any) -> Any:
+    """Mean length (..., T - 2) of the difference of joints' second differences; metres a frame squared.
+
+    Of joints in the world (..., T, J, 3): shaking and sliding count, a constant shift or drift does not.
+    """
+    apart = np.asarray(predicted, dtype=np.float64) - np.asarray(target, dtype=np.float64)
+    return np.linalg.norm(np.diff(apart, n=2, axis=-3), axis=-1).mean(axis=-1)
+
+
 def motion272_mpjpe(predicted: Any, target: Any) -> Any:
     """`mpjpe` of two motions (..., T, 272), joints decoded from their position channels."""
     return mpjpe(motion272.to_joints(predicted), motion272.to_joints(target))

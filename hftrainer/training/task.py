@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from torch import nn
 
 from hftrainer.training.schedules import OptimizerConfig, make_optimizer
@@ -18,16 +20,23 @@ class Task(L.LightningModule):
         self.bundle = bundle
         self.optimizer_config = optimizer
         self.strict_loading = False  # checkpoints leave the frozen parts out
+        self._draws_seed = torch.initial_seed()  # the run's, set before anything is built
 
     def trained(self) -> list[nn.Module]:
         """The parts of the bundle that this task trains; the others are frozen and stay in eval mode."""
         raise NotImplementedError
+
+    def frozen_inside(self) -> list[nn.Module]:
+        """What lies inside the trained parts and is frozen all the same; nothing by default."""
+        return []
 
     def freeze_the_rest(self) -> None:
         """Call at the end of ``__init__``."""
         self.bundle.requires_grad_(False)
         for part in self.trained():
             part.requires_grad_(True)
+        for part in self.frozen_inside():
+            part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Task:
         """Train mode for the trained parts alone."""
@@ -35,7 +44,15 @@ class Task(L.LightningModule):
         self.training = mode
         for part in self.trained():
             part.train(mode)
+        for part in self.frozen_inside():
+            part.eval()
         return self
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        """Let dropout and the like depend on seed, step and process alone: a resumed run draws what it would have."""
+        part = index % self.trainer.accumulate_grad_batches
+        numbers = [self._draws_seed, self.trainer.global_step, part, self.trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over the trained parts."""
@@ -46,8 +63,11 @@ class Task(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A resume checkpoint holds what trains; the frozen parts come from where they came from."""
         trained = {id(module) for part in self.trained() for module in part.modules()}
-        prefixes = tuple(f"{name}." for name, module in self.named_modules() if id(module) in trained)
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefixes)}
+        frozen = {id(module) for part in self.frozen_inside() for module in part.modules()}
+        kept = tuple(f"{name}." for name, module in self.named_modules() if id(module) in trained)
+        left = tuple(f"{name}." for name, module in self.named_modules() if id(module) in frozen)
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(kept) and not k.startswith(left)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that lacks something that trains, which non-strict loading would pass over."""

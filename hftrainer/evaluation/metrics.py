@@ -1,0 +1,264 @@
+"""Metrics of text-to-motion in an evaluator's space, each a function of embeddings and of what it draws.
+
+Embeddings are (n, d), row i of texts belonging to row i of motions. Sums are in float64; NaN is an error. The formulas
+are those of Guo et al. (CVPR 2022, text-to-motion) unless a docstring says what differs.
+
+    frechet_distance    FID, on embeddings as they are or, by another name, on unit vectors
+    r_precision         how often a text finds its motion among the first k of a pool
+    matching_distance   mean distance of a text to its motion (MM-Dist)
+    diversity           mean distance of random pairs of motions
+    multimodality       the same between motions of one text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+Random = np.random.Generator | np.random.RandomState  # the older kind is what published draws were made with
+
+_TIE = 1e-12  # squared distances that differ by less, relative to the vectors' squared lengths, are equal
+
+
+def frechet_distance(real: Any, generated: Any, normalize: bool = False) -> float:
+    """Fréchet distance of Gaussians fitted to real (n, d) and generated (m, d) embeddings.
+
+    `normalize` takes it on vectors scaled to length 1: another metric (at most 4), to be reported under another name.
+
+    tr sqrt(S1 S2) is the sum of the square roots of the eigenvalues of the symmetric R' S2 R, where S1 = R R', so
+    nothing becomes complex and nothing has to be added to a singular covariance: directions in which S1 does not vary
+    are left out, S1 being that of the smaller set.
+    """
+    a, b = _embeddings(real, "real", rows=2), _embeddings(generated, "generated", rows=2)
+    _same_width(a, b, "real", "generated")
+    if normalize:
+        a, b = unit_vectors(a), unit_vectors(b)
+    small, large = (a, b) if len(a) <= len(b) else (b, a)
+    s1, s2 = _covariance(small), _covariance(large)
+    root = _root(s1)
+    spread = np.asarray(np.linalg.eigvalsh(root.T @ s2 @ root), dtype=np.float64)
+    overlap = np.sqrt(spread[_above_rounding(spread)]).sum()
+    apart = a.mean(axis=0) - b.mean(axis=0)
+    return max(0.0, float(apart @ apart + np.trace(s1) + np.trace(s2) - 2 * overlap))  # rounding may go below
+
+
+def _covariance(rows: Float64) -> Float64:
+    """Covariance (d, d) with divisor n - 1; a product with its own transpose takes half the work of numpy's `cov`."""
+    centred = rows - rows.mean(axis=0)
+    return np.asarray(centred.T @ centred / (len(rows) - 1))
+
+
+def _root(covariance: Float64) -> Float64:
+    """R (d, r) with R R' = covariance; r is its rank where that is seen to be below d."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariance))
+    except np.linalg.LinAlgError:  # singular
+        values, vectors = np.linalg.eigh(covariance)
+        kept = _above_rounding(values)
+        return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+
+
+def _above_rounding(values: Float64) -> NDArray[np.bool_]:
+    """Which of a covariance's eigenvalues (ascending) are more than rounding errors of zero."""
+    if not len(values):
+        return np.zeros(0, dtype=bool)
+    return np.asarray(values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps)
+
+
+def unit_vectors(embeddings: Any) -> Float64:
+    """Embeddings (n, d) scaled to length 1; a vector without a direction is an error."""
+    rows = _embeddings(embeddings, "embeddings")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if (lengths < 1e-12).any():
+        raise ValueError(f"embedding {int(np.argmin(lengths))} is zero: it has no direction")
+    return np.asarray(rows / lengths)
+
+
+def r_precision(
+    text: Any, motion: Any, top_k: int = 3, pool: int = 32, groups: Sequence[Hashable] | None = None
+) -> Float64:
+    """Share of texts (n, d) whose motion is among the k nearest of its pool, for k = 1 ... top_k.
+
+    Pools are `pool` consecutive rows; rows that do not fill one are left out, as in the published protocols (shuffle
+    the rows, or see `evaluate_embeddings`). With `groups`, every motion of the text's group is right, so a caption that
+    two clips share is not held against either. Equal distances count as their order at random would, on average: an
+    evaluator that sees all motions as one scores k / pool.
+    """
+    a, b = _pairs(text, motion)
+    if not 1 <= top_k <= pool:
+        raise ValueError(f"top_k must lie between 1 and pool={pool}, got {top_k}")
+    pools = len(a) // pool
+    if pools == 0:
+        raise ValueError(f"{len(a)} pairs do not fill a pool of {pool}")
+    a, b = (x[: pools * pool].reshape(pools, pool, -1) for x in (a, b))
+    right = np.broadcast_to(np.eye(pool, dtype=bool), (pools, pool, pool))
+    if groups is not None:
+        number = _numbered(groups, len(text))[: pools * pool].reshape(pools, pool)
+        right = number[:, :, None] == number[:, None, :]
+    return np.asarray(_hits(a, b, right, top_k).mean(axis=(1, 2)))
+
+
+def _hits(a: Float64, b: Float64, right: NDArray[np.bool_], top_k: int) -> Float64:
+    """Chance of a hit (k, pools, texts): 0 or 1 where no distances are equal."""
+    lengths = (a * a).sum(axis=-1)[:, :, None] + (b * b).sum(axis=-1)[:, None, :]
+    squares = lengths - 2 * a @ b.transpose(0, 2, 1)
+    best = np.where(right, squares, np.inf).min(axis=-1, keepdims=True)
+    margin = _TIE * lengths
+    before = (squares < best - margin).sum(axis=-1)
+    level = np.abs(squares - best) <= margin
+    level_right, level_wrong = (level & right).sum(axis=-1), (level & ~right).sum(axis=-1)
+    missed, chances = np.ones(before.shape), []
+    for k in range(1, top_k + 1):
+        drawn = np.maximum(k - before, 0)  # places left for those that are level
+        taken = np.maximum(drawn - 1, 0)  # by wrong ones, if none was right so far
+        wrong_left = np.maximum(level_wrong - taken, 0)
+        missed = np.where(drawn > 0, missed * wrong_left / np.maximum(wrong_left + level_right, 1), missed)
+        chances.append(1 - missed)
+    return np.stack(chances)
+
+
+def matching_distance(text: Any, motion: Any) -> float:
+    """Mean Euclidean distance of texts (n, d) and their motions (n, d)."""
+    a, b = _pairs(text, motion)
+    return float(np.linalg.norm(a - b, axis=1).mean())
+
+
+def diversity(embeddings: Any, pairs: int = 300, rng: Random | int = 0) -> float:
+    """Mean distance of `pairs` random pairs of rows; both halves of the pairs are drawn without replacement.
+
+    Published figures drew from numpy's old generator: ``rng=np.random.RandomState(seed)`` gives the same pairs.
+    """
+    rows = _embeddings(embeddings, "embeddings")
+    if not 1 <= pairs <= len(rows):
+        raise ValueError(f"{pairs} pairs cannot be drawn without replacement from {len(rows)} embeddings; set pairs=")
+    rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+    first, second = (rng.choice(len(rows), pairs, replace=False) for _ in range(2))
+    return float(np.linalg.norm(rows[first] - rows[second], axis=1).mean())
+
+
+def multimodality(embeddings: Any, pairs: int = 10, rng: Random | int = 0) -> float:
+    """Mean distance between motions of the same text, of embeddings (texts, motions, d).
+
+    The same random pairs are compared for every text, as published.
+    """
+    sets = np.asarray(embeddings, dtype=np.float64)
+    if sets.ndim != 3:
+        raise ValueError(f"embeddings must be (texts, motions, d), got {sets.shape}")
+    _finite(sets, "embeddings")
+    if not 1 <= pairs <= sets.shape[1]:
+        raise ValueError(f"{pairs} pairs cannot be drawn from {sets.shape[1]} motions a text; set pairs=")
+    rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+    first, second = (rng.choice(sets.shape[1], pairs, replace=False) for _ in range(2))
+    return float(np.linalg.norm(sets[:, first] - sets[:, second], axis=-1).mean())
+
+
+# --- all of them, repeated --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over repeats: its mean, and half the width of its 95 % interval (0 for what is not random)."""
+
+    mean: float
+    half_width: float
+    repeats: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Mean and 1.96 standard errors, the standard deviation with divisor n: the field's ± convention."""
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 1 or len(array) == 0:
+            raise ValueError(f"an estimate needs at least one value, got shape {array.shape}")
+        _finite(array, "values")
+        return cls(float(array.mean()), float(1.96 * array.std() / np.sqrt(len(array))), len(array))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g}" + (f" ± {self.half_width:.2g}" if self.half_width else "")
+
+
+def evaluate_embeddings(
+    text: Any,
+    real: Any,
+    generated: Any,
+    *,
+    repeats: int = 20,
+    seed: int = 0,
+    pool: int = 32,
+    pairs: int = 300,
+    groups: Sequence[Hashable] | None = None,
+) -> dict[str, Estimate]:
+    """Every metric of generated (n, d) beside the real motions (n, d), both belonging to texts (n, d).
+
+    A repeat draws an order of the rows, by which pools of `pool` are formed (a rest is left out of R-precision and
+    matching alone), then pairs for diversity of the real and of the generated motions. FID uses all rows and does not
+    depend on the draw. Keys end in "real" where they are about the real motions.
+    """
+    a, b = _pairs(text, generated)
+    _, c = _pairs(text, real)
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    rng = np.random.default_rng(seed)
+    labels = None if groups is None else _numbered(groups, len(a))
+    rows: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        rows.setdefault(name, []).append(value)
+
+    for _ in range(repeats):
+        order = rng.permutation(len(a))
+        used = order[: len(a) // pool * pool]
+        for suffix, motions in (("", b), (" real", c)):
+            shares = r_precision(a[used], motions[used], 3, pool, None if labels is None else labels[used].tolist())
+            for k, share in enumerate(shares, 1):
+                note(f"R@{k}{suffix}", float(share))
+            note(f"matching{suffix}", matching_distance(a[used], motions[used]))
+        note("diversity real", diversity(c, pairs, rng))
+        note("diversity", diversity(b, pairs, rng))
+    once: dict[str, Callable[[], float]] = {
+        "FID": lambda: frechet_distance(c, b),
+        "FID of unit vectors": lambda: frechet_distance(c, b, normalize=True),
+    }
+    estimates = {name: Estimate.of(values) for name, values in rows.items()}
+    return {**{name: Estimate(value(), 0.0, 1) for name, value in once.items()}, **estimates}
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _embeddings(values: Any, name: str, rows: int = 1) -> Float64:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2 or len(array) < rows or array.shape[1] == 0:
+        raise ValueError(f"{name}: expected embeddings (n, d) with n at least {rows}, got {array.shape}")
+    _finite(array, name)
+    return array
+
+
+def _pairs(text: Any, motion: Any) -> tuple[Float64, Float64]:
+    a, b = _embeddings(text, "text"), _embeddings(motion, "motion")
+    _same_width(a, b, "text", "motion")
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} texts and {len(b)} motions: row i of one belongs to row i of the other")
+    return a, b
+
+
+def _same_width(a: Float64, b: Float64, first: str, second: str) -> None:
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"{first} embeddings have {a.shape[1]} dimensions, {second} ones {b.shape[1]}")
+
+
+def _finite(array: Float64, name: str) -> None:
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0]
+        raise ValueError(f"{name}: row {int(bad[0])} holds a NaN or infinite value")
+
+
+def _numbered(groups: Sequence[Hashable], count: int) -> NDArray[np.int64]:
+    if len(groups) != count:
+        raise ValueError(f"{len(groups)} groups for {count} pairs")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)

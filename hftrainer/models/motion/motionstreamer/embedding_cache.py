@@ -1,0 +1,73 @@
+"""Embeddings by the content that they were made from, in memory and, if asked for, on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hftrainer.files import atomic_path
+
+Float32 = NDArray[np.float32]
+_KEY_BYTES = 16
+
+
+def content_key(content: NDArray[np.generic] | str) -> bytes:
+    """A key of a text, or of an array's type, shape and values."""
+    digest = hashlib.blake2b(digest_size=_KEY_BYTES)
+    if isinstance(content, str):
+        digest.update(content.encode())
+    else:
+        digest.update(f"{content.dtype.str} {content.shape}".encode())
+        digest.update(np.ascontiguousarray(content).data)
+    return digest.digest()
+
+
+class EmbeddingCache:
+    """One evaluator's embeddings of one kind of thing.
+
+    With a `path`, an .npz file that is read at first use and rewritten, atomically, when there is something new; it
+    records the `identity` of the evaluator and refuses to serve another one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, identity: str = ""):
+        self.path, self.identity = (None if path is None else Path(path)), identity
+        self._rows: dict[bytes, Float32] = {} if self.path is None else self._read(self.path)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, keys: Sequence[bytes], encode: Callable[[list[int]], Float32]) -> Float32:
+        """The embedding of each key (n, d); `encode` is given places of `keys` that are new, each content once."""
+        new = {key: place for place, key in enumerate(keys) if key not in self._rows}
+        if new:
+            self._rows.update(zip(new, encode(list(new.values())), strict=True))
+            self._save()
+        return np.stack([self._rows[key] for key in keys])
+
+    def _read(self, path: Path) -> dict[bytes, Float32]:
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                identity, keys, rows = str(content["identity"]), content["keys"], content["rows"]
+            assert keys.dtype == np.uint8
+            assert keys.shape == (len(rows), _KEY_BYTES)
+        except (OSError, ValueError, KeyError, AssertionError) as error:
+            raise ValueError(f"{path} is not a cache of embeddings ({error!r}); delete it") from error
+        if identity != self.identity:
+            raise ValueError(f"{path} holds embeddings of another evaluator ({identity}); delete it")
+        return {key.tobytes(): row for key, row in zip(keys, rows, strict=True)}
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        self._rows = {**self._read(self.path), **self._rows}  # another process may have added to it
+        keys = np.frombuffer(b"".join(self._rows), dtype=np.uint8).reshape(-1, _KEY_BYTES)
+        rows = np.stack(list(self._rows.values()))
+        with atomic_path(self.path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, identity=np.array(self.identity), keys=keys, rows=rows)

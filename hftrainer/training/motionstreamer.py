@@ -1,0 +1,130 @@
+"""Training an evaluator of the MotionStreamer-272 kind: texts and motions into one space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hftrainer.config import ConfigError
+from hftrainer.data.text_motion import TextMotionBatch
+from hftrainer.evaluation.metrics import matching_distance, r_precision
+from hftrainer.models.motion.motionstreamer.evaluator import MotionStreamer272Evaluator
+from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecoder
+from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
+from hftrainer.registry import TASKS
+from hftrainer.training.contrastive import SentenceSimilarity, TextMotionLossConfig, text_motion_losses
+from hftrainer.training.schedules import OptimizerConfig
+from hftrainer.training.task import Task
+
+
+def _released_optimizer() -> OptimizerConfig:
+    return OptimizerConfig(lr=1e-4, weight_decay=0.01, schedule="constant")
+
+
+@dataclass
+class EvaluatorTaskConfig:
+    """Losses and optimizer; the defaults are the release's.
+
+    `train_text_model`: also the language model, which a new one needs; a released one stays frozen. `sentence_model`: a
+    folder or hub name; captions whose cosine under it is above `alike_above` are no negatives. Nor are equal captions
+    (the release's bound of 1 - 1e-100 is 1, so that it keeps exact duplicates) or rows of one group of the data.
+    `decoder_layers`: as many as an encoder has, if not given; two passes through it are most of what a step costs.
+    """
+
+    loss: TextMotionLossConfig = field(default_factory=TextMotionLossConfig)
+    train_text_model: bool = False
+    sentence_model: str | None = None
+    alike_above: float = 0.85
+    decoder_layers: int | None = None
+    optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
+
+
+@TASKS.register("motionstreamer272")
+class EvaluatorTask(Task):
+    """Captions and motions in; a decoder, which is thrown away afterwards, keeps latents about the motion."""
+
+    Config = EvaluatorTaskConfig
+    bundle: MotionStreamer272Evaluator
+
+    def __init__(self, config: EvaluatorTaskConfig, *, bundle: MotionStreamer272Evaluator, source: Any):
+        super().__init__(bundle, config.optimizer)
+        if getattr(source, "statistics", None) is None or not hasattr(source, "train_captions"):
+            raise ConfigError("data: an evaluator needs motions with captions and statistics, e.g. name: text_motion")
+        if bundle.config.text.source is None and not config.train_text_model:
+            raise ConfigError("task.train_text_model must be true: model.text.source is null, so its weights are new")
+        self.config = config
+        bundle.set_statistics(*source.statistics)
+        if bundle.tokenizer is None:
+            bundle.tokenizer = new_tokenizer(source.train_captions(), bundle.config.text.vocab_size)
+        sizes = bundle.config
+        self.decoder = MotionDecoder(
+            sizes.motion_features,
+            sizes.latent_dim,
+            sizes.num_layers if config.decoder_layers is None else config.decoder_layers,
+            sizes.num_heads,
+            sizes.ff_size,
+            sizes.dropout,
+            sizes.positions,
+        )
+        self._similar = (
+            None if config.sentence_model is None else SentenceSimilarity(config.sentence_model, config.alike_above)
+        )
+        self._seen: list[tuple[Tensor, Tensor, list[str]]] = []
+        self.freeze_the_rest()
+
+    def trained(self) -> list[nn.Module]:
+        """Both encoders and the decoder."""
+        return [self.bundle.text_encoder, self.bundle.motion_encoder, self.decoder]
+
+    def frozen_inside(self) -> list[nn.Module]:
+        """The language model, unless it is asked to train."""
+        return [] if self.config.train_text_model else [self.bundle.text_encoder.text_model]
+
+    def training_step(self, batch: TextMotionBatch, index: int) -> Tensor:
+        """Loss of one batch."""
+        terms, _, _ = self.losses(batch)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        return terms["loss"]
+
+    def validation_step(self, batch: TextMotionBatch, index: int) -> None:
+        """The training loss at the Gaussians' means."""
+        terms, text, motion = self.losses(batch)
+        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(batch.captions))
+        groups = [f"#{g}" if g >= 0 else c for g, c in zip(batch.groups.tolist(), batch.captions, strict=True)]
+        self._seen.append((text.mean.cpu(), motion.mean.cpu(), groups))
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self._seen = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Retrieval in pools of 32, or of all there are; rows of one group, or with one caption, count as right."""
+        text, motion = (torch.cat([row[i] for row in self._seen]).numpy() for i in (0, 1))  # type: ignore[misc]
+        groups = [group for _, _, part in self._seen for group in part]
+        pool = min(32, len(groups))
+        shares = r_precision(text, motion, min(3, pool), pool, groups)
+        self.log_dict({f"val/R@{k}": float(share) for k, share in enumerate(shares, 1)}, prog_bar=True)
+        self.log("val/matching", matching_distance(text, motion))
+
+    def losses(self, batch: TextMotionBatch) -> tuple[dict[str, Tensor], Gaussian, Gaussian]:
+        """Terms of `text_motion_losses`; what the texts and the motions were encoded as."""
+        mask = torch.arange(batch.motion.shape[1], device=batch.motion.device)[None] < batch.lengths[:, None]
+        target = self.bundle.normalize(batch.motion) * mask[..., None]
+        text, motion = self.bundle.text_gaussian(batch.captions), self.bundle.motion_gaussian(target, batch.lengths)
+        latents = (text.sample(), motion.sample()) if self.training else (text.mean, motion.mean)
+        decoded = self.decoder(latents[0], mask), self.decoder(latents[1], mask)
+        terms = text_motion_losses(self.config.loss, text, motion, latents, decoded, target, self.alike(batch))
+        return terms, text, motion
+
+    def alike(self, batch: TextMotionBatch) -> Tensor:
+        """Pairs of rows (b, b) that must not be told apart."""
+        numbers = {caption: number for number, caption in enumerate(batch.captions)}
+        same = torch.tensor([numbers[caption] for caption in batch.captions], device=batch.groups.device)
+        alike = same[:, None] == same[None]
+        alike |= (batch.groups[:, None] == batch.groups[None]) & (batch.groups >= 0)[:, None]
+        if self._similar is not None:
+            alike |= self._similar(batch.captions).to(alike.device)
+        return alike
