@@ -158,5 +158,7 @@ CALLBACKS = Registry(
         "artifact": "hftrainer.training.callbacks.artifact",
         "ema": "hftrainer.training.callbacks.ema",
         "reconstruction": "hftrainer.training.callbacks.reconstruction",
+        "t2m_inference": "hftrainer.training.callbacks.t2m_inference",
+        "t2m_evaluation": "hftrainer.training.callbacks.t2m_evaluation",
     },
 )
