@@ -109,20 +109,21 @@ class T2MEvaluationCallback(L.Callback):
             parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, made)
             made = {i: motion for part in parts for i, motion in part.items()}
-        return [made[i] if made[i] is not None and len(made[i]) >= 4 else None for i in range(len(self.names))]
+        return [_measurable(made[i]) for i in range(len(self.names))]
 
     def _measure(self, motions: list[NDArray[np.float32] | None]) -> dict[str, float]:
         """Failed clips are counted, not hidden: they are left out of every metric and reported as ``val/failed``."""
-        kept = [i for i, motion in enumerate(motions) if motion is not None and np.isfinite(motion).all()]
+        found = {i: motion for i, motion in enumerate(motions) if motion is not None}
+        kept = list(found)
         failed = 1 - len(kept) / len(motions)
         if len(kept) < 2:
             log.warning("only %d of %d motions could be made; nothing is measured", len(kept), len(motions))
             return {"val/failed": failed}
-        generated = [motions[i] for i in kept]
+        generated = list(found.values())
         limit = self.evaluator.config.max_motion_length
         text = self.evaluator.encode_texts([self.captions[i] for i in kept])
         real = self.evaluator.encode_motions([self.real[i][:limit] for i in kept])
-        ours = self.evaluator.encode_motions([motion[:limit] for motion in generated if motion is not None])
+        ours = self.evaluator.encode_motions([motion[:limit] for motion in generated])
         pool = min(self.config.pool, len(kept))
         pairs = min(300, len(kept) // 2)
         estimates = evaluate_embeddings(
@@ -142,3 +143,8 @@ class T2MEvaluationCallback(L.Callback):
                 if key != "n":
                     values[f"val/{prefix}{key.lower()}"] = value
         return values
+
+
+def _measurable(motion: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """The motion if it has the four frames that jitter needs, and nothing that is not a number."""
+    return motion if motion is not None and len(motion) >= 4 and np.isfinite(motion).all() else None
