@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hftrainer.models.motion.motionstreamer.network import Gaussian
+from hftrainer.models.motion.motionstreamer import Gaussian
 from hftrainer.models.motion.motionstreamer.text_model import load_text_model
 
 

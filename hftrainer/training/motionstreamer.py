@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.data.text_motion import TextMotionBatch
 from hftrainer.evaluation.metrics import matching_distance, r_precision
-from hftrainer.models.motion.motionstreamer.evaluator import MotionStreamer272Evaluator
-from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecoder
+from hftrainer.models.motion.motionstreamer import Gaussian, MotionStreamer272Evaluator
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
 from hftrainer.registry import TASKS
 from hftrainer.training.contrastive import SentenceSimilarity, TextMotionLossConfig, text_motion_losses
@@ -59,16 +58,7 @@ class EvaluatorTask(Task):
         bundle.set_statistics(*source.statistics)
         if bundle.tokenizer is None:
             bundle.tokenizer = new_tokenizer(source.train_captions(), bundle.config.text.vocab_size)
-        sizes = bundle.config
-        self.decoder = MotionDecoder(
-            sizes.motion_features,
-            sizes.latent_dim,
-            sizes.num_layers if config.decoder_layers is None else config.decoder_layers,
-            sizes.num_heads,
-            sizes.ff_size,
-            sizes.dropout,
-            sizes.positions,
-        )
+        self.decoder = bundle.new_decoder(config.decoder_layers)
         self._similar = (
             None if config.sentence_model is None else SentenceSimilarity(config.sentence_model, config.alike_above)
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from hftrainer.cli import main
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.evaluation.reconstruction import acceleration_error, foot_slide, motion272_mpjpe, mpjpe, pa_mpjpe
 from hftrainer.evaluation.tokenizer import evaluate_tokenizer
@@ -139,3 +141,12 @@ def test_what_cannot_be_reconstructed(bundle, motions):
         evaluate_tokenizer(bundle, [motions[0][:1]])
     with pytest.raises(ValueError, match="no clip"):
         evaluate_tokenizer(bundle, [])
+
+
+def test_the_command_writes_fid_if_it_is_given_an_evaluator(tiny_model, synthetic, tmp_path, capsys):
+    tiny_evaluator().save_pretrained(tmp_path / "judge")
+    command = ["evaluate", "tokenizer", str(tiny_model), "--data", str(synthetic), "--split", "test"]
+    assert main([*command, "--evaluator", str(tmp_path / "judge"), "--out", str(tmp_path / "out")]) == 0
+    figures = json.loads((tmp_path / "out" / "tokenizer.json").read_text())["figures"]
+    assert figures["FID of reconstruction"] > 0
+    assert "PA-MPJPE mm, over frames" in capsys.readouterr().out

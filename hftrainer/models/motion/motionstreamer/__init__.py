@@ -8,10 +8,15 @@ if TYPE_CHECKING:
     from hftrainer.models.motion.motionstreamer.evaluator import (
         MotionStreamer272Evaluator as MotionStreamer272Evaluator,
     )
+    from hftrainer.models.motion.motionstreamer.network import Gaussian as Gaussian
 
-__all__ = ["MotionStreamer272Config", "MotionStreamer272Evaluator"]
+__all__ = ["Gaussian", "MotionStreamer272Config", "MotionStreamer272Evaluator"]
 
-_WHERE = {"MotionStreamer272Evaluator": "evaluator", "MotionStreamer272Config": "config"}
+_WHERE = {
+    "MotionStreamer272Evaluator": "evaluator",
+    "MotionStreamer272Config": "config",
+    "Gaussian": "network",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from hftrainer.hub import find_model
 from hftrainer.models.motion.motionstreamer import artifact
 from hftrainer.models.motion.motionstreamer.config import MotionStreamer272Config
 from hftrainer.models.motion.motionstreamer.embedding_cache import EmbeddingCache, content_key
-from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionEncoder, TextEncoder
+from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecoder, MotionEncoder, TextEncoder
 from hftrainer.registry import EVALUATORS, MODELS
 
 Float32 = NDArray[np.float32]
@@ -158,6 +158,12 @@ class MotionStreamer272Evaluator(nn.Module):
         ids, mask = batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
         gaussian: Gaussian = self.text_encoder(ids, mask.bool())
         return gaussian
+
+    def new_decoder(self, layers: int | None = None) -> MotionDecoder:
+        """A decoder of latents with random weights, which training needs and no artifact keeps."""
+        c = self.config
+        layers = c.num_layers if layers is None else layers
+        return MotionDecoder(c.motion_features, c.latent_dim, layers, c.num_heads, c.ff_size, c.dropout, c.positions)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
