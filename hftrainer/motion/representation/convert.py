@@ -128,29 +128,26 @@ class Options(NamedTuple):
 
 def convert(motion: Array, source: str, target: str, options: Options | None = None) -> Converted:
     """Convert between representations by name (`REPRESENTATIONS`); joints are (..., T, 22, 3) or (..., T, 66)."""
-    given = options or Options()
-    _check_names(source, target)
+    check_route(source, target)
     if source == "joints" and motion.shape[-1] == 3 * N_JOINTS:
         motion = motion.reshape(*motion.shape[:-1], N_JOINTS, 3)
-    route = _ROUTES.get((source, target))
-    if route is None:
-        raise ValueError(
-            f"there is no way from {source} to {target}: {source} holds no joint rotations, a body would have to be "
-            f"fitted to it; from {source} there are ways to {', '.join(b for a, b in _ROUTES if a == source)}"
-        )
-    return route(motion, given)
+    return _ROUTES[source, target](motion, options or Options())
 
 
-def has_route(source: str, target: str) -> bool:
-    """Whether `convert` can do it; an unknown name is an error."""
-    _check_names(source, target)
-    return (source, target) in _ROUTES
-
-
-def _check_names(*names: str) -> None:
-    for name in names:
+def check_route(source: str, target: str) -> None:
+    """Raise ``ValueError``, saying what there is instead, unless `convert` can go from `source` to `target`."""
+    for name in (source, target):
         if name not in REPRESENTATIONS:
             raise ValueError(f"there is no representation {name!r}; known: {', '.join(REPRESENTATIONS)}")
+    if (source, target) in _ROUTES:
+        return
+    ways = ", ".join(b for a, b in _ROUTES if a == source)
+    if source == target:
+        raise ValueError(f"source and target are both {source}; from it there are ways to {ways}")
+    raise ValueError(
+        f"there is no way from {source} to {target}: {source} holds no joint rotations, a body would have to be fitted "
+        f"to it; from {source} there are ways to {ways}"
+    )
 
 
 def _from_135(motion: Array, given: Options) -> Array:
