@@ -147,7 +147,13 @@ DATASETS = Registry(
         "synthetic_tokens": "hftrainer.data.debug",
     },
 )
-EVALUATORS = Registry("evaluator", {})
+EVALUATORS = Registry(
+    "evaluator",
+    {
+        "humanml263": "hftrainer.models.motion.humanml263.evaluator",
+        "motionclip135": "hftrainer.models.motion.motionclip.evaluator",
+    },
+)
 CALLBACKS = Registry(
     "callback",
     {
