@@ -293,3 +293,10 @@ def test_too_few_items_for_a_pool_are_an_error():
     data = make_data(6, n=20)
     with pytest.raises(ValueError, match="less than one pool of 32"):
         evaluate(load_protocol("motionclip-135"), clips_of(data), FakeEvaluator(), metrics=METRICS)
+
+
+def test_the_packages_metrics_are_used_where_none_are_given():
+    pytest.importorskip("hftrainer.evaluation.metrics")
+    data = [clip for clip in make_data(7) if len(clip["real"]) >= 8]
+    report = evaluate(load_protocol("hml3d-272-leaderboard"), clips_of(data), FakeEvaluator())
+    same(report, slow.leaderboard(data, FakeEvaluator()))
