@@ -186,14 +186,18 @@ def strict(data, encoder):
 
 
 def motionclip(data, encoder):
-    texts, real, pred = [], [], []
+    texts, real, pred, other = [], [], [], []
     for clip in data:
         if full_captions(clip):
             m = min(len(clip["real"]), len(clip["pred"]), 300)
             texts.append(encoder.encode_texts([full_captions(clip)[0]])[0])
             real.append(encoder.encode_motions([clip["real"][:m]])[0])
             pred.append(encoder.encode_motions([clip["pred"][:m]])[0])
-    return shuffled_figures(texts, np.array(real), np.array(pred), 20, 0, unit_l1=True)
+            other.append(encoder.encode_motions([clip["refk"][:m]])[0])
+    figures = shuffled_figures(texts, np.array(real), np.array(pred), 20, 0, unit_l1=True)
+    figures["predicted"]["fid_raw_refk"] = fid(other, pred)
+    figures["real"]["fid_raw_refk"] = fid(other, real)  # how far the references are apart
+    return figures
 
 
 def official263(data, encoder):

@@ -160,6 +160,13 @@ def test_missing_predictions_are_an_error_unless_told_otherwise():
     assert report.missing == ["000003"]
     assert set(report.broken) == {"000005", "000008"}
     assert report.counts["items"] == 87
+    protocol = load_protocol("hftrainer-v1", ["missing=drop", "repeats=1"])
+    long = make_data(4, exactly_one=True)
+    long[0]["real"] = np.resize(long[0]["real"], (400, 6))
+    for frames, good in ((400, True), (300, True), (299, False)):
+        long[0]["pred"] = np.resize(long[0]["pred"], (frames, 6))
+        report = evaluate(protocol, clips_of(long), FakeEvaluator(), metrics=METRICS)
+        assert (report.counts["broken"] == 0) == good
     assert "missing=drop" in report.protocol["name"]
 
 
@@ -260,6 +267,8 @@ def test_what_is_left_out_has_a_reason():
                              "length outside 60 to 300 (excluded)": ["c"]}  # fmt: skip
     with pytest.raises(ValueError, match="clip a has 2 captions of the whole clip; motius-strict wants exactly one"):
         entries(load_protocol("motius-strict"), ["a"], {"a": [Caption("x"), Caption("y")]}, {"a": 100})
+    with pytest.raises(ValueError, match="clip b has no length"):
+        entries(protocol, ["a", "b"], captions, {"a": 100})
     with pytest.raises(ValueError, match="has no tokens, which hml3d-263-official reads"):
         entries(load_protocol("hml3d-263-official"), ["a"], {"a": [Caption("x")]}, {"a": 100})
 

@@ -78,6 +78,8 @@ def entries(
     """
     out = Entries()
     for name in ids:
+        if name not in frames:
+            raise ValueError(f"clip {name} has no length: is its motion missing? {protocol.name} judges it")
         if not protocol.lengths.allows(frames[name]):
             out.dropped[f"length outside {_range(protocol)}"].append(name)
         elif protocol.crop.length != "whole" and frames[name] < protocol.crop.unit:

@@ -137,11 +137,16 @@ def _look_at_predictions(
             broken[name] = f"{len(motion)} frames, at least {unit} are needed"
         elif protocol.prediction.crop == "own" and not protocol.lengths.allows(len(motion)):
             broken[name] = f"{len(motion)} frames are outside the protocol's range"
-        elif protocol.prediction.exact_length and len(motion) != clips.frames[name]:
+        elif protocol.prediction.exact_length and not _as_long(protocol, len(motion), clips.frames[name]):
             broken[name] = f"{len(motion)} frames, its clip has {clips.frames[name]}"
         else:
             lengths[name] = len(motion)
     return lengths, missing, broken
+
+
+def _as_long(protocol: Protocol, frames: int, wanted: int) -> bool:
+    """Whether a prediction has its clip's frames; of a clip longer than what is seen, those that are seen suffice."""
+    return frames == wanted or (wanted > protocol.crop.max_frames and frames >= protocol.crop.max_frames)
 
 
 def _complain(protocol: Protocol, missing: Sequence[str], broken: Mapping[str, str], total: int) -> None:

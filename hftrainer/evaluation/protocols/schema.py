@@ -85,7 +85,8 @@ class PredictionRule:
 
     `crop`: "own" the crop rule anew on its length; "reference" the first frames, as many as of the real clip (or what
     there is, in whole units); "common" both real and prediction cut to the shorter from the first frame; "whole" all of
-    it. `max_frames` caps it before that. `exact_length`: a prediction that is not as long as its clip is a failure.
+    it. `max_frames` caps it before that. `exact_length`: a prediction that is not as long as its clip is a failure (of
+    a clip longer than ``crop.max_frames``, that many frames suffice).
     """
 
     crop: str = "own"
