@@ -165,7 +165,7 @@ def test_missing_predictions_are_an_error_unless_told_otherwise():
     long[0]["real"] = np.resize(long[0]["real"], (400, 6))
     for frames, good in ((400, True), (300, True), (299, False)):
         long[0]["pred"] = np.resize(long[0]["pred"], (frames, 6))
-        report = evaluate(protocol, clips_of(long), FakeEvaluator(), metrics=METRICS)
+        report = evaluate(protocol, clips_of(long, references={}), FakeEvaluator(), metrics=METRICS)
         assert (report.counts["broken"] == 0) == good
     assert "missing=drop" in report.protocol["name"]
 
