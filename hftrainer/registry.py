@@ -151,7 +151,14 @@ DATASETS = Registry(
         "synthetic_tokens": "hftrainer.data.debug",
     },
 )
-EVALUATORS = Registry("evaluator", {"motionstreamer272": "hftrainer.models.motion.motionstreamer.evaluator"})
+EVALUATORS = Registry(
+    "evaluator",
+    {
+        "motionstreamer272": "hftrainer.models.motion.motionstreamer.evaluator",
+        "humanml263": "hftrainer.models.motion.humanml263.evaluator",
+        "motionclip135": "hftrainer.models.motion.motionclip.evaluator",
+    },
+)
 CALLBACKS = Registry(
     "callback",
     {

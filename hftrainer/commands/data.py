@@ -17,7 +17,10 @@ EPILOG = """example, from BVH files to tokens:
   hftrainer data captions dataset/bandai --templates bandai-namco --count 24
   hftrainer data stats dataset/bandai --split train --with-mirrored
   hftrainer data tokenize dataset/bandai --model runs/nano_tokenizer/best --split train_aug --split val
-  hftrainer data verify dataset/bandai"""
+  hftrainer data verify dataset/bandai
+
+example, motions in another representation:
+  hftrainer data convert-representation outputs/ms272 --from motion272 --to hml263 --out outputs/hml263"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +74,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     sub = _with_dataset(verbs, "verify", "check counts, NaN, lengths, captions, statistics, splits")
     sub.set_defaults(run=verify)
+
+    sub = verbs.add_parser("convert-representation", help="a folder of motions as motion272, motion135, hml263, joints")
+    sub.add_argument("source", help="a folder, searched for *.npy")
+    sub.add_argument("--from", dest="source_name", required=True, metavar="NAME", help="what the files hold")
+    sub.add_argument("--to", dest="target_name", required=True, metavar="NAME", help="what to make of them")
+    sub.add_argument("--out", required=True, help="folder for the results and conversion.json")
+    sub.add_argument("--fps", type=float, default=30.0, help="rate of joints given as source (default 30)")
+    sub.add_argument("--layout", default="columns_interleaved", help="6D layout of motion135: this, or columns")
+    sub.add_argument("--skeleton", help=".npy of (22, 3) vectors from parent to joint, for joints made from rotations")
+    sub.set_defaults(run=convert_representation)
 
     sub = verbs.add_parser("synthetic", help="a small procedural dataset, for trying things out")
     sub.add_argument("--out", required=True)
@@ -174,6 +187,20 @@ def verify(args: argparse.Namespace) -> int:
     for line in report.lines():
         print(line)
     return 0 if report.good else 1
+
+
+def convert_representation(args: argparse.Namespace) -> int:
+    """Convert; 1 if a file failed."""
+    from hftrainer.data.representation_folder import convert_folder
+
+    report = convert_folder(
+        args.source, args.out, args.source_name, args.target_name,
+        fps=args.fps, layout=args.layout, skeleton=args.skeleton, progress=_bar("convert"),
+    )  # fmt: skip
+    for reason in report.failed.values():
+        print(f"failed: {reason}", file=sys.stderr)
+    print(f"{len(report.made)} made, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")
+    return 1 if report.failed else 0
 
 
 def synthetic(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,15 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence about a clip, or about the part from `start` to `end` seconds (both 0: the whole clip)."""
+    """A sentence about a clip, or about the part from `start` to `end` seconds (both 0: the whole clip).
+
+    `tokens` is HumanML3D's second field, "word/TAG word/TAG ...", where a line has one.
+    """
 
     text: str
     start: float = 0.0
     end: float = 0.0
+    tokens: str = field(default="", compare=False)
 
 
 class DatasetFolder:
@@ -142,4 +146,4 @@ def parse_caption(line: str) -> Caption:
         start, end = (0.0 if np.isnan(v) else v for v in map(float, rest[1:]))
     except ValueError:
         return Caption(line.strip())
-    return Caption(text.strip(), start, end)
+    return Caption(text.strip(), start, end, rest[0].strip())

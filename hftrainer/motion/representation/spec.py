@@ -38,3 +38,19 @@ MOTION272 = RepresentationSpec(
         "joint_rotations": 132,
     },
 )
+
+MOTION135 = RepresentationSpec("motion135", 30.0, {"root_position": 3, "joint_rotations": 132})
+
+HML263 = RepresentationSpec(
+    "hml263",
+    20.0,
+    {
+        "root_turn": 1,
+        "root_velocity": 2,
+        "root_height": 1,
+        "joint_positions": 63,
+        "joint_rotations": 126,
+        "joint_velocities": 66,
+        "contacts": 4,
+    },
+)

@@ -1,0 +1,155 @@
+"""A folder of motions in another representation, with a record of what each file was made from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hftrainer.files import atomic_path, check_writable, sha256, write_json
+from hftrainer.motion.representation.convert import Options, check_route, convert
+from hftrainer.motion.representation.motion135 import skeleton_offsets
+from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
+
+MANIFEST = "conversion.json"
+_WIDTHS = {spec.name: spec.width for spec in (MOTION272, MOTION135, HML263)}
+_SAVE_EVERY = 200
+
+
+@dataclass
+class ConversionReport:
+    """What became of each file, by name: `made`, `kept` (unchanged since an earlier run), and why others `failed`."""
+
+    made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def convert_folder(
+    source_folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    source: str,
+    target: str,
+    *,
+    fps: float = 30.0,
+    layout: str = "columns_interleaved",
+    skeleton: str | os.PathLike[str] | None = None,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> ConversionReport:
+    """Convert every .npy below `source_folder` to a float32 .npy of the same name below `out`.
+
+    `fps` is the rate of joints given as source, `layout` the 6D layout of motion135, `skeleton` an .npy of (22, 3)
+    vectors from parent to joint for positions made from rotations. conversion.json in `out` records these, and hashes
+    of every file and of what it was made from; a file whose record still fits is kept. A file that cannot be converted
+    is reported, not written, and an older result of it removed.
+    """
+    check_route(source, target)
+    folder, out = Path(source_folder), Path(out)
+    names = sorted(p.relative_to(folder).as_posix()[:-4] for p in folder.rglob("*.npy") if p.name[0] != ".")
+    if not names:
+        raise ValueError(f"there are no .npy files below {str(folder)!r}")
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"--out is the source folder {str(folder)!r}; its files would be overwritten")
+    check_writable(out)
+    settings = _settings(source, target, fps, layout, skeleton)
+    manifest = _open_manifest(out / MANIFEST, settings)
+    options = Options(fps, layout, _offsets(skeleton))
+    report, clips = ConversionReport(), manifest["clips"]
+    try:
+        for done, name in enumerate(progress(names)):
+            taken, made = folder / f"{name}.npy", out / f"{name}.npy"
+            record = clips.get(name)
+            if record and made.is_file() and record["source"] == sha256(taken) and record["sha256"] == sha256(made):
+                report.kept.append(name)
+                continue
+            try:
+                clips[name] = _convert_file(taken, made, source, target, options)
+                report.made.append(name)
+            except ValueError as error:
+                report.failed[name] = str(error)
+                clips.pop(name, None)
+                made.unlink(missing_ok=True)
+            if done % _SAVE_EVERY == _SAVE_EVERY - 1:
+                write_json(out / MANIFEST, manifest)
+    finally:
+        write_json(out / MANIFEST, {**manifest, "failed": report.failed})
+    return report
+
+
+def read_motion(path: Path, representation: str) -> np.ndarray:
+    """A motion file of a representation, checked: shape, at least one frame, no NaN. Errors name the file."""
+    try:
+        motion = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
+    if representation == "joints":
+        right, wanted = motion.shape[1:] in ((22, 3), (66,)), "(frames, 22, 3) or (frames, 66)"
+    else:
+        width = _WIDTHS[representation]
+        right, wanted = motion.shape[1:] == (width,), f"(frames, {width})"
+    if not right or len(motion) == 0 or motion.dtype.kind != "f":
+        raise ValueError(f"{path}: expected floats {wanted} of {representation}, got {motion.shape} of {motion.dtype}")
+    if not np.isfinite(motion).all():
+        bad = int(np.flatnonzero(~np.isfinite(motion.reshape(len(motion), -1)).all(axis=1))[0])
+        raise ValueError(f"{path}: frame {bad} holds a NaN or infinite value")
+    return np.asarray(motion)
+
+
+def _convert_file(taken: Path, made: Path, source: str, target: str, options: Options) -> dict[str, Any]:
+    motion = read_motion(taken, source)
+    got = convert(motion.astype(np.float64), source, target, options)
+    values = np.asarray(got.values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{taken}: the conversion to {target} has NaN or infinite values")
+    with atomic_path(made) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, values)
+    return {
+        "source": sha256(taken),
+        "sha256": sha256(made),
+        "source_frames": len(motion),
+        "frames": len(values),
+        "fps": got.fps,
+    }
+
+
+def _settings(
+    source: str, target: str, fps: float, layout: str, skeleton: str | os.PathLike[str] | None
+) -> dict[str, Any]:
+    """What, besides the files, decides the results; what a route does not use is left out."""
+    out: dict[str, Any] = {"from": source, "to": target}
+    if source == "joints":
+        out["fps"] = fps
+    if "motion135" in (source, target):
+        out["layout"] = layout
+    if skeleton is not None:
+        out["skeleton"] = sha256(skeleton)
+    return out
+
+
+def _offsets(skeleton: str | os.PathLike[str] | None) -> np.ndarray | None:
+    if skeleton is None:
+        return None
+    try:
+        offsets = np.load(skeleton, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the skeleton {str(skeleton)!r} cannot be read as a numpy array: {error}") from error
+    return np.asarray(skeleton_offsets(offsets, np.zeros(1)))
+
+
+def _open_manifest(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    fresh: dict[str, Any] = {"format_version": 1, "settings": settings, "clips": {}}
+    if not path.is_file():
+        return fresh
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        before, clips = found["settings"], dict(found["clips"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); remove it, or choose another --out") from error
+    if before != settings:
+        raise ValueError(f"{path.parent} was made with {before}, now asked for {settings}; choose another --out")
+    return {**fresh, "clips": clips}
