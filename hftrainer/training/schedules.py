@@ -77,5 +77,6 @@ def make_optimizer(
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
         weight_decay=config.weight_decay,
+        fused=True,  # one kernel for all parameters; a tenth of a step of nano on a CPU
     )
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor(config, total))

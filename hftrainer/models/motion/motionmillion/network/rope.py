@@ -39,10 +39,8 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     Computed in float32 (float64 for float64 input) and returned in the dtype of `x`.
     """
     wide = x if x.dtype == torch.float64 else x.float()
-    real, imaginary = wide.reshape(*wide.shape[:-1], -1, 2).unbind(-1)
-    table = table.to(wide.dtype)
-    if table.ndim == 4:
-        table = table[:, None]
-    cos, sin = table.unbind(-1)
-    turned = torch.stack([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(wide.reshape(*wide.shape[:-1], -1, 2))
+    turns = torch.view_as_complex(table.to(wide.dtype))
+    if turns.ndim == 3:
+        turns = turns[:, None]
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
