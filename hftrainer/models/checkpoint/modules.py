@@ -32,10 +32,15 @@ def assign(
     looked at for NaN if `check_values`, by default in files below 512 MB. Raises `CheckpointError`.
     """
     check_fit(module, state, source=source)
-    loaded = {name: state[name] for name in module.state_dict()}
-    if check_values or (check_values is None and sum(t.nbytes for t in loaded.values()) < _CHECK_BELOW):
-        check_finite(loaded, source)
-    cast = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in loaded.items()}
+    names = list(module.state_dict())
+    if check_values is None:
+        check_values = sum(_bytes_of(state, name) for name in names) < _CHECK_BELOW
+    cast = {}
+    for name in names:  # one after the other: what is cast does not keep its source mapped
+        tensor = state[name]
+        if check_values:
+            check_finite({name: tensor}, source)
+        cast[name] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
     module.load_state_dict(cast, strict=True, assign=True)
 
 
@@ -124,3 +129,7 @@ def _describe(state: Mapping[str, Tensor], name: str) -> tuple[tuple[int, ...], 
     if isinstance(state, Checkpoint):
         return state.shape_of(name), state.dtype_of(name)
     return tuple(state[name].shape), state[name].dtype
+
+
+def _bytes_of(state: Mapping[str, Tensor], name: str) -> int:
+    return state.bytes_of(name) if isinstance(state, Checkpoint) else state[name].nbytes
