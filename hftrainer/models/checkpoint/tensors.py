@@ -82,9 +82,8 @@ class TensorRef:
         ref = self.storage
         if ref.numel == 0:
             return torch.empty(self.shape, dtype=ref.dtype)
-    flat = torch.frombuffer(pages, dtype=torch.uint8, count=ref.nbytes, offset=ref.start).clone()
-    return flat.view(ref.dtype)  # torch wants items at multiples of their size
-        )
+        flat = _mapped(ref, Mappings() if mappings is None else mappings)
+        return flat.as_strided(self.shape, self.stride, flat.storage_offset() + self.offset)
 
 
 def _mapped(ref: StorageRef, mappings: Mappings) -> Tensor:
