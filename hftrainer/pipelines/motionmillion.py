@@ -15,19 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from hftrainer.config import typed
-from hftrainer.hub import find_model
-from hftrainer.manifest import verify_manifest
+from hftrainer.models.motion.motionmillion.artifact import fetch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.models.text_encoder import TextFeatures
 from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.pipelines.prompts import PromptTooLong as PromptTooLong
+from hftrainer.pipelines.prompts import check_captions as check_captions
+from hftrainer.pipelines.prompts import seeded_rows as seeded_rows
+from hftrainer.pipelines.prompts import shorten_text as shorten_text
 from hftrainer.registry import PIPELINES
 
 Float32 = NDArray[np.float32]
 GENERATION_CONFIG = "generation_config.json"
 DEFAULT_BATCH = 32
-
-
-class PromptTooLong(ValueError):
-    """A prompt of more tokens than the model is shown; the message gives both numbers."""
 
 
 @dataclass
@@ -63,6 +63,8 @@ class MotionMillionPipeline:
     """Text encoder, transformer, tokenizer decoder, statistics; all of them in `bundle`.
 
     `sampling` is what calls use unless they say otherwise: the model's generation_config.json, or greedy.
+    `free_text_encoder`: encode all prompts of a call first, then let go of the encoder's weights (4.9 GB for
+    Flan-T5-XL) before the transformer runs; the next call loads them again.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class MotionMillionPipeline:
         device: str | torch.device | None = None,
         max_sample_steps: int = 150,
         sampling: Sampling | None = None,
+        free_text_encoder: bool = False,
     ):
         self.bundle = bundle.to(device) if device is not None else bundle
         self.max_sample_steps = max_sample_steps
         self.sampling = sampling or Sampling()
+        self.free_text_encoder = free_text_encoder
 
     @classmethod
     def from_pretrained(
@@ -88,27 +92,31 @@ class MotionMillionPipeline:
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        text_encoder: str | None = "artifact",
-        verify: bool = False,
+        max_sample_steps: int = 150,
+        free_text_encoder: bool = False,
         **options: Any,
     ) -> MotionMillionPipeline:
         """Load an artifact folder or a hub repository.
 
-        `dtype` is the transformer's; the tokenizer always computes in float32. `verify` compares every file with the
-        artifact's manifest first. `options` are the constructor's.
+        `dtype` is the transformer's; the tokenizer always computes in float32. `options` (text_encoder, text_features,
+        device_map, quantize, verify) are those of `MotionMillionBundle.from_pretrained`.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-        folder = find_model(name_or_path, revision=revision, **hub)
-        if verify:
-            verify_manifest(folder)
+        parts = {key: options[key] for key in ("text_encoder", "text_features") if key in options}
+        folder = fetch(name_or_path, revision=revision, **parts, **hub)
         bundle = MotionMillionBundle.from_pretrained(
-            folder,
-            device=device,
-            dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype,
-            text_encoder=text_encoder,
-            **hub,
+            folder, device=device, dtype=dtype, text_on_demand=free_text_encoder, **options, **hub
         )
-        return cls(bundle, sampling=_read_sampling(folder), **options)
+        return cls(
+            bundle,
+            max_sample_steps=max_sample_steps,
+            sampling=_read_sampling(folder),
+            free_text_encoder=free_text_encoder,
+        )
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the model; see `MotionMillionBundle.push_to_hub`."""
+        return self.bundle.push_to_hub(repo_id, **options)
 
     # --- the whole way --------------------------------------------------------------------------------------------
 
@@ -210,12 +218,12 @@ class MotionMillionPipeline:
         """Raise `PromptTooLong` for the first prompt that the model would not see whole."""
         encoder = self.bundle.text_encoder
         if encoder is None:
-            raise ValueError("this model was loaded without a text encoder")
-        for prompt, tokens in zip(prompts, encoder.tokenize(prompts)["tokens"].tolist(), strict=True):
-            if tokens > encoder.config.max_tokens:
+            raise ValueError("this model was loaded without a text encoder; give text_encoder=... or text_features=...")
+        for prompt, tokens in zip(prompts, encoder.count_tokens(prompts), strict=True):
+            if tokens > encoder.max_tokens:
                 raise PromptTooLong(
                     f"the prompt {shorten_text(prompt)!r} has {tokens} tokens, the model is shown "
-                    f"{encoder.config.max_tokens}; shorten it, or accept that the rest is ignored (--truncate)"
+                    f"{encoder.max_tokens}; shorten it, or accept that the rest is ignored (--truncate)"
                 )
 
     # --- the work -------------------------------------------------------------------------------------------------
@@ -236,14 +244,30 @@ class MotionMillionPipeline:
             raise ValueError("this model has no transformer; it can tokenize motions but not make them")
         out: list[GeneratedMotion] = []
         size = batch_size or DEFAULT_BATCH
-        for start in progress(range(0, len(captions), size)):
-            part = slice(start, start + size)
-            out += self._run_batch(captions[part], seeds[part], sampling, limits[part], floors[part], cuts[part])
+        parts = [slice(start, start + size) for start in range(0, len(captions), size)]
+        texts: Iterable[TextFeatures] = (self._encode(captions[part]) for part in parts)
+        if self.free_text_encoder and self.bundle.text_encoder is not None:
+            texts = list(texts)
+            self.bundle.text_encoder.free()
+        for part, text in zip(progress(parts), texts, strict=True):
+            out += self._run_batch(captions[part], text, seeds[part], sampling, limits[part], floors[part], cuts[part])
         return out
+
+    def _encode(self, captions: Sequence[str]) -> TextFeatures:
+        text = self.bundle.encode_text(captions)
+        assert self.bundle.text_encoder is not None
+        shown = self.bundle.text_encoder.max_tokens
+        for caption, tokens in zip(captions, text.tokens.tolist(), strict=True):
+            if tokens > shown:
+                warnings.warn(
+                    f"{shorten_text(caption)!r} has {tokens} tokens; the model sees the first {shown}", stacklevel=5
+                )
+        return text
 
     def _run_batch(
         self,
         captions: Sequence[str],
+        text: TextFeatures,
         seeds: Sequence[int | None],
         sampling: Sampling,
         limits: Sequence[int],
@@ -252,15 +276,6 @@ class MotionMillionPipeline:
     ) -> list[GeneratedMotion]:
         bundle = self.bundle
         assert bundle.ar is not None
-        assert bundle.text_encoder is not None
-        text = bundle.encode_text(captions)
-        for caption, tokens in zip(captions, text.tokens.tolist(), strict=True):
-            if tokens > bundle.text_encoder.config.max_tokens:
-                warnings.warn(
-                    f"{shorten_text(caption)!r} has {tokens} tokens; the model sees the first "
-                    f"{bundle.text_encoder.config.max_tokens}",
-                    stacklevel=4,
-                )
         device = bundle.ar.lm_head.weight.device
         generators = None if None in seeds else [torch.Generator().manual_seed(s) for s in seeds if s is not None]
         made = bundle.ar.generate(
@@ -303,31 +318,6 @@ class MotionMillionPipeline:
         """Codes after which the first `frames` frames no longer change."""
         vqvae = self.bundle.vqvae
         return -(-int(frames) // vqvae.frames_per_code) + vqvae.code_radius
-
-
-def seeded_rows(captions: Sequence[str], seed: int | None) -> list[tuple[str, int | None]]:
-    """Each caption with its seed: `seed` the first time that it occurs, one more each time after."""
-    seen: dict[str, int] = {}
-    rows: list[tuple[str, int | None]] = []
-    for caption in captions:
-        rows.append((caption, None if seed is None else seed + seen.get(caption, 0)))
-        seen[caption] = seen.get(caption, 0) + 1
-    return rows
-
-
-def check_captions(captions: Sequence[str]) -> list[str]:
-    """The captions as a list; an empty one is an error that names its place."""
-    if isinstance(captions, str):
-        raise TypeError("captions must be a list of strings, got one string")
-    for i, caption in enumerate(captions):
-        if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"prompt {i + 1} of {len(captions)} is empty; describe what the person does")
-    return list(captions)
-
-
-def shorten_text(text: str, width: int = 60) -> str:
-    """The start of a text, for messages."""
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def _read_sampling(folder: Path) -> Sampling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -115,6 +116,15 @@ def write_state(
 def write_index(path: str | os.PathLike[str], weight_map: Mapping[str, str], total_size: int) -> None:
     """Write the index of a sharded file."""
     write_json(path, {"metadata": {"total_size": total_size}, "weight_map": dict(weight_map)})
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's type, shape and values."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.numel():
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def find_weights(folder: Path, stem: str) -> Path:

@@ -56,6 +56,15 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
     return refs
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The words beside the tensors of a file."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {str(path)!r}")
+    found = _read_header(path, path.stat().st_size)[0].get("__metadata__")
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
 def write_safetensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],

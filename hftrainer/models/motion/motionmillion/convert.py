@@ -6,7 +6,6 @@ there. An interrupted conversion goes on where it stopped, if the source is stil
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,12 +20,19 @@ from torch import Tensor
 
 from hftrainer.files import write_json, write_text
 from hftrainer.manifest import write_manifest
-from hftrainer.models.checkpoint import Checkpoint, CheckpointError, find_weights, open_checkpoint, write_state
+from hftrainer.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    find_weights,
+    open_checkpoint,
+    tensor_hash,
+    write_state,
+)
 from hftrainer.models.motion.motionmillion import artifact, card
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
-from hftrainer.models.text_encoder import TextEncoderConfig
+from hftrainer.models.text_encoder import TextEncoderConfig, encoder_hash
 from hftrainer.motion.statistics import load_statistics
 
 _SKIPPED = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")  # other frameworks' copies of the same weights
@@ -141,15 +147,6 @@ def compare_outputs(job: Conversion, *, codes: int = 8, say: Say = lambda line: 
     say(f"logits, {codes} greedy codes and the decoded motion are equal")
 
 
-def tensor_hash(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and values."""
-    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    flat = tensor.detach().contiguous().reshape(-1)
-    if flat.numel():
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def copy_text_encoder(source: Path, target: Path) -> None:
     """Copy a transformers folder without other frameworks' weights; it must hold safetensors."""
     if not (source / "config.json").is_file():
@@ -199,12 +196,13 @@ def _write_weights(folder: Path, stem: str, state: Checkpoint, dtype: torch.dtyp
 
 
 def _describe(job: Conversion, folder: Path, config: MotionMillionConfig) -> None:
-    splits = training_splits(job)
-    content = artifact.describe(config, has_text=job.text_encoder is not None)
-    content |= {"training_splits": splits, "leaderboard_eligible": splits == "train"}
+    config.training_splits = training_splits(job)
+    text = folder / "text_encoder"
+    sha256 = encoder_hash(open_checkpoint(find_weights(text, "model"))) if job.text_encoder is not None else None
+    content = artifact.describe(config, has_text=job.text_encoder is not None, text_sha256=sha256)
     write_json(folder / artifact.CONFIG, content)
     write_json(folder / "model_index.json", artifact.index(has_ar=True, has_text=job.text_encoder is not None))
-    write_text(folder / "README.md", card.model_card(config, splits, job.repo_id, str(job.ar.name)))
+    write_text(folder / "README.md", card.model_card(config, repo_id=job.repo_id, source=job.ar.name))
 
 
 def training_splits(job: Conversion) -> str:

@@ -1,0 +1,34 @@
+"""Prompts: what may be one, and the seed of each motion made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PromptTooLong(ValueError):
+    """A prompt of more tokens than the model is shown; the message gives both numbers."""
+
+
+def seeded_rows(captions: Sequence[str], seed: int | None) -> list[tuple[str, int | None]]:
+    """Each caption with its seed: `seed` the first time that it occurs, one more each time after."""
+    seen: dict[str, int] = {}
+    rows: list[tuple[str, int | None]] = []
+    for caption in captions:
+        rows.append((caption, None if seed is None else seed + seen.get(caption, 0)))
+        seen[caption] = seen.get(caption, 0) + 1
+    return rows
+
+
+def check_captions(captions: Sequence[str]) -> list[str]:
+    """The captions as a list; an empty one is an error that names its place."""
+    if isinstance(captions, str):
+        raise TypeError("captions must be a list of strings, got one string")
+    for i, caption in enumerate(captions):
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"prompt {i + 1} of {len(captions)} is empty; describe what the person does")
+    return list(captions)
+
+
+def shorten_text(text: str, width: int = 60) -> str:
+    """The start of a text, for messages."""
+    return text if len(text) <= width else text[: width - 3] + "..."
