@@ -7,16 +7,13 @@ every token. int4: groups of 128 columns with a scale and a zero point, in the l
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hftrainer.extras import need
+from hftrainer.extras import need, quiet
 
 KINDS = ("int8", "int4")
 GROUP = 128
@@ -49,7 +46,7 @@ def quantize_linears(module: nn.Module, kind: str, *, device: torch.device) -> i
     }
     if kind == "int4":
         _check_int4(chosen, device)
-    with _quiet():
+    with quiet():
         torchao = need("torchao.quantization", f"packing weights to {kind}")
         config = _config(torchao, kind)
         torchao.quantize_(module, config, filter_fn=lambda part, name: name in chosen, device=device)
@@ -87,14 +84,3 @@ def _check_int4(layers: dict[str, nn.Linear], device: torch.device) -> None:
             raise ValueError(f"int4 packs groups of {GROUP} columns; {name} has {layer.in_features}; use 'int8'")
         if layer.weight.dtype != torch.bfloat16:
             raise ValueError(f"int4 needs weights in bfloat16, {name} is {layer.weight.dtype}; add dtype='bfloat16'")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torchao warns of every compiled extension that this torch has no use for."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hftrainer.extras import quiet
 from hftrainer.hub import ModelNotFound, find_model
 from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, tensor_hash
 from hftrainer.registry import MODELS
@@ -155,7 +156,8 @@ def load_t5(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: An
 
 def load_t5_tokenizer(source: str | os.PathLike[str], **hub: Any) -> Any:
     """The tokenizer of a T5 encoder."""
-    from transformers import AutoTokenizer
+    with quiet():
+        from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(_found(source, **hub), **hub)
@@ -165,7 +167,8 @@ def load_t5_tokenizer(source: str | os.PathLike[str], **hub: Any) -> Any:
 
 def load_t5_config(source: str | os.PathLike[str], **hub: Any) -> Any:
     """The sizes of a T5 encoder."""
-    from transformers import T5Config
+    with quiet():
+        from transformers import T5Config
 
     try:
         return T5Config.from_pretrained(_found(source, **hub), **hub)
@@ -178,7 +181,8 @@ def load_t5_model(source: str | os.PathLike[str], *, dtype: str = "float32", **h
 
     The encoder class is named explicitly: transformers' AutoModel would build a decoder with random weights beside it.
     """
-    from transformers import T5EncoderModel
+    with quiet():
+        from transformers import T5EncoderModel
 
     folder = _found(source, **hub)
     try:
@@ -212,7 +216,8 @@ def encoder_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _mapped_t5(folder: Path, weights: Path, dtype: torch.dtype) -> Any:
-    from transformers import T5Config, T5EncoderModel
+    with quiet():
+        from transformers import T5Config, T5EncoderModel
 
     with torch.device("meta"):
         model = T5EncoderModel(T5Config.from_pretrained(folder))

@@ -102,7 +102,7 @@ class MotionMillionPipeline:
         device_map, quantize, verify) are those of `MotionMillionBundle.from_pretrained`.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-        parts = {key: options[key] for key in ("text_encoder", "text_features") if key in options}
+        parts = {key: options[key] for key in ("text_encoder", "text_features", "load_ar") if key in options}
         folder = fetch(name_or_path, revision=revision, **parts, **hub)
         bundle = MotionMillionBundle.from_pretrained(
             folder, device=device, dtype=dtype, text_on_demand=free_text_encoder, **options, **hub
