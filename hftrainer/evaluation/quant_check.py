@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.rows import layout_rows
+
+if TYPE_CHECKING:
+    from hftrainer.models.motion.motionmillion.network import LLaMAHF
 
 
 @dataclass(frozen=True)
