@@ -10,7 +10,8 @@ from hftrainer.evaluation.rope_check import RopeCheck, rope_check
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
 from tests.tiny import SENTENCES, make_tiny_bundle
 
-CODES = 100
+CODES = 120
+TEXTS = SENTENCES * 4
 
 
 def bundle_of(table: str) -> MotionMillionBundle:
@@ -18,9 +19,9 @@ def bundle_of(table: str) -> MotionMillionBundle:
     bundle = make_tiny_bundle()
     bundle.ar.config.rope_dtype = table
     with torch.no_grad():
-        for parameter in bundle.ar.transformer.h.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)
+        for block in bundle.ar.transformer.h:
+            block.attn.c_attn.weight.mul_(8)
+            block.attn.c_proj.weight.mul_(8)
         bundle.ar.lm_head.weight.mul_(4)
     return bundle
 
@@ -28,11 +29,11 @@ def bundle_of(table: str) -> MotionMillionBundle:
 @torch.no_grad()
 def own_clips(bundle: MotionMillionBundle) -> list[tuple[str, np.ndarray]]:
     """Clips that the model itself would make, drawn."""
-    text = bundle.encode_text(SENTENCES)
-    draws = [torch.Generator().manual_seed(i) for i in range(len(SENTENCES))]
+    text = bundle.encode_text(TEXTS)
+    draws = [torch.Generator().manual_seed(i) for i in range(len(TEXTS))]
     options = {"min_new_tokens": CODES, "do_sample": True, "generator": draws}
     made = bundle.ar.generate(text.features, text.mask, CODES, **options)
-    return [(text, codes.numpy()) for text, codes in zip(SENTENCES, made.tokens, strict=True)]
+    return [(text, codes.numpy()) for text, codes in zip(TEXTS, made.tokens, strict=True)]
 
 
 @pytest.mark.parametrize("table", ["float32", "bfloat16"])
@@ -41,7 +42,7 @@ def test_a_models_own_clips_tell_its_table(table):
     found = rope_check(bundle, own_clips(bundle))
     assert found.wants == table
     assert (found.float32 < found.bfloat16) == (table == "float32")
-    assert found.clips == len(SENTENCES)
+    assert found.clips == len(TEXTS)
     assert found.lines()[-1] == f'these weights want rope_dtype: "{table}"'
     assert bundle.ar.config.rope_dtype == table  # as it was
 

@@ -236,14 +236,16 @@ def describe(config: MotionMillionConfig, *, has_text: bool, text_sha256: str | 
         name = next((name for name, preset in PRESETS.items() if preset == sizes), None)
         ar = {"config_name": name, **plain(config.ar)}
     text = config.text_encoder
+    # an encoder that lay in the artifact is named by nothing once it is left out
+    named = text.source if text is not None and text.source != "text_encoder" else None
     return {
         "model_type": "motionmillion",
         "artifact_format": FORMAT,
-        "text_model_name": text.source if text is not None and not has_text else None,
+        "text_model_name": named if not has_text else None,
         "text_encoder": {
             "stored_in_artifact": has_text,
             "path": "text_encoder" if has_text else None,
-            "source": "text_encoder" if has_text else text.source if text is not None else None,
+            "source": "text_encoder" if has_text else named,
             "max_tokens": text.max_tokens if text is not None else 150,
             "sha256": text_sha256,
         },
