@@ -36,12 +36,8 @@ def assign(
     names = list(module.state_dict())
     if check_values is None:
         check_values = sum(_bytes_of(state, name) for name in names) < _CHECK_BELOW
-    cast = {}
-    for name in names:  # one after the other: what is cast does not keep its source mapped
-        tensor = state[name]
-        if check_values:
-            check_finite({name: tensor}, source)
-        cast[name] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    # one after the other, and no name for the tensor as it comes: what is cast must not keep its source mapped
+    cast = {name: _taken(state[name], name, dtype, source if check_values else None) for name in names}
     module.load_state_dict(cast, strict=True, assign=True)
 
 
@@ -143,3 +139,9 @@ def _describe(state: Mapping[str, Tensor], name: str) -> tuple[tuple[int, ...], 
 
 def _bytes_of(state: Mapping[str, Tensor], name: str) -> int:
     return state.bytes_of(name) if isinstance(state, Checkpoint) else state[name].nbytes
+
+
+def _taken(tensor: Tensor, name: str, dtype: torch.dtype | None, check_source: str | None) -> Tensor:
+    if check_source is not None:
+        check_finite({name: tensor}, check_source)
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor

@@ -111,10 +111,8 @@ def compare_tensors(job: Conversion, *, say: Say = lambda line: None) -> int:
             different = sorted(set(source) ^ set(made))[:3]
             raise CheckpointError(f"{job.out}: {stem} has other tensors than {source.path}: {different}")
         for name in source:
-            want = source[name]
-            if dtype is not None and want.is_floating_point():
-                want = want.to(dtype)
-            if tensor_hash(want) != tensor_hash(made[name]):
+            cast = dtype if source.dtype_of(name).is_floating_point else None
+            if tensor_hash(source[name].to(cast or source.dtype_of(name))) != tensor_hash(made[name]):
                 raise CheckpointError(f"{job.out}: {stem} tensor {name} is not that of {source.path}")
         say(f"{stem}: {len(source)} tensors have the source's hashes")
     return sum(len(source) for source, _, _ in parts.values())
