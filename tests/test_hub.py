@@ -47,6 +47,15 @@ def test_parts_that_are_left_out_are_not_downloaded(asked):
     assert {"text_encoder/*", "ar.*", "ar-*"} <= set(asked[0]["ignore_patterns"])
 
 
+def test_classifiers_come_from_the_hub_too(tmp_path, monkeypatch):
+    from hftrainer.models.action_classifier import ActionClassifier, ActionClassifierConfig
+
+    model = ActionClassifier(ActionClassifierConfig(contents=["walk", "run"], styles=["slow"], width=16))
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path))
+    assert ActionClassifier.from_pretrained(NAME, revision="v1").config == model.config
+
+
 def response(status: int) -> SimpleNamespace:
     """As much of an HTTP answer as the hub's errors look at."""
     return SimpleNamespace(status_code=status, headers={}, request=None)
