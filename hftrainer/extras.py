@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -32,3 +35,15 @@ def need(module: str, purpose: str) -> ModuleType:
             raise
         extra = _EXTRA_OF[top]
         raise MissingExtra(f"{purpose} needs {top!r}; install it with: pip install 'hftrainer[{extra}]'") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings are logged inside: torchao, which transformers imports where it is installed, warns of every compiled
+    part of its own that this torch has no use for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

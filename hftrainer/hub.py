@@ -1,13 +1,24 @@
-"""Where a model's files are: a folder, or a repository on the Hugging Face hub."""
+"""Models on the Hugging Face hub: where a model's files are, and putting a folder there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from hftrainer.manifest import MANIFEST, verify_manifest
+
+# copies of the same weights for other frameworks, which nothing here reads
+FOREIGN_WEIGHTS = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
 
 
 class ModelNotFound(ValueError):
     """Neither a folder nor a repository that can be reached; the message says what was tried."""
+
+
+class UploadFailed(ValueError):
+    """A folder that is not on the hub now; the message says why."""
 
 
 def find_model(
@@ -17,8 +28,14 @@ def find_model(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    without: Sequence[str] = (),
 ) -> Path:
-    """The local folder of a model. A name like ``owner/repository`` is downloaded (or found in the cache)."""
+    """The local folder of a model. A name like ``owner/repository`` is downloaded (or found in the cache).
+
+    `revision` is a branch, tag or commit; `token` True, or the token itself, for private repositories. Files that match
+    the patterns `without` ("text_encoder/*"), and other frameworks' weights, are not downloaded. Raises
+    `ModelNotFound`.
+    """
     path = Path(name_or_path)
     if path.is_dir():
         return path
@@ -28,22 +45,95 @@ def find_model(
             f"{text!r} is not a model folder, and not a hub name either (owner/repository); "
             "`hftrainer zoo` lists the models that have short names"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    import huggingface_hub
 
     try:
         return Path(
-            snapshot_download(
+            huggingface_hub.snapshot_download(
                 text,
                 revision=revision,
                 cache_dir=Path(cache_dir) if cache_dir else None,
                 local_files_only=local_files_only,
                 token=token,
+                ignore_patterns=[*FOREIGN_WEIGHTS, *without],
             )
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelNotFound(
-            f"there is no folder {text!r} here, and the repository {text!r} cannot be downloaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:160]}); without a network, copy the model's "
-            "folder to this machine and give its path"
+    except _hub_errors() as error:
+        raise ModelNotFound(_why_not_here(text, revision, local_files_only, error)) from error
+
+
+def push_folder(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+) -> str:
+    """Upload a model's folder, whole, as one commit; the address of the commit or pull request.
+
+    The files are compared with the folder's manifest first, and the repository is made if it is not there. `private`
+    counts only for a new one; `revision` is an existing branch. Raises `UploadFailed`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UploadFailed(f"there is no folder {str(folder)!r} to upload; save the model first")
+    if (folder / MANIFEST).is_file():
+        verify_manifest(folder)
+    from huggingface_hub import HfApi
+
+    api: Any = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message or f"Upload {folder.name}",
+        )
+    except _hub_errors() as error:
+        raise UploadFailed(
+            f"{str(folder)!r} cannot be uploaded to {repo_id!r} ({_first_line(error)}); check the name, that "
+            "huggingface.co can be reached, and that a token with write access is given (token=..., or `hf auth login`)"
         ) from error
+    return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def _why_not_here(name: str, revision: str | None, local_files_only: bool, error: Exception) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    start = f"there is no folder {name!r} here, and"
+    if isinstance(error, GatedRepoError):
+        return f"{start} access to the repository {name!r} must be asked for on its page; then give token=..."
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{start} the hub has no repository {name!r}, or it is private: check the name, or give token=..."
+    if isinstance(error, RevisionNotFoundError):
+        return f"the repository {name!r} has no revision {revision!r}; give a branch, a tag or a commit of it"
+    if local_files_only or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        which = f" at revision {revision!r}" if revision else ""
+        return (
+            f"{start} the repository {name!r}{which} is not in this machine's cache, which is all that may be used "
+            "(local_files_only, or HF_HUB_OFFLINE); without a network, copy the model's folder to this machine and "
+            "give its path"
+        )
+    return (
+        f"{start} the repository {name!r} cannot be downloaded ({_first_line(error)}); without a network, copy the "
+        "model's folder to this machine and give its path"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What goes wrong between here and the hub. When nothing answers, its HTTP client raises an error of its own, which
+    in older versions is an OSError."""
+    from huggingface_hub import errors
+
+    transport = getattr(errors, "HTTPError", OSError)
+    return (OSError, errors.HFValidationError, errors.HfHubHTTPError, transport)

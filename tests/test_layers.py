@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "hftrainer"
 # helpers that know nothing of motion or models; everybody may use them
 BASE = {"version", "files", "extras", "hub", "manifest"}
 MAY_IMPORT = {
-    "version": set(), "files": set(), "extras": set(), "hub": {"files"}, "manifest": {"files"},
+    "version": set(), "files": set(), "extras": set(), "hub": {"files", "manifest"}, "manifest": {"files"},
     "config": BASE, "registry": BASE | {"config"},
     "motion": BASE, "network": set(),
     "models": BASE | {"registry", "config", "motion", "network"},

@@ -1,4 +1,4 @@
-"""``hftrainer convert checkpoint --ar FILE --out_dir FOLDER``."""
+"""``hftrainer convert checkpoint --ar FILE --out_dir FOLDER``, and ``hftrainer convert push FOLDER NAME``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import argparse
 from pathlib import Path
 
 EPILOG = """examples:
+  hftrainer convert push checkpoints/gotozero/mine someone/gotozero-7b --private
   hftrainer convert checkpoint --ar pretrained_models/motionmillion_7B.pth --out_dir checkpoints/gotozero/mine --verify
   hftrainer convert llama gotozero-nano --out exported/nano-llama
 The first is the same as python3 scripts/eval/convert_motionmillion_checkpoint.py --ar ... --out_dir ..."""
+
+DTYPES = {
+    "float32": "float32", "bfloat16": "bfloat16", "float16": "float16",
+    "fp32": "float32", "bf16": "bfloat16", "fp16": "float16",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     llama.add_argument("model", help="a model folder or zoo name")
     llama.add_argument("--out", type=Path, required=True, help="folder to write")
     llama.set_defaults(run=run_llama)
+    sub = what.add_parser("push", help="upload an artifact folder to the Hugging Face hub")
+    sub.add_argument("folder", type=Path, help="the artifact; compared with its manifest first")
+    sub.add_argument("repo_id", help="owner/repository; made if it is not there")
+    sub.add_argument("--private", action="store_true", help="if the repository is made")
+    sub.add_argument("--revision", help="an existing branch; default: main")
+    sub.add_argument("--create_pr", action="store_true", help="open a pull request instead of committing")
+    sub.add_argument("--message", help="of the commit")
+    sub.set_defaults(run=push)
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +51,14 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repo_id", help="the hub name that the model card's example uses")
     add("--text_model_source", help="folder (or hub name) of the T5 encoder that goes into the artifact")
     add("--ar_config_name", default="auto", help="auto: off the tensors; or a size that they must have")
-    add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the transformer; default: as it is")
+    add("--dtype", choices=list(DTYPES), help="of the transformer; default: as it is")
     add("--no_text_encoder", action="store_true", help="make an artifact without a text encoder")
-    add("--trained_on", choices=["auto", "train", "all"], default="auto", help="splits; auto: by the file's name")
+    add(
+        "--trained_on",
+        choices=["auto", "train", "all", "unknown"],
+        default="auto",
+        help="splits; auto: by the file's name",
+    )
     add("--verify", action="store_true", help="compare every tensor, then logits, codes and motion")
 
 
@@ -60,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     text = None if args.no_text_encoder else find_model(args.text_model_source)
     job = convert.Conversion(
         ar=args.ar, out=args.out_dir, fsq=args.fsq, mean=args.mean, std=args.std, text_encoder=text,
-        ar_config_name=args.ar_config_name, dtype=getattr(torch, args.dtype) if args.dtype else None,
+        ar_config_name=args.ar_config_name, dtype=getattr(torch, DTYPES[args.dtype]) if args.dtype else None,
         repo_id=args.repo_id, trained_on=args.trained_on,
     )  # fmt: skip
     convert.convert(job, say=print)
@@ -68,8 +87,11 @@ def run(args: argparse.Namespace) -> int:
         count = convert.compare_tensors(job, say=print)
         convert.compare_outputs(job, say=print)
         print(f"verified: {count} tensors and the outputs are the source's")
-    if convert.training_splits(job) == "all":
+    splits = convert.training_splits(job)
+    if splits == "all":
         print("trained on all splits: not eligible for test-set leaderboards; the card says so")
+    elif splits == "unknown":
+        print("trained on unknown splits: marked as not eligible for leaderboards; if you know, say --trained_on train")
     print(f"done: {args.out_dir}")
     return 0
 
@@ -84,4 +106,16 @@ def run_llama(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.model} has no transformer")
     export_llama(bundle.ar, args.out)
     print(f"wrote {args.out}; its README.md says how text goes in")
+    return 0
+
+
+def push(args: argparse.Namespace) -> int:
+    """Upload."""
+    from hftrainer.hub import push_folder
+
+    url = push_folder(
+        args.folder, args.repo_id, private=args.private or None, revision=args.revision,
+        commit_message=args.message, create_pr=args.create_pr,
+    )  # fmt: skip
+    print(f"uploaded: {url}")
     return 0

@@ -20,7 +20,10 @@ EPILOG = """example, from BVH files to tokens:
   hftrainer data verify dataset/bandai
 
 example, motions in another representation:
-  hftrainer data convert-representation outputs/ms272 --from motion272 --to hml263 --out outputs/hml263"""
+  hftrainer data convert-representation outputs/ms272 --from motion272 --to hml263 --out outputs/hml263
+
+text features for a machine that the text encoder does not fit on:
+  hftrainer data text-features --prompts prompts.txt --encoder google/flan-t5-xl --out features.safetensors"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--one-phase", action="store_true", help="do not also encode each clip from its second frame")
     sub.add_argument("--device", default="cpu")
     sub.set_defaults(run=tokenize)
+
+    summary = "store the text encoder's features, so that a machine without room for it can generate and train"
+    sub = verbs.add_parser("text-features", help="captions to stored text features", description=summary)
+    sub.add_argument("dataset", type=Path, nargs="?", help="dataset folder, all captions of which are encoded")
+    sub.add_argument("--split", action="append", help="of the dataset; may be repeated; default: every motion")
+    sub.add_argument("--prompts", type=Path, help="a file with one prompt a line")
+    sub.add_argument("--model", help="use this model's encoder: a folder, zoo name or owner/repository")
+    sub.add_argument("--encoder", help="use this encoder: a folder or owner/repository; e.g. google/flan-t5-xl")
+    sub.add_argument("--out", type=Path, required=True, help="file, e.g. features.safetensors")
+    sub.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="as stored")
+    sub.add_argument("--batch-size", type=int, default=32)
+    sub.add_argument("--device", default="cpu")
+    sub.set_defaults(run=text_features)
 
     sub = _with_dataset(verbs, "verify", "check counts, NaN, lengths, captions, statistics, splits")
     sub.set_defaults(run=verify)
@@ -179,6 +195,29 @@ def tokenize(args: argparse.Namespace) -> int:
     return 0
 
 
+def text_features(args: argparse.Namespace) -> int:
+    """Write a file of features."""
+    from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
+    from hftrainer.models.text_features import write_text_features
+
+    if (args.model is None) == (args.encoder is None):
+        raise ValueError("say whose features: --model MODEL for that model's text encoder, or --encoder FOLDER")
+    texts = _texts(args)
+    if args.encoder is not None:
+        encoder: Any = TextEncoder(TextEncoderConfig(source=args.encoder))
+    else:
+        from hftrainer.zoo.load import load_pipeline
+
+        encoder = load_pipeline(args.model, load_ar=False).bundle.text_encoder
+        if encoder is None:
+            raise ValueError(f"{args.model} has no text encoder; name one with --encoder")
+    count = write_text_features(
+        args.out, texts, encoder.to(args.device), dtype=args.dtype, batch_size=args.batch_size, progress=_bar("encode")
+    )
+    print(f"features of {count} texts by {encoder.name} -> {args.out}")
+    return 0
+
+
 def verify(args: argparse.Namespace) -> int:
     """Report; 1 if something is wrong."""
     from hftrainer.data.verify import verify as check
@@ -210,6 +249,20 @@ def synthetic(args: argparse.Namespace) -> int:
     write_dataset(args.out, clips=args.clips, seed=args.seed)
     print(f"{args.clips} clips -> {args.out}")
     return 0
+
+
+def _texts(args: argparse.Namespace) -> list[str]:
+    """Prompts of a file, and captions of a dataset."""
+    from hftrainer.commands.generate import read_prompts
+
+    if args.prompts is None and args.dataset is None:
+        raise ValueError("there is nothing to encode; give --prompts FILE or a dataset")
+    texts = read_prompts([], args.prompts) if args.prompts is not None else []
+    if args.dataset is not None:
+        dataset = _open(args)
+        for name in dict.fromkeys(n for split in args.split or [None] for n in dataset.names(split)):
+            texts += [caption.text for caption in dataset.captions(name)]
+    return texts
 
 
 def _with_dataset(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:

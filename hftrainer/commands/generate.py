@@ -34,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default=None, help="default: cuda if there is one, else cpu")
     parser.add_argument("--dtype", default=None, help="of the transformer, e.g. bfloat16; default: as stored")
+    parser.add_argument("--text-features", type=Path, help="stored features of the prompts, instead of an encoder")
+    parser.add_argument("--text-encoder", help="a folder or owner/repository, instead of the model's own")
+    parser.add_argument("--free-text-encoder", action="store_true", help="no room for it beside the transformer")
+    parser.add_argument("--quantize", choices=["int8", "int4"], help="pack the transformer's matrices while loading")
     parser.set_defaults(run=run)
 
 
@@ -54,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
     check_formats(formats)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder, _ = locate(args.model)
-    pipeline = load_pipeline(args.model, device=device, dtype=args.dtype)
+    pipeline = load_pipeline(
+        args.model, device=device, dtype=args.dtype, quantize=args.quantize, text_features=args.text_features,
+        text_encoder=args.text_encoder or "artifact", free_text_encoder=args.free_text_encoder,
+    )  # fmt: skip
     sampling = _sampling(args, pipeline)
     if args.num_motions > 1 and not sampling.do_sample:
         raise ValueError(f"-n {args.num_motions} greedy motions would all be the same; sample (--temperature 1)")

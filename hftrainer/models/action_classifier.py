@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hftrainer.config import plain, typed
 from hftrainer.files import write_json
+from hftrainer.hub import find_model
 from hftrainer.models.checkpoint import CheckpointError, assign, open_checkpoint, write_module
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.registry import MODELS
@@ -97,16 +98,27 @@ class ActionClassifier(nn.Module):
         write_json(folder / "config.json", {"model_type": "action_classifier", **plain(self.config)})
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> ActionClassifier:
-        """Read what `save_pretrained` wrote."""
-        path = Path(folder) / "config.json"
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> ActionClassifier:
+        """Read what `save_pretrained` wrote, from a folder or the hub."""
+        folder = find_model(
+            name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
+        path = folder / "config.json"
         if not path.is_file():
             raise CheckpointError(f"{folder} is not an action classifier: it has no config.json")
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.pop("model_type", None) != "action_classifier":
             raise CheckpointError(f"{path} is not an action classifier's")
         model = cls(typed(ActionClassifierConfig, fields, path=str(path)))
-        weights = Path(folder) / "model.safetensors"
+        weights = folder / "model.safetensors"
         assign(model, open_checkpoint(weights), source=str(weights))
         return model.eval()
 

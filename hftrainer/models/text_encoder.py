@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from hftrainer.extras import quiet
+from hftrainer.hub import ModelNotFound, find_model
+from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, tensor_hash
 from hftrainer.registry import MODELS
 
 
@@ -30,30 +36,86 @@ class TextEncoderConfig:
     max_tokens: int = 150
     dtype: str = "float32"
 
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float64", "float32", "bfloat16"):
+            raise ValueError(f"a T5 encoder runs in float32 or bfloat16 (float16 overflows), got dtype {self.dtype!r}")
+
 
 @MODELS.register("text_encoder")
 class TextEncoder(torch.nn.Module):
-    """A T5 encoder with its tokenizer. The end-of-text token is kept as a position, as in the release."""
+    """A T5 encoder with its tokenizer. The end-of-text token is kept as a position, as in the release.
+
+    With `on_demand`, or after `free`, its weights are not in memory until a batch is encoded.
+    """
 
     Config = TextEncoderConfig
+    place: Tensor
 
-    def __init__(self, config: TextEncoderConfig, *, model: Any = None, tokenizer: Any = None, **hub: Any):
+    def __init__(
+        self,
+        config: TextEncoderConfig,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        on_demand: bool = False,
+        **hub: Any,
+    ):
         super().__init__()
-        self.config = config
-        if model is None:
-            model, tokenizer = load_t5(config.source, dtype=config.dtype, **hub)
-        self.model: Any = model
+        self.config, self._hub = config, hub
+        self._has_source = model is None
+        if tokenizer is None:
+            tokenizer = load_t5_tokenizer(config.source, **hub)
         self.tokenizer: Any = tokenizer
-
-    @property
-    def width(self) -> int:
-        """Channels of a feature."""
-        return int(self.model.config.d_model)
+        self.model: Any = model
+        self.register_buffer("place", torch.zeros(0, dtype=torch.int8), persistent=False)  # moves with the module
+        self.width = int((model.config if model is not None else load_t5_config(config.source, **hub)).d_model)
+        if model is None and not on_demand:
+            self.load()
 
     @property
     def device(self) -> torch.device:
         """Where the encoder runs."""
-        return torch.device(self.model.device)
+        return self.place.device if self.model is None else torch.device(self.model.device)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that the transformer is shown."""
+        return self.config.max_tokens
+
+    @property
+    def name(self) -> str:
+        """The encoder's hub name, or the last part of its folder's path."""
+        return Path(self.config.source).name if Path(self.config.source).is_dir() else self.config.source
+
+    def sha256(self) -> str:
+        """Identity of the weights; the same for any file layout. Reads them whole."""
+        weights = _weights_of(Path(_found(self.config.source, **self._hub))) if self._has_source else None
+        return encoder_hash(open_checkpoint(weights) if weights is not None else self._state())
+
+    def _state(self) -> Mapping[str, Tensor]:
+        self.load()
+        state: Mapping[str, Tensor] = self.model.state_dict()
+        return state
+
+    def load(self) -> None:
+        """Bring the weights into memory, if they are not there: mapped from their file, and moved to `device`."""
+        if self.model is None:
+            self.model = load_t5_model(self.config.source, dtype=self.config.dtype, **self._hub).to(self.place.device)
+
+    def free(self) -> None:
+        """Let go of the weights until the next batch. Only for an encoder from a folder or the hub, as it was there."""
+        if not self._has_source:
+            raise ValueError("this text encoder was made in memory, so its weights could not be loaded again")
+        on_gpu = self.device.type == "cuda"
+        self.place, self.model = self.place.to(self.device), None
+        gc.collect()
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+    def count_tokens(self, captions: Sequence[str]) -> list[int]:
+        """Tokens of each caption, the end-of-text token included, before any cut."""
+        counts: list[int] = self.tokenize(captions)["tokens"].tolist()
+        return counts
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Ids and mask, padded to the longest, with the untruncated count of each row under "tokens"."""
@@ -69,13 +131,9 @@ class TextEncoder(torch.nn.Module):
         mask = torch.arange(width)[None] < counts[:, None]
         return {"input_ids": ids, "attention_mask": mask, "tokens": counts}
 
-    def count(self, captions: Sequence[str]) -> list[int]:
-        """Tokens of each caption, its end included, before anything is cut off."""
-        counts: list[int] = self.tokenize(captions)["tokens"].tolist()
-        return counts
-
     def forward(self, captions: Sequence[str]) -> TextFeatures:
         """Features of a batch of captions; text past `max_tokens` tokens is cut off."""
+        self.load()
         batch = self.tokenize(captions)
         ids, mask = batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
         hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
@@ -83,25 +141,116 @@ class TextEncoder(torch.nn.Module):
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write encoder and tokenizer in the layout of transformers, safetensors only."""
+        self.load()
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
 
+# --- T5 from files ----------------------------------------------------------------------------------------------------
+
+
 def load_t5(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: Any) -> tuple[Any, Any]:
-    """A T5 encoder in eval mode and its tokenizer, from a folder or the hub.
+    """A T5 encoder in eval mode and its tokenizer, from a folder or the hub."""
+    return load_t5_model(source, dtype=dtype, **hub), load_t5_tokenizer(source, **hub)
+
+
+def load_t5_tokenizer(source: str | os.PathLike[str], **hub: Any) -> Any:
+    """The tokenizer of a T5 encoder."""
+    with quiet():
+        from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(_found(source, **hub), **hub)
+    except OSError as error:
+        raise _cannot_load(source, error) from error
+
+
+def load_t5_config(source: str | os.PathLike[str], **hub: Any) -> Any:
+    """The sizes of a T5 encoder."""
+    with quiet():
+        from transformers import T5Config
+
+    try:
+        return T5Config.from_pretrained(_found(source, **hub), **hub)
+    except OSError as error:
+        raise _cannot_load(source, error) from error
+
+
+def load_t5_model(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: Any) -> Any:
+    """A T5 encoder in eval mode, its weights mapped from their file: of a whole T5 the decoder is not read.
 
     The encoder class is named explicitly: transformers' AutoModel would build a decoder with random weights beside it.
     """
-    from transformers import AutoTokenizer, T5EncoderModel
+    with quiet():
+        from transformers import T5EncoderModel
 
+    folder = _found(source, **hub)
+    try:
+        weights = _weights_of(Path(folder))
+        if weights is not None:
+            model = _mapped_t5(Path(folder), weights, getattr(torch, dtype))
+        else:  # only in the cache of transformers, or in torch files in pieces
+            model = T5EncoderModel.from_pretrained(folder, dtype=getattr(torch, dtype), **hub)
+    except OSError as error:
+        raise _cannot_load(source, error) from error
+    return model.eval().requires_grad_(False)
+
+
+def encoder_names(names: Sequence[str]) -> dict[str, str]:
+    """Of the tensors of a T5 file, those of the encoder, each under the name that transformers gives it now."""
+    table = {name: name for name in names if name.startswith("encoder.")}
+    embedding = next((n for n in ("shared.weight", "encoder.embed_tokens.weight") if n in names), None)
+    if embedding is not None:
+        table |= {"shared.weight": embedding, "encoder.embed_tokens.weight": embedding}
+    return table
+
+
+def encoder_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the encoder's tensors in a T5 file, by name, as float32 (to which bfloat16 goes without loss)."""
+    names = encoder_names(list(state))
+    names.pop("encoder.embed_tokens.weight", None)
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(f"{name} {tensor_hash(state[names[name]].float())}".encode())
+    return digest.hexdigest()
+
+
+def _mapped_t5(folder: Path, weights: Path, dtype: torch.dtype) -> Any:
+    with quiet():
+        from transformers import T5Config, T5EncoderModel
+
+    with torch.device("meta"):
+        model = T5EncoderModel(T5Config.from_pretrained(folder))
+    state = open_checkpoint(weights)
+    assign(model, state.renamed(encoder_names(list(state))), source=str(weights), dtype=dtype)
+    model.set_input_embeddings(model.shared)  # one table under two names
+    left = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
+    assert not left, f"T5EncoderModel makes {left} without a file"
+    return model
+
+
+def _weights_of(folder: Path) -> Path | None:
+    if not folder.is_dir():
+        return None
+    try:
+        return find_weights(folder, "model")
+    except CheckpointError:
+        whole = folder / "pytorch_model.bin"
+        return whole if whole.is_file() else None
+
+
+def _found(source: str | os.PathLike[str], **hub: Any) -> str:
+    """The folder of a text encoder; its name where only transformers can find it in its cache."""
     if not Path(source).is_dir() and (str(source).startswith((".", "/")) or str(source).count("/") != 1):
         raise ValueError(f"there is no text encoder folder {str(source)!r}, and it is not a hub name (owner/model)")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-        model = T5EncoderModel.from_pretrained(source, dtype=getattr(torch, dtype), **hub)
-    except OSError as error:
-        raise ValueError(
-            f"the text encoder {str(source)!r} cannot be loaded: {str(error).splitlines()[0]} "
-            "Download it first (huggingface-cli download), or give the folder where it is."
-        ) from error
-    return model.eval().requires_grad_(False), tokenizer
+        return str(find_model(source, without=("*.bin", "*.pt"), **hub))
+    except ModelNotFound:
+        return str(source)
+
+
+def _cannot_load(source: str | os.PathLike[str], error: OSError) -> ValueError:
+    return ValueError(
+        f"the text encoder {str(source)!r} cannot be loaded: {str(error).splitlines()[0]} Download it first "
+        "(hf download), give the folder where it is (text_encoder=...), or use stored features (text_features=...)."
+    )

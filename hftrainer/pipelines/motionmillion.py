@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.config import typed
-from hftrainer.hub import find_model
-from hftrainer.manifest import verify_manifest
+from hftrainer.models.motion.motionmillion.artifact import fetch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
-from hftrainer.models.text_encoder import TextEncoder
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
 from hftrainer.registry import PIPELINES
@@ -67,6 +65,8 @@ class MotionMillionPipeline:
     """Text encoder, transformer, tokenizer decoder, statistics; all of them in `bundle`.
 
     `sampling` is what calls use unless they say otherwise: the model's generation_config.json, or greedy.
+    `free_text_encoder`: encode all prompts of a call first, then let go of the encoder's weights (4.9 GB for
+    Flan-T5-XL) before the transformer runs; the next call loads them again.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class MotionMillionPipeline:
         device: str | torch.device | None = None,
         max_sample_steps: int = 150,
         sampling: Sampling | None = None,
+        free_text_encoder: bool = False,
     ):
         self.bundle = bundle.to(device) if device is not None else bundle
         self.max_sample_steps = max_sample_steps
         self.sampling = sampling or Sampling()
+        self.free_text_encoder = free_text_encoder
 
     @classmethod
     def from_pretrained(
@@ -92,27 +94,31 @@ class MotionMillionPipeline:
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        text_encoder: str | None = "artifact",
-        verify: bool = False,
+        max_sample_steps: int = 150,
+        free_text_encoder: bool = False,
         **options: Any,
     ) -> MotionMillionPipeline:
         """Load an artifact folder or a hub repository.
 
-        `dtype` is the transformer's; the tokenizer always computes in float32. `verify` compares every file with the
-        artifact's manifest first. `options` are the constructor's.
+        `dtype` is the transformer's; the tokenizer always computes in float32. `options` (text_encoder, text_features,
+        device_map, quantize, verify) are those of `MotionMillionBundle.from_pretrained`.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-        folder = find_model(name_or_path, revision=revision, **hub)
-        if verify:
-            verify_manifest(folder)
+        parts = {key: options[key] for key in ("text_encoder", "text_features", "load_ar") if key in options}
+        folder = fetch(name_or_path, revision=revision, **parts, **hub)
         bundle = MotionMillionBundle.from_pretrained(
-            folder,
-            device=device,
-            dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype,
-            text_encoder=text_encoder,
-            **hub,
+            folder, device=device, dtype=dtype, text_on_demand=free_text_encoder, **options, **hub
         )
-        return cls(bundle, sampling=_read_sampling(folder), **options)
+        return cls(
+            bundle,
+            max_sample_steps=max_sample_steps,
+            sampling=_read_sampling(folder),
+            free_text_encoder=free_text_encoder,
+        )
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the model; see `MotionMillionBundle.push_to_hub`."""
+        return self.bundle.push_to_hub(repo_id, **options)
 
     # --- the whole way --------------------------------------------------------------------------------------------
 
@@ -223,12 +229,12 @@ class MotionMillionPipeline:
 
     def check_prompt_lengths(self, prompts: Sequence[str]) -> None:
         """Raise `PromptTooLong` for the first prompt that the model would not see whole."""
-        shown = self._text_encoder.config.max_tokens
-        for prompt, tokens in zip(prompts, self._text_encoder.count(prompts), strict=True):
-            if tokens > shown:
+        encoder = self._text_encoder
+        for prompt, tokens in zip(prompts, encoder.count_tokens(prompts), strict=True):
+            if tokens > encoder.max_tokens:
                 raise PromptTooLong(
                     f"the prompt {shorten_text(prompt)!r} has {tokens} tokens, the model is shown "
-                    f"{shown}; shorten it, or accept that the rest is ignored (--truncate)"
+                    f"{encoder.max_tokens}; shorten it, or accept that the rest is ignored (--truncate)"
                 )
 
     # --- the work -------------------------------------------------------------------------------------------------
@@ -262,13 +268,13 @@ class MotionMillionPipeline:
         """Motions with their numbers, as they get ready."""
         if self.bundle.ar is None:
             raise ValueError("this model has no transformer; it can tokenize motions but not make them")
-        tokens, shown = self._text_encoder.count(captions), self._text_encoder.config.max_tokens
+        tokens, shown = self._text_encoder.count_tokens(captions), self._text_encoder.max_tokens
         for caption, count in zip(captions, tokens, strict=True):
             if count > shown:
                 warnings.warn(
                     f"{shorten_text(caption)!r} has {count} tokens; the model sees the first {shown}", stacklevel=4
                 )
-        sampler = CodeSampler(self.bundle, batch_size)
+        sampler = CodeSampler(self.bundle, batch_size, free_text_encoder=self.free_text_encoder)
         seen = [min(count, shown) for count in tokens]
         waiting: list[Finished] = []
         for number, done in enumerate(sampler.run(captions, seen, limits, floors, sampling.choice(), seeds), start=1):
@@ -305,9 +311,9 @@ class MotionMillionPipeline:
         return motions
 
     @property
-    def _text_encoder(self) -> TextEncoder:
+    def _text_encoder(self) -> Any:
         if self.bundle.text_encoder is None:
-            raise ValueError("this model was loaded without a text encoder; load it with text_encoder='artifact'")
+            raise ValueError("this model was loaded without a text encoder; give text_encoder=... or text_features=...")
         return self.bundle.text_encoder
 
     def _codes_for(self, frames: int) -> int:

@@ -16,7 +16,8 @@ from hftrainer.models.checkpoint import CheckpointError, open_checkpoint, write_
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
-from tests.tiny import make_tiny_bundle
+from hftrainer.zoo.load import load_pipeline
+from tests.tiny import make_tiny_bundle, tiny_text_encoder
 
 TEXTS = ["a person walks forward", "someone stands still, then waves"]
 
@@ -75,13 +76,25 @@ def test_parts_can_be_left_out(tiny_model):
         bundle.encode_text(TEXTS)
 
 
+@pytest.mark.parametrize("torch_files", [False, True], ids=["safetensors", "pt"])
 @pytest.mark.parametrize("form", ["hftrainer-motionmillion-v1", "motius-motionmillion-v1"])
-def test_published_layouts_load(tmp_path, tiny_model, form):
+def test_published_layouts_load(tmp_path, tiny_model, form, torch_files):
     """A folder as the published hftrainer and Motius write it: preset name, no sizes, released tokenizer."""
     folder = tmp_path / "published"
     shutil.copytree(tiny_model, folder)
     config = LLaMAHFConfig.from_name("44M", n_layer=1, clip_dim=32, vocab_size=242)
     save_file({k: v.contiguous() for k, v in LLaMAHF(config).state_dict().items()}, folder / "ar.safetensors")
+    if torch_files:  # what they write with safe_serialization=False
+        for stem in ("fsq", "ar"):
+            torch.save(load_file(folder / f"{stem}.safetensors"), folder / f"{stem}.pt")
+            (folder / f"{stem}.safetensors").unlink()
+    (folder / "manifest.json").unlink()
+    library = form.partition("-")[0]
+    (folder / "model_index.json").write_text(json.dumps({
+        "_class_name": "MotionMillionPipeline", "_diffusers_version": library,
+        "pipeline": {"library": library, "class_name": "MotionMillionPipeline"},
+        "weights": {"fsq": "fsq.safetensors", "ar": "ar.safetensors", "text_encoder": "text_encoder"},
+    }))  # fmt: skip
     vqvae = json.loads((folder / "mm_config.json").read_text())["config"]["vqvae"]
     del vqvae["levels"]
     raw = {
@@ -105,10 +118,70 @@ def test_published_layouts_load(tmp_path, tiny_model, form):
     try:
         (folder / "mm_config.json").write_text(json.dumps(raw))
         bundle = MotionMillionBundle.from_pretrained(folder)
+        pipeline = load_pipeline(folder)
     finally:
         del PRESETS["tiny-test"]
     assert bundle.ar.config == config
-    answers(bundle)
+    assert bundle.config.training_splits == "unknown"
+    want = answers(bundle)[1]
+    assert torch.equal(answers(pipeline.bundle)[1], want)
+    bundle.save_pretrained(tmp_path / "ours")  # and from there on it is ours
+    assert torch.equal(answers(MotionMillionBundle.from_pretrained(tmp_path / "ours"))[1], want)
+
+
+def test_a_published_artifact_without_its_text_encoder(tmp_path, tiny_model):
+    """The two have no such thing as stored features; here such a folder loads without, with another, or with them."""
+    folder = shutil.copytree(tiny_model, tmp_path / "bare")
+    shutil.move(folder / "text_encoder", tmp_path / "t5")
+    with pytest.raises(CheckpointError, match="should hold its text encoder in text_encoder/, which is not there"):
+        MotionMillionBundle.from_pretrained(folder)
+    assert MotionMillionBundle.from_pretrained(folder, text_encoder=None).text_encoder is None
+    named = MotionMillionBundle.from_pretrained(folder, text_encoder=str(tmp_path / "t5"))
+    for got, want in zip(answers(named), answers(make_tiny_bundle()), strict=True):
+        assert torch.equal(got, want)
+    wide = tmp_path / "wide"
+    tiny_text_encoder(width=64).save_pretrained(wide)
+    with pytest.raises(CheckpointError, match=r"makes features 64 wide; this model reads 32"):
+        MotionMillionBundle.from_pretrained(folder, text_encoder=str(wide))
+
+
+def test_parts_are_placed_by_name(tiny_model):
+    """The meta device stands for one that this machine has not."""
+    bundle = MotionMillionBundle.from_pretrained(tiny_model, device_map={"ar": "meta"})
+    assert bundle.ar.lm_head.weight.device.type == "meta"
+    assert {bundle.vqvae.vqvae.decoder.model[0].weight.device.type, bundle.text_encoder.device.type} == {"cpu"}
+    assert bundle.device.type == "cpu"
+    bundle = MotionMillionBundle.from_pretrained(tiny_model, device="meta", device_map={"ar": "cpu"})
+    assert bundle.ar.lm_head.weight.device.type == "cpu"
+    assert {bundle.mean.device.type, bundle.std.device.type, bundle.text_encoder.device.type} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device_map": {"decoder": "cpu"}}, r"device_map places vqvae, ar, text_encoder; it names \['decoder'\]"),
+        ({"device": "gpu"}, "there is no device 'gpu' for vqvae"),
+        ({"device_map": {"ar": "cuda"}}, "ar should go to 'cuda', but this machine or this torch has no CUDA device"),
+        ({"dtype": "int8"}, "dtype must be bfloat16, float32 or float16, got 'int8'"),
+    ],
+)
+def test_wrong_places_and_types_are_refused(tiny_model, monkeypatch, options, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        MotionMillionBundle.from_pretrained(tiny_model, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_text_encoder_on_the_cpu_feeds_a_transformer_on_the_gpu(tiny_model):
+    from hftrainer.pipelines.motionmillion import MotionMillionPipeline
+
+    texts = ["a person walks forward", "run"]
+    want = MotionMillionPipeline.from_pretrained(tiny_model).infer_t2m(texts, max_sample_steps=5)
+    for device_map in ({"text_encoder": "cpu"}, {"text_encoder": "cpu", "vqvae": "cpu"}, {"ar": "cpu"}):
+        pipe = MotionMillionPipeline.from_pretrained(tiny_model, device="cuda", device_map=device_map)
+        for got, motion in zip(pipe.infer_t2m(texts, max_sample_steps=5), want, strict=True):
+            np.testing.assert_allclose(got, motion, atol=1e-3)
 
 
 def test_sharded_weights_load(copy):

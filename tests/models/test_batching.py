@@ -164,7 +164,7 @@ def test_packed_weights_follow_the_model():
 def test_out_of_memory_halves_the_batch_and_keeps_what_is_done(monkeypatch, caplog):
     bundle = make_tiny_bundle()
     captions = [f"a person walks {i}" for i in range(9)]
-    counts = bundle.text_encoder.count(captions)
+    counts = bundle.text_encoder.count_tokens(captions)
     limits, seeds = [4, 6, 8, 3, 9, 5, 7, 10, 2], [None] * 9
     plain = {d.prompt: d.codes.tolist() for d in CodeSampler(bundle, 4).run(
         captions, counts, limits, [0] * 9, Choice(), seeds)}  # fmt: skip
@@ -242,7 +242,7 @@ def test_text_is_encoded_once_and_ahead():
     calls = []
     encode = bundle.encode_text
     bundle.encode_text = lambda texts: calls.append(list(texts)) or encode(texts)
-    ahead = TextAhead(bundle, captions, bundle.text_encoder.count(captions), range(5), torch.device("cpu"))
+    ahead = TextAhead(bundle, captions, bundle.text_encoder.count_tokens(captions), range(5), torch.device("cpu"))
     features, mask = ahead([0, 1])
     ahead([2])
     later, _ = ahead([3, 4])

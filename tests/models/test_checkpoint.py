@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from pathlib import Path
 
@@ -179,12 +180,43 @@ def test_only_tensors_that_are_asked_for_are_read(tmp_path, monkeypatch):
 
     opened = []
     original = tensors._mapped
-    monkeypatch.setattr(tensors, "_mapped", lambda path: opened.append(path) or original(path))
+    monkeypatch.setattr(tensors, "_mapped", lambda ref, held: opened.append(ref.path) or original(ref, held))
     torch.save({"trans": STATE, "optimizer": torch.zeros(1_000_000)}, tmp_path / "t.pth")
     checkpoint = open_checkpoint(tmp_path / "t.pth", keys=("trans",))
     assert opened == []
     assert torch.equal(checkpoint["a.weight"], STATE["a.weight"])
-    assert len(opened) == 1
+    assert opened == [tmp_path / "t.pth"]
+
+
+def test_one_checkpoint_holds_one_descriptor_a_file_and_two_share_nothing(tmp_path):
+    """A 7B model has hundreds of tensors, and two models of one folder must not see each other's training."""
+    save_file({str(i): torch.zeros(3) for i in range(50)}, tmp_path / "a.safetensors")
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    first, second = (dict(open_checkpoint(tmp_path / "a.safetensors")) for _ in range(2))
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) == before + 2
+    first["7"].fill_(1)
+    assert second["7"].tolist() == [0, 0, 0]
+    del first, second
+    gc.collect()
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sparse files and overcommit as Linux has them")
+def test_files_larger_than_memory_open(tmp_path):
+    """A released file with its optimizer is larger than a small machine's memory; mapping it whole would fail."""
+    tensor = torch.arange(10.0)
+    header = json.dumps({"x": {"dtype": "F32", "shape": [10], "data_offsets": [1 << 42, (1 << 42) + 40]}}).encode()
+    try:
+        with open(tmp_path / "large.safetensors", "wb") as stream:
+            stream.write(len(header).to_bytes(8, "little") + header)
+            stream.seek(1 << 42, 1)
+            stream.write(tensor.numpy().tobytes())
+    except OSError:
+        pytest.skip("this disk cannot hold a sparse file of 4 TB")
+    assert torch.equal(open_checkpoint(tmp_path / "large.safetensors")["x"], tensor)
 
 
 def test_changing_a_loaded_tensor_does_not_change_the_file(tmp_path):

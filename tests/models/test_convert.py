@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -92,6 +93,98 @@ def test_an_interrupted_conversion_leaves_nothing_and_a_rerun_finishes_it(releas
     assert "going on with" in capsys.readouterr().out
     assert (tmp_path / "made" / "ar.safetensors").stat().st_mtime_ns == kept
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
+KILLED = """
+import os, signal, sys
+from hftrainer.models.checkpoint import safetensors
+from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+PRESETS["tiny-test"] = {"n_layer": 2, "n_head": 4, "n_embd": 32}
+original = safetensors.write_safetensors
+
+def write(path, tensors, load, **more):
+    def dies(name):
+        if path.name == "ar.safetensors" and name == "llama_proj.weight":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load(name)
+    original(path, tensors, dies, **more)
+
+from hftrainer.models.checkpoint import modules
+modules.write_safetensors = write
+from hftrainer.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_conversion_leaves_no_artifact_and_a_rerun_finishes_it(released, tmp_path, capsys):
+    """Power is gone in the middle of a file: nothing can be cleaned up."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments(released, tmp_path / "made")], cwd=tmp_path)
+    assert done.returncode == -9
+    assert [p.name for p in tmp_path.iterdir()] == [".made-partial"]
+    assert any(".part" in p.name for p in (tmp_path / ".made-partial").iterdir())
+    kept = (tmp_path / ".made-partial" / "fsq.safetensors").stat().st_mtime_ns
+    assert main(arguments(released, tmp_path / "made", "--verify")) == 0
+    assert "going on with" in capsys.readouterr().out
+    assert (tmp_path / "made" / "fsq.safetensors").stat().st_mtime_ns == kept
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
+    assert not [p for p in (tmp_path / "made").rglob("*") if ".part" in p.name]
+    verify_manifest(tmp_path / "made")
+    MotionMillionBundle.from_pretrained(tmp_path / "made")
+
+
+def test_of_a_whole_t5_the_encoder_alone_is_kept_and_compared(released, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    whole = tmp_path / "t5"
+    shutil.copytree(released / "t5", whole)
+    state = load_file(whole / "model.safetensors")
+    save_file({**state, "decoder.final_layer_norm.weight": torch.ones(32)}, whole / "model.safetensors")
+    out = tmp_path / "made"
+    assert main(arguments(released, out, "--text_model_source", str(whole), "--verify")) == 0
+    made = load_file(out / "text_encoder" / "model.safetensors")
+    assert set(made) == set(state)
+    about = json.loads((out / "mm_config.json").read_text())["text_encoder"]
+    assert about["sha256"] == tiny_text_encoder().sha256()
+    job = module.Conversion(
+        ar=released / "t2m_tiny_all.zip", out=out, fsq=released / "fsq.zip", mean=released / "mean.npy",
+        std=released / "std.npy", text_encoder=whole,
+    )  # fmt: skip
+    made["shared.weight"][0, 0] += 1
+    save_file(made, out / "text_encoder" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"text_encoder tensor shared\.weight is not that of"):
+        module.compare_tensors(job)
+
+
+def test_the_splits_stay_with_the_model(released, tmp_path, capsys):
+    """A model that saw the test set stays marked through loading, saving, and the doctor."""
+    assert main(arguments(released, tmp_path / "made")) == 0
+    bundle = MotionMillionBundle.from_pretrained(tmp_path / "made")
+    assert bundle.config.training_splits == "all"
+    bundle.save_pretrained(tmp_path / "again")
+    content = json.loads((tmp_path / "again" / "mm_config.json").read_text())
+    assert (content["training_splits"], content["leaderboard_eligible"]) == ("all", False)
+    capsys.readouterr()
+    assert main(["doctor", str(tmp_path / "again")]) == 0
+    assert "not eligible for test-set leaderboards" in capsys.readouterr().out
+    content["training_splits"] = "some"
+    (tmp_path / "again" / "mm_config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="training_splits must be one of"):
+        MotionMillionBundle.from_pretrained(tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [("t2m_7B_all.zip", "all"), ("motionmillion_3B_all.pth", "all"), ("motionmillion_7B.pth", "unknown"),
+     ("t2m-7b-train.pth", "train"), ("small.pth", "unknown")],
+)  # fmt: skip
+def test_splits_by_the_released_names(tmp_path, name, splits):
+    job = module.Conversion(ar=tmp_path / name, out=tmp_path, fsq=tmp_path, mean=tmp_path, std=tmp_path)
+    assert module.training_splits(job) == splits
+    job.trained_on = "unknown"
+    assert module.training_splits(job) == "unknown"
 
 
 def test_a_rerun_with_another_source_starts_anew(released, tmp_path, monkeypatch, capsys):

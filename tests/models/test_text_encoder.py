@@ -82,3 +82,92 @@ def test_learned_pieces_make_a_working_tokenizer():
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == "a person walks"
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(encoder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("t5")
+    encoder.save_pretrained(out)
+    return out
+
+
+@torch.no_grad()
+def test_weights_are_mapped_and_equal_those_of_transformers(folder):
+    from transformers import T5EncoderModel
+
+    ours, _ = load_t5(folder)
+    theirs = T5EncoderModel.from_pretrained(folder)
+    assert ours.encoder.embed_tokens.weight is ours.shared.weight
+    assert not ours.training
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    ids = torch.tensor([[3, 4, 5, 1]])
+    assert torch.equal(ours(ids).last_hidden_state, theirs(ids).last_hidden_state)
+
+
+@torch.no_grad()
+def test_of_a_whole_t5_the_decoder_is_not_read(encoder, tmp_path):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = T5Config(**encoder.model.config.to_dict() | {"num_decoder_layers": 2, "is_encoder_decoder": True})
+    whole = T5ForConditionalGeneration(config).eval()
+    whole.save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    loaded = TextEncoder(TextEncoderConfig(source=str(tmp_path)))
+    ids = torch.tensor([[3, 4, 5, 1]])
+    assert torch.equal(loaded.model(ids).last_hidden_state, whole.encoder(ids).last_hidden_state)
+
+
+def test_a_folder_with_torch_weights_loads_too(encoder, folder, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file
+
+    shutil.copytree(folder, tmp_path / "t5")
+    torch.save(load_file(folder / "model.safetensors"), tmp_path / "t5" / "pytorch_model.bin")
+    (tmp_path / "t5" / "model.safetensors").unlink()
+    loaded = TextEncoder(TextEncoderConfig(source=str(tmp_path / "t5")))
+    assert torch.equal(loaded(TEXTS).features, encoder(TEXTS).features)
+    assert loaded.sha256() == encoder.sha256()
+
+
+@torch.no_grad()
+def test_on_demand_and_freed(encoder, folder):
+    lazy = TextEncoder(TextEncoderConfig(source=str(folder)), on_demand=True)
+    assert lazy.model is None
+    assert lazy.width == 32
+    assert lazy.count_tokens(TEXTS) == encoder.count_tokens(TEXTS)
+    assert lazy.model is None  # counting needs the tokenizer alone
+    for _ in range(2):
+        assert torch.equal(lazy(TEXTS).features, encoder(TEXTS).features)
+        lazy.free()
+        assert lazy.model is None
+    with pytest.raises(ValueError, match="made in memory, so its weights could not be loaded again"):
+        encoder.free()
+
+
+def test_a_freed_encoder_comes_back_where_it_was(folder):
+    lazy = TextEncoder(TextEncoderConfig(source=str(folder)), on_demand=True).to("meta")
+    lazy.load()
+    assert lazy.device.type == "meta"
+    lazy.free()
+    assert lazy.device.type == "meta"
+
+
+def test_damaged_weights_and_types_that_overflow_are_refused(folder, tmp_path):
+    import shutil
+
+    from hftrainer.models.checkpoint import CheckpointError
+
+    shutil.copytree(folder, tmp_path / "t5")
+    path = tmp_path / "t5" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors file"):
+        load_t5(tmp_path / "t5")
+    with pytest.raises(ValueError, match="float16 overflows"):
+        TextEncoderConfig(dtype="float16")

@@ -129,3 +129,27 @@ def test_load_pipeline_by_path_and_its_errors(tiny_model, tmp_path):
         hftrainer.load_pipeline(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="without a network, copy the model's folder"):
         hftrainer.load_pipeline("ZeyuLing/hftrainer-gotozero-7b-train-humanml272", local_files_only=True)
+
+
+def test_a_freed_text_encoder_changes_nothing(pipe, tiny_model, monkeypatch):
+    """Prompts are encoded before the transformer runs, which then finds the encoder gone; the next call loads it."""
+    want = pipe.infer_t2m(TEXTS, max_sample_steps=10)
+    lean = MotionMillionPipeline.from_pretrained(tiny_model, free_text_encoder=True)
+    encoder = lean.bundle.text_encoder
+    assert encoder.model is None
+    held = []
+    original = lean.bundle.ar.generate
+    monkeypatch.setattr(
+        lean.bundle.ar, "generate", lambda *a, **k: held.append(encoder.model is not None) or original(*a, **k)
+    )
+    for _ in range(2):
+        for got, motion in zip(lean.infer_t2m(TEXTS, max_sample_steps=10, batch_size=2), want, strict=True):
+            np.testing.assert_allclose(got, motion, atol=1e-5)
+    assert held == [False] * 4
+
+
+def test_a_pipeline_without_an_encoder_says_what_can_be_done(tiny_model):
+    bare = MotionMillionPipeline.from_pretrained(tiny_model, text_encoder=None)
+    for call in (lambda: bare.infer_t2m(TEXTS), lambda: bare(TEXTS)):
+        with pytest.raises(ValueError, match=r"without a text encoder.*text_features="):
+            call()

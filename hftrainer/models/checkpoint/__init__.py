@@ -6,11 +6,13 @@ from hftrainer.models.checkpoint.modules import (
     check_finite,
     check_fit,
     find_weights,
+    tensor_hash,
     write_index,
     write_module,
     write_state,
 )
 from hftrainer.models.checkpoint.reader import INDEX_SUFFIX, Checkpoint, open_checkpoint
+from hftrainer.models.checkpoint.safetensors import read_metadata, write_safetensors
 
 __all__ = [
     "INDEX_SUFFIX",
@@ -22,7 +24,10 @@ __all__ = [
     "check_fit",
     "find_weights",
     "open_checkpoint",
+    "read_metadata",
+    "tensor_hash",
     "write_index",
     "write_module",
+    "write_safetensors",
     "write_state",
 ]

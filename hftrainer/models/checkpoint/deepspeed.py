@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hftrainer.models.checkpoint.errors import CheckpointError
 from hftrainer.models.checkpoint.safe_pickle import Placeholder, Unpickled
-from hftrainer.models.checkpoint.tensors import TensorRef
+from hftrainer.models.checkpoint.tensors import Mappings, TensorRef
 
 Read = Callable[[Path], Unpickled]
 
@@ -40,9 +40,9 @@ class PiecedTensor:
         """Bytes of the whole."""
         return prod(self.shape) * self.dtype.itemsize
 
-    def load(self) -> Tensor:
+    def load(self, mappings: Mappings | None = None) -> Tensor:
         """Put the pieces together."""
-        flat = [ref.load().reshape(-1)[start:stop] for ref, start, stop in self.pieces]
+        flat = [ref.load(mappings).reshape(-1)[start:stop] for ref, start, stop in self.pieces]
         return (torch.cat(flat) if len(flat) != 1 else flat[0]).reshape(self.shape)
 
 

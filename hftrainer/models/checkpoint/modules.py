@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,10 +33,11 @@ def assign(
     looked at for NaN if `check_values`, by default in files below 512 MB. Raises `CheckpointError`.
     """
     check_fit(module, state, source=source)
-    loaded = {name: state[name] for name in module.state_dict()}
-    if check_values or (check_values is None and sum(t.nbytes for t in loaded.values()) < _CHECK_BELOW):
-        check_finite(loaded, source)
-    cast = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in loaded.items()}
+    names = list(module.state_dict())
+    if check_values is None:
+        check_values = sum(_bytes_of(state, name) for name in names) < _CHECK_BELOW
+    # one after the other, and no name for the tensor as it comes: what is cast must not keep its source mapped
+    cast = {name: _taken(state[name], name, dtype, source if check_values else None) for name in names}
     module.load_state_dict(cast, strict=True, assign=True)
 
 
@@ -112,6 +114,15 @@ def write_index(path: str | os.PathLike[str], weight_map: Mapping[str, str], tot
     write_json(path, {"metadata": {"total_size": total_size}, "weight_map": dict(weight_map)})
 
 
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's type, shape and values."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.numel():
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def find_weights(folder: Path, stem: str) -> Path:
     """The weight file called `stem` in an artifact: safetensors, sharded safetensors, or an older torch file."""
     for name in (f"{stem}.safetensors", f"{stem}.safetensors{INDEX_SUFFIX}", f"{stem}.pt"):
@@ -124,3 +135,13 @@ def _describe(state: Mapping[str, Tensor], name: str) -> tuple[tuple[int, ...], 
     if isinstance(state, Checkpoint):
         return state.shape_of(name), state.dtype_of(name)
     return tuple(state[name].shape), state[name].dtype
+
+
+def _bytes_of(state: Mapping[str, Tensor], name: str) -> int:
+    return state.bytes_of(name) if isinstance(state, Checkpoint) else state[name].nbytes
+
+
+def _taken(tensor: Tensor, name: str, dtype: torch.dtype | None, check_source: str | None) -> Tensor:
+    if check_source is not None:
+        check_finite({name: tensor}, check_source)
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor

@@ -27,7 +27,7 @@ from hftrainer.models.checkpoint import deepspeed
 from hftrainer.models.checkpoint.errors import CheckpointError
 from hftrainer.models.checkpoint.safe_pickle import Unpickled
 from hftrainer.models.checkpoint.safetensors import read_safetensors
-from hftrainer.models.checkpoint.tensors import TensorRef
+from hftrainer.models.checkpoint.tensors import Mappings, TensorRef
 from hftrainer.models.checkpoint.torch_legacy import read_torch_legacy
 from hftrainer.models.checkpoint.torch_zip import copy_entry, is_torch_zip, open_zip, read_torch_zip, verify_zip
 
@@ -42,16 +42,18 @@ class Checkpoint(Mapping[str, Tensor]):
     """Tensors by name, loaded when they are asked for.
 
     `form` says what was read; `placeholders` the third-party classes in it that were not loaded; `shape_of` and
-    `dtype_of` answer without loading.
+    `dtype_of` answer without loading. A tensor that is changed in place while it is alive is changed for who asks this
+    object for it again; another `open_checkpoint` of the file, and the file, know nothing of it.
     """
 
     def __init__(self, path: Path, form: str, tensors: Mapping[str, Any], placeholders: set[str] | None = None):
         self.path, self.form = path, form
         self.placeholders = placeholders or set()
         self._tensors = dict(tensors)
+        self._mappings = Mappings()
 
     def __getitem__(self, name: str) -> Tensor:
-        found: Tensor = self._tensors[name].load()
+        found: Tensor = self._tensors[name].load(self._mappings)
         return found
 
     def __iter__(self) -> Iterator[str]:

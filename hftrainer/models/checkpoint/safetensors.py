@@ -56,6 +56,15 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
     return refs
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The words beside the tensors of a file."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {str(path)!r}")
+    found = _read_header(path, path.stat().st_size)[0].get("__metadata__")
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
 def write_safetensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
@@ -75,13 +84,16 @@ def write_safetensors(
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         stream.write(_SIZE.pack(len(text)) + text)
         for name, (dtype, shape) in tensors.items():
-            tensor = load(name)
-            if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
-                raise CheckpointError(
-                    f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of {tuple(tensor.shape)}"
-                )
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            stream.write(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+            # nothing here holds a tensor while the next one is loaded: it would keep its source mapped, and its pages
+            # would stay resident until the end
+            _append(stream, name, load(name), dtype, shape)
+
+
+def _append(stream: Any, name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
+        raise CheckpointError(f"{name}: expected {dtype} of shape {shape}, got {tensor.dtype} of {tuple(tensor.shape)}")
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    stream.write(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
 
 
 def shards(sizes: Iterable[tuple[str, int]], limit: int) -> list[list[str]]:

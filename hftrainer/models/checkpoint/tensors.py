@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import sys
+import weakref
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hftrainer.models.checkpoint.errors import CheckpointError
+
+# Pages are copied when they are written to. MAP_NORESERVE: no memory is set aside for that, without which the kernel
+# refuses to map a file that is larger than the machine's memory, as a 7B checkpoint with its optimizer is.
+_PRIVATE: dict[str, Any] = {"access": mmap.ACCESS_COPY}
+if sys.platform == "linux":
+    _PRIVATE = {"flags": mmap.MAP_PRIVATE | 0x4000, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+# files that one checkpoint has mapped; a mapping holds a file descriptor, so its tensors share it
+Mappings = weakref.WeakValueDictionary[Path, mmap.mmap]
 
 
 @dataclass(frozen=True)
@@ -63,23 +74,30 @@ class TensorRef:
                 f"{name}: needs {reach} items of {self.dtype}, its storage holds {self.storage.numel}"
             )
 
-    def load(self) -> Tensor:
-        """The tensor, mapped from the file where it is aligned and read otherwise; changes do not reach the file."""
+    def load(self, mappings: Mappings | None = None) -> Tensor:
+        """The tensor, mapped from the file where it is aligned and read otherwise; changes do not reach the file.
+
+        With `mappings`, tensors that are alive share their file's mapping.
+        """
         ref = self.storage
         if ref.numel == 0:
             return torch.empty(self.shape, dtype=ref.dtype)
-        if ref.start % ref.dtype.itemsize == 0:
-            whole = _mapped(ref.path)
-            flat = torch.empty(0, dtype=ref.dtype).set_(whole, ref.start // ref.dtype.itemsize, (ref.numel,), (1,))
-        else:
-            data = np.fromfile(ref.path, dtype=np.uint8, count=ref.nbytes, offset=ref.start)
-            flat = torch.from_numpy(data).view(ref.dtype)
+        flat = _mapped(ref, Mappings() if mappings is None else mappings)
         return flat.as_strided(self.shape, self.stride, flat.storage_offset() + self.offset)
 
 
-def _mapped(path: Path) -> Any:
-    """A file as a private mapping; it is unmapped with the last tensor in it."""
-    return torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+def _mapped(ref: StorageRef, mappings: Mappings) -> Tensor:
+    """A storage's items in a private mapping of their file, which lives as long as a tensor in it."""
+    pages = mappings.get(ref.path)
+    if pages is None:
+        with open(ref.path, "rb") as stream:
+            pages = mappings[ref.path] = mmap.mmap(stream.fileno(), os.fstat(stream.fileno()).st_size, **_PRIVATE)
+    if len(pages) < ref.start + ref.nbytes:
+        raise CheckpointError(f"{ref.path} has become shorter since it was opened")
+    if ref.start % ref.dtype.itemsize == 0:
+        return torch.frombuffer(pages, dtype=ref.dtype, count=ref.numel, offset=ref.start)
+    flat = torch.frombuffer(pages, dtype=torch.uint8, count=ref.nbytes, offset=ref.start)
+    return flat.clone().view(ref.dtype)  # torch wants items at multiples of their size
 
 
 def contiguous_ref(path: Path, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> TensorRef:

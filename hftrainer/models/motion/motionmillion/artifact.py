@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ import torch
 
 from hftrainer.config import ConfigError, plain, typed
 from hftrainer.files import atomic_folder, sha256, write_json
+from hftrainer.hub import find_model
 from hftrainer.manifest import write_manifest
 from hftrainer.models.checkpoint import (
     Checkpoint,
@@ -37,7 +39,8 @@ from hftrainer.models.checkpoint import (
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
-from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
+from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, encoder_hash
+from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.motion.statistics import load_statistics
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ class Parts:
     config: MotionMillionConfig
     vqvae: HumanVQVAE
     ar: LLaMAHF | None
-    text_encoder: TextEncoder | None
+    text_encoder: TextEncoder | StoredTextFeatures | None
     mean: np.ndarray
     std: np.ndarray
     tokenizer_sha256: str | None = None  # None: a tokenizer that no file holds
@@ -90,15 +93,33 @@ def build(config: MotionMillionConfig) -> Parts:
     return Parts(config, vqvae, ar, encoder, mean, std, identity)
 
 
+def fetch(
+    name_or_path: str | os.PathLike[str],
+    *,
+    text_encoder: str | None = "artifact",
+    text_features: str | os.PathLike[str] | None = None,
+    load_ar: bool = True,
+    **hub: Any,
+) -> Path:
+    """The folder of an artifact; from the hub, parts that are not wanted are not downloaded."""
+    without = [] if text_encoder == "artifact" and text_features is None else ["text_encoder/*"]
+    return find_model(name_or_path, without=[*without, *([] if load_ar else ["ar.*", "ar-*"])], **hub)
+
+
 def read(
     folder: Path,
     *,
     dtype: torch.dtype | None = None,
     text_encoder: str | None = "artifact",
+    text_features: str | os.PathLike[str] | None = None,
+    text_on_demand: bool = False,
     load_ar: bool = True,
     **hub: Any,
 ) -> Parts:
-    """Load an artifact folder; `dtype` is for the transformer, the tokenizer always computes in float32."""
+    """Load an artifact folder; `dtype` is for the transformer, the tokenizer always computes in float32.
+
+    `hub` options are for a text encoder that is on the hub.
+    """
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is not a Go to Zero model: it has no {CONFIG}")
     raw = _read_json(folder / CONFIG)
@@ -118,7 +139,11 @@ def read(
         if ar.config.tie_weights:
             ar.lm_head.weight = ar.transformer.wte.weight
     mean, std = load_statistics(folder / "mean.npy", folder / "std.npy")
-    encoder = _read_text_encoder(folder, raw, config, text_encoder, **hub)
+    encoder: TextEncoder | StoredTextFeatures | None
+    if text_features is not None:
+        encoder = _read_text_features(text_features, raw, config)
+    else:
+        encoder = _read_text_encoder(folder, raw, config, text_encoder, on_demand=text_on_demand, **hub)
     return Parts(config, vqvae, ar, encoder, mean, std, tokenizer_hash(folder))
 
 
@@ -156,6 +181,7 @@ def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
     source = text.get("source") or raw.get("text_model_name") or ("google/flan-t5-xl" if form != FORMAT else None)
     if source is not None:
         config.text_encoder = TextEncoderConfig(source=str(source), max_tokens=int(text.get("max_tokens", 150)))
+    config.training_splits = str(raw.get("training_splits", "unknown"))
     config.check()
     return config
 
@@ -172,24 +198,25 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
     if bundle.ar is not None:
         tied = ["lm_head.weight"] if bundle.ar.config.tie_weights else []
         write_module(bundle.ar, folder, "ar", dtype=dtype, drop=tied)
-    if bundle.text_encoder is not None:
-        encoder = bundle.text_encoder
+    encoder = bundle.text_encoder if isinstance(bundle.text_encoder, TextEncoder) else None
+    text_sha256 = None
+    if encoder is not None:
         encoder.save_pretrained(folder / "text_encoder")
         if dtype is not None:
             # transformers lists the embedding once; its second name is tied again on loading
             write_module(
                 encoder.model, folder / "text_encoder", "model", dtype=dtype, drop=["encoder.embed_tokens.weight"]
             )
+        text_sha256 = encoder_hash(open_checkpoint(find_weights(folder / "text_encoder", "model")))
     for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
         np.save(folder / name, values.cpu().numpy())
-    write_json(folder / CONFIG, describe(config, has_text=bundle.text_encoder is not None))
-    write_json(
-        folder / "model_index.json", index(has_ar=bundle.ar is not None, has_text=bundle.text_encoder is not None)
-    )
+    has_text = encoder is not None
+    write_json(folder / CONFIG, describe(config, has_text=has_text, text_sha256=text_sha256))
+    write_json(folder / "model_index.json", index(has_ar=bundle.ar is not None, has_text=has_text))
     write_manifest(folder)
 
 
-def describe(config: MotionMillionConfig, *, has_text: bool) -> dict[str, Any]:
+def describe(config: MotionMillionConfig, *, has_text: bool, text_sha256: str | None = None) -> dict[str, Any]:
     """The content of mm_config.json."""
     ar = None
     if config.ar is not None:
@@ -197,16 +224,21 @@ def describe(config: MotionMillionConfig, *, has_text: bool) -> dict[str, Any]:
         name = next((name for name, preset in PRESETS.items() if preset == sizes), None)
         ar = {"config_name": name, **plain(config.ar)}
     text = config.text_encoder
+    # an encoder that lay in the artifact is named by nothing once it is left out
+    named = text.source if text is not None and text.source != "text_encoder" else None
     return {
         "model_type": "motionmillion",
         "artifact_format": FORMAT,
-        "text_model_name": text.source if text is not None and not has_text else None,
+        "text_model_name": named if not has_text else None,
         "text_encoder": {
             "stored_in_artifact": has_text,
             "path": "text_encoder" if has_text else None,
-            "source": "text_encoder" if has_text else text.source if text is not None else None,
+            "source": "text_encoder" if has_text else named,
             "max_tokens": text.max_tokens if text is not None else 150,
+            "sha256": text_sha256,
         },
+        "training_splits": config.training_splits,
+        "leaderboard_eligible": config.training_splits == "train",
         "config": {"vqvae": {**plain(config.vqvae), "quantizer": "FSQ"}, "ar": ar},
     }
 
@@ -235,15 +267,42 @@ def index(*, has_ar: bool, has_text: bool) -> dict[str, Any]:
 
 
 def _read_text_encoder(
-    folder: Path, raw: dict[str, Any], config: MotionMillionConfig, wanted: str | None, **hub: Any
+    folder: Path, raw: dict[str, Any], config: MotionMillionConfig, wanted: str | None, **options: Any
 ) -> TextEncoder | None:
-    if wanted is None or config.text_encoder is None:
+    if wanted is None or (wanted == "artifact" and config.text_encoder is None):
         return None
-    source = config.text_encoder.source if wanted == "artifact" else wanted
-    stored = folder / str((raw.get("text_encoder") or {}).get("path") or "text_encoder")
+    about = raw.get("text_encoder") or {}
+    named = config.text_encoder or TextEncoderConfig()
+    source = named.source if wanted == "artifact" else wanted
+    stored = folder / str(about.get("path") or "text_encoder")
     if wanted == "artifact" and stored.is_dir():
         source = str(stored)
-    return TextEncoder(TextEncoderConfig(source=source, max_tokens=config.text_encoder.max_tokens), **hub)
+    elif wanted == "artifact" and about.get("stored_in_artifact"):
+        raise CheckpointError(
+            f"{folder} should hold its text encoder in {stored.name}/, which is not there (was the model loaded "
+            "without it before?); name one (text_encoder=...), give stored features (text_features=...), or None"
+        )
+    encoder = TextEncoder(TextEncoderConfig(source=source, max_tokens=named.max_tokens), **options)
+    _check_width(f"the text encoder {source!r}", encoder.width, config)
+    return encoder
+
+
+def _read_text_features(
+    path: str | os.PathLike[str], raw: dict[str, Any], config: MotionMillionConfig
+) -> StoredTextFeatures:
+    stored, about = StoredTextFeatures(path), raw.get("text_encoder") or {}
+    sha256 = about.get("sha256")
+    stored.check_encoder(
+        str(sha256) if sha256 else None,
+        config.ar.clip_dim if config.ar is not None else None,
+        int(about.get("max_tokens", 150)),
+    )
+    return stored
+
+
+def _check_width(what: str, width: int, config: MotionMillionConfig) -> None:
+    if config.ar is not None and config.ar.clip_dim != width:
+        raise CheckpointError(f"{what} makes features {width} wide; this model reads {config.ar.clip_dim}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hftrainer.models.motion.motionmillion import artifact
+from hftrainer.files import write_text
+from hftrainer.hub import push_folder
+from hftrainer.manifest import verify_manifest, write_manifest
+from hftrainer.models.motion.motionmillion import artifact, card
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
 from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
 from hftrainer.models.motion.motionmillion.upstream import read_upstream
+from hftrainer.models.quantize import quantize_linears
 from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, TextFeatures
+from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.registry import MODELS
+
+PARTS = ("vqvae", "ar", "text_encoder")
 
 
 @MODELS.register("motionmillion")
@@ -55,8 +63,9 @@ class MotionMillionBundle(nn.Module):
         self.config: MotionMillionConfig = parts.config
         self.vqvae: HumanVQVAE = parts.vqvae
         self.ar: LLaMAHF | None = parts.ar
-        self.text_encoder: TextEncoder | None = parts.text_encoder
+        self.text_encoder: TextEncoder | StoredTextFeatures | None = parts.text_encoder
         self.tokenizer_sha256 = parts.tokenizer_sha256
+        self.quantized: str | None = None
         self.register_buffer("mean", torch.as_tensor(parts.mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.as_tensor(parts.std, dtype=torch.float32), persistent=False)
         self.to(device).eval()
@@ -69,33 +78,101 @@ class MotionMillionBundle(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | os.PathLike[str],
+        name_or_path: str | os.PathLike[str],
         *,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        device_map: Mapping[str, str | torch.device] | None = None,
+        dtype: torch.dtype | str | None = None,
+        quantize: str | None = None,
         text_encoder: str | None = "artifact",
+        text_features: str | os.PathLike[str] | None = None,
+        text_on_demand: bool = False,
         load_ar: bool = True,
-        **hub: Any,
+        verify: bool = False,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
     ) -> MotionMillionBundle:
-        """Load an artifact folder written by `save_pretrained`, the published hftrainer, or Motius.
+        """Load an artifact written by `save_pretrained`, the published hftrainer, or Motius: a folder or a hub name.
+
+        Weights are mapped from their files and not copied, unless a cast (`dtype`, of the transformer alone) or a move
+        to another device needs it. `device_map` places the parts "vqvae", "ar" and "text_encoder" by name; the others
+        go to `device`. `quantize` "int8" or "int4" packs the transformer's matrices; see `quantize_linears`.
 
         `text_encoder`: "artifact" (the folder's own, else the one it names), a folder or hub name, or None.
+        `text_features`: a file of stored features, used in its place. `text_on_demand`: do not load the encoder before
+        it is used. `verify` compares every file with the artifact's manifest first.
         """
-        parts = artifact.read(Path(folder), dtype=dtype, text_encoder=text_encoder, load_ar=load_ar, **hub)
+        hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+        places = _places(device, device_map)
+        folder = artifact.fetch(
+            name_or_path, revision=revision, text_encoder=text_encoder, text_features=text_features, load_ar=load_ar,
+            **hub,
+        )  # fmt: skip
+        if verify:
+            verify_manifest(folder)
+        parts = artifact.read(
+            folder, dtype=check_dtype(dtype), text_encoder=text_encoder, text_features=text_features,
+            text_on_demand=text_on_demand, load_ar=load_ar, **hub,
+        )  # fmt: skip
         stored = parts.ar.lm_head.weight.dtype if parts.ar is not None else None
-        if dtype is None and stored == torch.float16 and torch.device(device).type == "cpu":
+        if dtype is None and stored == torch.float16 and places["ar"].type == "cpu":
             parts.ar = parts.ar.float() if parts.ar is not None else None  # CPUs have no float16 arithmetic to speak of
-        return cls(parts=parts, device=device)
+        if quantize is not None and parts.ar is not None:
+            quantize_linears(parts.ar, quantize, device=places["ar"])
+        bundle = cls(parts=parts)
+        bundle.quantized = quantize if parts.ar is not None else None
+        return bundle.place(places)
+
+    def place(self, places: Mapping[str, torch.device]) -> MotionMillionBundle:
+        """Move each part to its own device; the statistics go with the tokenizer."""
+        for name, device in places.items():
+            part = getattr(self, name)
+            if part is not None:
+                part.to(device)
+        self.mean, self.std = (values.to(places.get("vqvae", self.device)) for values in (self.mean, self.std))
+        return self
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
         """Write an artifact folder. It appears whole or not at all."""
+        if self.quantized is not None:
+            raise ValueError(
+                f"this model's transformer was packed to {self.quantized} while loading, which is not stored; "
+                "load it without quantize=... to save it"
+            )
         artifact.write(self, Path(folder), dtype=dtype)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        dtype: torch.dtype | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+    ) -> str:
+        """Write an artifact with a model card to a temporary folder and upload it; the address of the commit.
+
+        A folder that is there already is uploaded by `hftrainer.hub.push_folder`, without being written again.
+        """
+        with tempfile.TemporaryDirectory(prefix="hftrainer-push-") as temporary:
+            folder = Path(temporary) / repo_id.rpartition("/")[2]
+            self.save_pretrained(folder, dtype=dtype)
+            write_text(folder / "README.md", card.model_card(self.config, repo_id=repo_id))
+            write_manifest(folder)
+            return push_folder(
+                folder, repo_id, private=private, revision=revision, commit_message=commit_message,
+                create_pr=create_pr, token=token,
+            )  # fmt: skip
 
     # --- the names that the published hftrainer gave to the text encoder's halves ---------------------------------
 
     @property
     def text_model(self) -> Any:
-        """The T5 encoder itself."""
+        """The T5 encoder itself; None with stored features, or while it is not in memory."""
         return self.text_encoder.model if self.text_encoder is not None else None
 
     @property
@@ -126,7 +203,10 @@ class MotionMillionBundle(nn.Module):
     def encode_text(self, captions: Sequence[str]) -> TextFeatures:
         """Features that the transformer is conditioned on."""
         if self.text_encoder is None:
-            raise ValueError("this model was loaded without a text encoder; load it with text_encoder='artifact'")
+            raise ValueError(
+                "this model was loaded without a text encoder; load it with text_encoder='artifact', a folder or a hub "
+                "name, or with text_features=FILE, made by: hftrainer data text-features"
+            )
         features: TextFeatures = self.text_encoder(captions)
         return features
 
@@ -147,3 +227,28 @@ class MotionMillionBundle(nn.Module):
 def text_encoder_from(source: str, max_tokens: int = 150, **hub: Any) -> TextEncoder:
     """A text encoder by folder or hub name."""
     return TextEncoder(TextEncoderConfig(source=source, max_tokens=max_tokens), **hub)
+
+
+def _places(device: str | torch.device, device_map: Mapping[str, str | torch.device] | None) -> dict[str, torch.device]:
+    """The device of each part."""
+    unknown = sorted(set(device_map or {}) - set(PARTS))
+    if unknown:
+        raise ValueError(f"device_map places {', '.join(PARTS)}; it names {unknown}")
+    places = {}
+    for name, wanted in {**dict.fromkeys(PARTS, device), **(device_map or {})}.items():
+        try:
+            places[name] = torch.device(wanted)
+        except RuntimeError as error:
+            raise ValueError(f"there is no device {wanted!r} for {name}: {str(error).splitlines()[0]}") from error
+        if places[name].type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"{name} should go to {wanted!r}, but this machine or this torch has no CUDA device")
+    return places
+
+
+def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A floating point type of torch, by itself or by name ("bfloat16", "bf16")."""
+    short = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+    found = getattr(torch, short.get(dtype, dtype), None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(f"dtype must be bfloat16, float32 or float16, got {dtype!r}")
+    return found

@@ -9,12 +9,24 @@ _SPLITS = {
     "all": "**all splits, test included: not eligible for HumanML3D or MotionMillion test-set leaderboards**",
     "unknown": "splits that its file name does not tell; do not put it on a test-set leaderboard before you know",
 }
+_RELEASED = """\
+The official code is Apache-2.0; the data set MotionMillion is CC BY-NC-SA 4.0; Flan-T5 is Apache-2.0. The authors state
+no separate licence for the weights: take the data set's terms (non-commercial) as binding unless they tell you
+otherwise."""
 
 
-def model_card(config: MotionMillionConfig, splits: str, repo_id: str | None, source: str) -> str:
-    """README.md of an artifact."""
+def model_card(config: MotionMillionConfig, *, repo_id: str | None = None, source: str | None = None) -> str:
+    """README.md of an artifact; `source` is the released file that it was converted from."""
     ar = config.ar
-    assert ar is not None
+    if ar is None:
+        raise ValueError("a model card is for a whole model; this one has no transformer")
+    origin = "A Go to Zero model, written by hftrainer."
+    licence = "Whoever publishes these weights states their licence; the terms of what they were trained on bind."
+    if source is not None:
+        origin = (
+            f"Converted from `{source}` of the official release (github.com/VankouF/MotionMillion-Codes) by hftrainer."
+        )
+        licence = _RELEASED
     where = f'"{repo_id}"' if repo_id else '"path/to/this/folder"'
     return f"""---
 license: other
@@ -24,11 +36,11 @@ library_name: hftrainer
 ---
 # Go to Zero (MotionMillion): {ar.n_layer} layers, width {ar.n_embd}
 
-Converted from `{source}` of the official release (github.com/VankouF/MotionMillion-Codes) by hftrainer. Text to 272-dim
-motion at 30 fps; Ke Fan et al., "Go to Zero: Towards Zero-shot Motion Generation with Million-scale Data", ICCV 2025,
+{origin} Text to 272-dim motion at 30 fps;
+Ke Fan et al., "Go to Zero: Towards Zero-shot Motion Generation with Million-scale Data", ICCV 2025,
 arXiv 2507.07095.
 
-Trained on {_SPLITS[splits]}.
+Trained on {_SPLITS[config.training_splits]}.
 
 ```python
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline
@@ -46,7 +58,5 @@ motions = pipe.infer_t2m(["a person swings a golf club"])
 
 ## Licence
 
-The official code is Apache-2.0; the data set MotionMillion is CC BY-NC-SA 4.0; Flan-T5 is Apache-2.0. The authors state
-no separate licence for the weights: take the data set's terms (non-commercial) as binding unless they tell you
-otherwise.
+{licence}
 """

@@ -9,6 +9,8 @@ from hftrainer.models.motion.motionmillion.network.fsq import LEVELS_OF_NB_CODE
 from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
 from hftrainer.models.text_encoder import TextEncoderConfig
 
+TRAINING_SPLITS = ("train", "all", "unknown")
+
 
 @dataclass
 class HumanVQVAEConfig:
@@ -52,15 +54,21 @@ class InitFrom:
 
 @dataclass
 class MotionMillionConfig:
-    """Tokenizer, transformer and text encoder; a model may lack the last two (a tokenizer alone)."""
+    """Tokenizer, transformer and text encoder; a model may lack the last two (a tokenizer alone).
+
+    `training_splits`: "train", "all" (test included, so that test-set leaderboards mean nothing) or "unknown".
+    """
 
     vqvae: HumanVQVAEConfig = field(default_factory=HumanVQVAEConfig)
     ar: LLaMAHFConfig | None = None
     text_encoder: TextEncoderConfig | None = None
     init: InitFrom = field(default_factory=InitFrom)
+    training_splits: str = "unknown"
 
     def check(self) -> None:
         """Raise ``ValueError`` where the parts do not fit each other."""
+        if self.training_splits not in TRAINING_SPLITS:
+            raise ValueError(f"training_splits must be one of {TRAINING_SPLITS}, got {self.training_splits!r}")
         if self.ar is not None and self.ar.vocab_size != self.vqvae.codebook_size + 2:
             raise ValueError(
                 f"ar.vocab_size={self.ar.vocab_size} must be the tokenizer's {self.vqvae.codebook_size} codes + 2 "

@@ -6,7 +6,6 @@ there. An interrupted conversion goes on where it stopped, if the source is stil
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,15 +20,22 @@ from torch import Tensor
 
 from hftrainer.files import write_json, write_text
 from hftrainer.manifest import write_manifest
-from hftrainer.models.checkpoint import Checkpoint, CheckpointError, find_weights, open_checkpoint, write_state
+from hftrainer.models.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    find_weights,
+    open_checkpoint,
+    tensor_hash,
+    write_state,
+)
 from hftrainer.models.motion.motionmillion import artifact, card
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
-from hftrainer.models.text_encoder import TextEncoderConfig
+from hftrainer.models.text_encoder import TextEncoderConfig, encoder_hash, encoder_names
 from hftrainer.motion.statistics import load_statistics
 
-_SKIPPED = (".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")  # other frameworks' copies of the same weights
+_WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
 Say = Callable[[str], None]
 
 
@@ -69,7 +75,7 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
             _note_done(staging, stem)
     if job.text_encoder is not None and not _is_done(staging, "text_encoder"):
         say(f"text_encoder: {job.text_encoder}")
-        copy_text_encoder(job.text_encoder, staging / "text_encoder")
+        copy_text_encoder(job.text_encoder, staging / "text_encoder", job.shard_bytes)
         _note_done(staging, "text_encoder")
     for name, values in (("mean.npy", mean), ("std.npy", std)):
         np.save(staging / name, values)
@@ -89,23 +95,27 @@ def check_target(out: Path) -> None:
 
 def compare_tensors(job: Conversion, *, say: Say = lambda line: None) -> int:
     """Hash every tensor of source and artifact; how many there are. Raises `CheckpointError` naming what differs."""
-    count = 0
-    pairs = (("fsq", job.fsq, ("net", "state_dict"), torch.float32), ("ar", job.ar, ("trans", "state_dict"), job.dtype))
-    for stem, path, keys, dtype in pairs:
-        source, made = open_checkpoint(path, keys=keys), open_checkpoint(find_weights(job.out, stem))
+
+    def both(stem: str, path: Path, keys: tuple[str, ...]) -> tuple[Checkpoint, Checkpoint]:
+        return open_checkpoint(path, keys=keys), open_checkpoint(find_weights(job.out, stem))
+
+    parts = {
+        "fsq": (*both("fsq", job.fsq, ("net", "state_dict")), torch.float32),
+        "ar": (*both("ar", job.ar, ("trans", "state_dict")), job.dtype),
+    }
+    if job.text_encoder is not None:
+        made = open_text_encoder(job.out / "text_encoder")
+        parts["text_encoder"] = (open_text_encoder(job.text_encoder), made, None)
+    for stem, (source, made, dtype) in parts.items():
         if set(source) != set(made):
-            raise CheckpointError(
-                f"{job.out}: {stem} has other tensors than {path}: {sorted(set(source) ^ set(made))[:3]}"
-            )
+            different = sorted(set(source) ^ set(made))[:3]
+            raise CheckpointError(f"{job.out}: {stem} has other tensors than {source.path}: {different}")
         for name in source:
-            want = source[name]
-            if dtype is not None and want.is_floating_point():
-                want = want.to(dtype)
-            if tensor_hash(want) != tensor_hash(made[name]):
-                raise CheckpointError(f"{job.out}: {stem} tensor {name} is not that of {path}")
-            count += 1
+            cast = dtype if source.dtype_of(name).is_floating_point else None
+            if tensor_hash(source[name].to(cast or source.dtype_of(name))) != tensor_hash(made[name]):
+                raise CheckpointError(f"{job.out}: {stem} tensor {name} is not that of {source.path}")
         say(f"{stem}: {len(source)} tensors have the source's hashes")
-    return count
+    return sum(len(source) for source, _, _ in parts.values())
 
 
 @torch.inference_mode()
@@ -141,31 +151,38 @@ def compare_outputs(job: Conversion, *, codes: int = 8, say: Say = lambda line: 
     say(f"logits, {codes} greedy codes and the decoded motion are equal")
 
 
-def tensor_hash(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and values."""
-    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    flat = tensor.detach().contiguous().reshape(-1)
-    if flat.numel():
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def copy_text_encoder(source: Path, target: Path, shard_bytes: int) -> None:
+    """Copy a transformers folder: configuration and tokenizer as they are, and of the weights the encoder's alone.
 
-
-def copy_text_encoder(source: Path, target: Path) -> None:
-    """Copy a transformers folder without other frameworks' weights; it must hold safetensors."""
+    The released Flan-T5 holds a decoder too, more than half of its 11 GB. Raises `CheckpointError` for a folder that is
+    no T5's, or has no weights that can be read tensor by tensor.
+    """
     if not (source / "config.json").is_file():
         raise CheckpointError(f"{source} is not a text encoder folder: it has no config.json")
-    if not any(source.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{source} has no safetensors weights; load and save_pretrained it with transformers first"
-        )
+    state = open_text_encoder(source)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for path in _plain_files(source):
-        foreign = path.name.endswith(tuple(f"{suffix}.index.json" for suffix in _SKIPPED))
-        if path.suffix not in _SKIPPED and not foreign:
+        weights = path.suffix in _WEIGHTS or path.name.endswith(tuple(f"{s}.index.json" for s in _WEIGHTS))
+        if not weights:
             out = target / path.relative_to(source)
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out)
+    types = {name: (state.dtype_of(name), state.shape_of(name)) for name in state}
+    write_state(target, "model", types, state.__getitem__, shard_bytes=shard_bytes)
+
+
+def open_text_encoder(folder: Path) -> Checkpoint:
+    """The encoder's tensors in a T5 folder, each once."""
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder} has no safetensors weights; load and save_pretrained it with transformers first"
+        )
+    state = open_checkpoint(find_weights(folder, "model"))
+    names = encoder_names(list(state))
+    if "shared.weight" not in names:
+        raise CheckpointError(f"{folder} does not hold a T5 encoder: it has no embedding 'shared.weight'")
+    return state.renamed({new: old for new, old in names.items() if new != "encoder.embed_tokens.weight"})
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -199,12 +216,13 @@ def _write_weights(folder: Path, stem: str, state: Checkpoint, dtype: torch.dtyp
 
 
 def _describe(job: Conversion, folder: Path, config: MotionMillionConfig) -> None:
-    splits = training_splits(job)
-    content = artifact.describe(config, has_text=job.text_encoder is not None)
-    content |= {"training_splits": splits, "leaderboard_eligible": splits == "train"}
+    config.training_splits = training_splits(job)
+    text = folder / "text_encoder"
+    sha256 = encoder_hash(open_checkpoint(find_weights(text, "model"))) if job.text_encoder is not None else None
+    content = artifact.describe(config, has_text=job.text_encoder is not None, text_sha256=sha256)
     write_json(folder / artifact.CONFIG, content)
     write_json(folder / "model_index.json", artifact.index(has_ar=True, has_text=job.text_encoder is not None))
-    write_text(folder / "README.md", card.model_card(config, splits, job.repo_id, str(job.ar.name)))
+    write_text(folder / "README.md", card.model_card(config, repo_id=job.repo_id, source=job.ar.name))
 
 
 def training_splits(job: Conversion) -> str:
@@ -243,6 +261,8 @@ def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
     if progress.is_file():
         if json.loads(progress.read_text(encoding="utf-8"))["source"] == source:
             say(f"going on with {staging}")
+            for stale in staging.rglob(".*.part*"):  # of a file that was being written when the process was killed
+                stale.unlink()
             return
         say(f"{staging} was of another source; starting anew")
     shutil.rmtree(staging, ignore_errors=True)

@@ -27,13 +27,14 @@ _AHEAD, _TEXT_BATCH = 128, 32
 class CodeSampler:
     """Decodes prompts with the transformer of a bundle; `rows` at a time, by default as many as pay and fit.
 
-    If memory runs out the batch is halved, and what was finished stays.
+    `free_text_encoder`: encode all captions first, then let go of the encoder's weights. If memory runs out the batch
+    is halved, and what was finished stays.
     """
 
-    def __init__(self, bundle: MotionMillionBundle, rows: int | None = None):
+    def __init__(self, bundle: MotionMillionBundle, rows: int | None = None, *, free_text_encoder: bool = False):
         if bundle.ar is None:
             raise ValueError("this model has no transformer; it can tokenize motions but not make them")
-        self.bundle, self.ar, self.rows = bundle, bundle.ar, rows
+        self.bundle, self.ar, self.rows, self.free_text_encoder = bundle, bundle.ar, rows, free_text_encoder
         self.occupancy = Occupancy()
 
     @torch.inference_mode()
@@ -50,8 +51,12 @@ class CodeSampler:
         device, longest = self.ar.lm_head.weight.device, max(limits, default=0)
         slots = max((text + limit for text, limit in zip(text_tokens, limits, strict=True)), default=1)
         order = sorted(range(len(captions)), key=lambda p: -limits[p])  # as BatchDecoder takes them
+        texts = TextAhead(self.bundle, captions, text_tokens, order, device)
+        if self.free_text_encoder and self.bundle.text_encoder is not None:
+            texts.encode_all()
+            self.bundle.text_encoder.free()
         work = Work(
-            texts=TextAhead(self.bundle, captions, text_tokens, order, device),
+            texts=texts,
             limits=limits,
             slots=max(slots, *text_tokens),
             floors=floors if any(floors) else None,
@@ -106,6 +111,12 @@ class TextAhead:
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         features = pad_sequence(rows, batch_first=True)
         return features, torch.arange(features.shape[1], device=self.device)[None] < lengths[:, None]
+
+    def encode_all(self) -> None:
+        """Encode everything now, and keep it until the end: the encoder may be gone when a prompt starts again."""
+        self.uses = Counter({caption: len(self.captions) + 1 for caption in self.captions})
+        for place in range(0, len(self.order), _AHEAD):
+            self._encode_from(place, [])
 
     def _encode_from(self, place: int, prompts: list[int]) -> None:
         coming = [*prompts, *self.order[place : place + _AHEAD]]
