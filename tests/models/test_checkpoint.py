@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hftrainer.models.checkpoint import CheckpointError, UnsafeCheckpoint, open_checkpoint, write_module, write_state
+from hftrainer.models.checkpoint.safe_pickle import load_pickle
 from hftrainer.models.checkpoint.safetensors import shards
 
 torch.manual_seed(0)
@@ -309,6 +310,29 @@ DANGEROUS = [
     "PackageImporter"), ("numpy", "load"), ("numpy", "fromfile"), ("numpy", "vectorize"), ("numpy.f2py", "compile"),
     ("numpy.testing._private.utils", "runstring"), ("hftrainer.cli", "main"), ("__main__", "main"),
 ]  # fmt: skip
+
+
+def lookup(owner: bytes, name: str) -> bytes:
+    """A pickle of {"a": getattr(owner, name)}, as Python 3.11.0 to 3.11.3 write members of an enum."""
+    member = b"cbuiltins\ngetattr\n" + owner + b"X" + struct.pack("<I", len(name)) + name.encode() + b"\x86R"
+    return b"\x80\x02}X\x01\x00\x00\x00a" + member + b"s."
+
+
+def test_an_enums_member_stays_inert(tmp_path):
+    stream = io.BytesIO(lookup(b"cdeepspeed.utils\nStage\n", "weights"))
+    read = load_pickle(stream, tmp_path / "x.pth", lambda pid: pid)
+    assert read.placeholders == {"deepspeed.utils.Stage"}
+    assert read.value["a"].arguments == ("weights",)
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [b"ccollections\nOrderedDict\n", b"X\x01\x00\x00\x00s", b"cdeepspeed.utils\nStage\n)R", b"ctorch\nfloat32\n"],
+)
+@pytest.mark.parametrize("name", ["__class__", "__reduce_ex__", "__subclasses__", "mro"])
+def test_attributes_of_anything_else_are_refused(tmp_path, owner, name):
+    with pytest.raises(UnsafeCheckpoint, match=r"asks for builtins\.getattr of .*nothing was run"):
+        open_checkpoint(torch_zip(tmp_path / "x.pth", lookup(owner, name)))
 
 
 @pytest.mark.parametrize(("module", "name"), DANGEROUS, ids=lambda v: v)

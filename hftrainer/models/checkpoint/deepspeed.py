@@ -224,6 +224,10 @@ def _shape(size: Any, name: str, tag: Path) -> tuple[int, ...]:
     return tuple(size)
 
 
+# deepspeed's ZeroStageEnum by name, as Python 3.11.0 to 3.11.3 write it
+_STAGES = {"disabled": 0, "optimizer_states": 1, "gradients": 2, "weights": 3}
+
+
 def _list(value: Any, tag: Path, name: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise CheckpointError(f"{tag}: {name} is a {type(value).__name__}, expected a list")
@@ -231,9 +235,10 @@ def _list(value: Any, tag: Path, name: str) -> list[Any]:
 
 
 def _number(value: Any, tag: Path, name: str) -> int:
-    """A plain number, or an enumeration's value inside a placeholder."""
+    """A plain number, or what a placeholder holds of an enumeration's member: its value, or its name."""
     if isinstance(value, Placeholder) and len(value.arguments) == 1:
         value = value.arguments[0]
+        value = _STAGES.get(value, value) if isinstance(value, str) else value
     if type(value) is not int:
         raise CheckpointError(f"{tag}: {name} is {value!r}, expected a number")
     return value
