@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class BatchPlan:
             self._epochs = {epoch: self._arrange(epoch)}  # one epoch at a time
         rows = self._epochs[epoch][place]
         seeds = np.random.default_rng([self.seed, 2, number]).integers(0, 2**62, size=len(rows))
-        return [(int(i), int(s)) for i, s in zip(rows, seeds, strict=True)]
+        return list(zip(rows.tolist(), seeds.tolist(), strict=True))
 
     def _arrange(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, 1, epoch])
@@ -61,9 +62,9 @@ class BatchPlan:
         else:
             order = rng.choice(len(self.lengths), size=count, p=self.weights / self.weights.sum())
         stretch = max(1, self.bucket) * self.batch_size
-        for start in range(0, count, stretch):
-            part = order[start : start + stretch]
-            order[start : start + stretch] = part[np.argsort(self.lengths[part], kind="stable")]
+        whole = count // stretch * stretch
+        for part in (order[:whole].reshape(-1, stretch), order[whole:].reshape(1, -1)):  # rows are sorted in one call
+            part[:] = np.take_along_axis(part, np.argsort(self.lengths[part], axis=1, kind="stable"), axis=1)
         batches = order.reshape(-1, self.batch_size)
         return batches[rng.permutation(len(batches))]
 
@@ -83,7 +84,11 @@ class PlanSampler(Sampler[list[Item]]):
 
 def balanced_weights(groups: Sequence[str], *, evenness: float = 1.0) -> NDArray[np.float64]:
     """Weights under which each group is drawn equally often; `evenness` 0 leaves every item equal, 0.5 is between."""
-    counts: dict[str, int] = {}
-    for group in groups:
-        counts[group] = counts.get(group, 0) + 1
-    return np.array([counts[group] ** -evenness for group in groups])
+    numbers: dict[str, int] = {}
+    return weights_of_groups(np.array([numbers.setdefault(g, len(numbers)) for g in groups]), evenness=evenness)
+
+
+def weights_of_groups(groups: NDArray[np.integer[Any]], *, evenness: float = 1.0) -> NDArray[np.float64]:
+    """The same for groups that have numbers, 0 and up."""
+    weights: NDArray[np.float64] = np.bincount(groups)[groups].astype(np.float64) ** -evenness
+    return weights

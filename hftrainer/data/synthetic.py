@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.splits import split_names
 from hftrainer.data.statistics import write_statistics
-from hftrainer.data.tokens import tokenize
+from hftrainer.data.tokens import write_token_set
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.rotation import axis_angle_to_matrix
 from hftrainer.motion.skeleton import JOINTS, forward_kinematics
@@ -105,14 +105,15 @@ def fake_codes(content: str, frames: int, codebook_size: int, seed: int) -> NDAr
 def write_tokens(dataset: DatasetFolder, *, codebook_size: int, seed: int = 0) -> None:
     """Write tokens/ with `fake_codes` for every clip."""
     labels = dataset.labels()
-    rows = {n: fake_codes(labels[n]["content"], dataset.frames(n), codebook_size, seed + i)
-            for i, n in enumerate(dataset.names())}  # fmt: skip
-    by_length = sorted(rows, key=dataset.frames)  # the order in which `tokenize` asks
-    answers = iter([rows[name] for name in by_length])
-    tokenize(
-        dataset, dataset.names(), dataset.root / "tokens", lambda motions: [next(answers) for _ in motions],
-        tokenizer_sha256="synthetic", codebook_size=codebook_size, frames_per_code=2, both_phases=False,
-    )  # fmt: skip
+    rows = (
+        (name, fake_codes(labels[name]["content"], dataset.frames(name), codebook_size, seed + i))
+        for i, name in enumerate(dataset.names())
+    )
+    about = {
+        "tokenizer_sha256": "synthetic", "codebook_size": codebook_size, "frames_per_code": 2,
+        "dataset": dataset.root.name, "clips": len(labels), "both_phases": False,
+    }  # fmt: skip
+    write_token_set(dataset.root / "tokens", rows, about)
 
 
 def write_dataset(root: str | os.PathLike[str], *, clips: int = 48, seed: int = 0) -> DatasetFolder:

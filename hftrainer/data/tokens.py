@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.data.appending import NpyWriter
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.token_rows import check_made_by
 from hftrainer.files import atomic_path, write_json, write_text
 
+_STRETCH = 64  # batches that are in memory at once while clips are tokenized
 Encode = Callable[[Sequence[NDArray[np.float32]]], Sequence[NDArray[np.int64]]]
 
 
@@ -56,11 +59,7 @@ class TokenSet:
 
     def check_tokenizer(self, fingerprint: str) -> None:
         """Raise ``ValueError`` unless these codes were made by the tokenizer with this hash."""
-        if self.made_from["tokenizer_sha256"] != fingerprint:
-            raise ValueError(
-                f"the tokens in {self.folder} were made by another tokenizer "
-                f"({self.made_from['tokenizer_sha256'][:12]}, this one is {fingerprint[:12]}); tokenize again"
-            )
+        check_made_by(self.folder, self.made_from["tokenizer_sha256"], fingerprint)
 
 
 def tokenize(
@@ -79,44 +78,78 @@ def tokenize(
     """Encode clips into a `TokenSet` at `out`; entries written.
 
     `both_phases` adds each clip from its second frame on, so that the same motion is seen with other codes. Clips
-    shorter than one code are an error that names them.
+    shorter than one code are an error that names them. Clips are read and encoded a stretch of them at a time.
     """
-    order = sorted(names, key=dataset.frames)
-    short = [n for n in order if dataset.frames(n) < frames_per_code + both_phases]
+    short = [n for n in names if dataset.frames(n) < frames_per_code + both_phases]
     if short:
         raise ValueError(f"{len(short)} clips are shorter than one code ({frames_per_code} frames): {short[:3]}")
-    codes: dict[tuple[str, int], NDArray[np.int64]] = {}
-    for start in progress(range(0, len(order), batch_size)):
-        batch = order[start : start + batch_size]
-        motions = [dataset.motion(name) for name in batch]
-        for phase in (0, 1) if both_phases else (0,):
-            for name, row in zip(batch, encode([m[phase:] for m in motions]), strict=True):
-                codes[name, phase] = row
-    entries = [(name, phase) for name in names for phase in ((0, 1) if both_phases else (0,))]
-    rows = [codes[entry] for entry in entries]
-    dtype = np.uint16 if codebook_size <= 1 << 16 else np.uint32
+    phases = (0, 1) if both_phases else (0,)
+
+    def rows() -> Iterator[tuple[str, NDArray[np.int64]]]:
+        stretch = _STRETCH * batch_size
+        for first in progress(range(0, len(names), stretch)):
+            motions = {name: dataset.motion(name) for name in names[first : first + stretch]}
+            order = sorted(motions, key=lambda name: len(motions[name]))  # like lengths need little padding
+            codes: dict[tuple[str, int], NDArray[np.int64]] = {}
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                for phase in phases:
+                    found = encode([motions[name][phase:] for name in batch])
+                    codes |= {(name, phase): row for name, row in zip(batch, found, strict=True)}
+            for name in names[first : first + stretch]:
+                yield from ((name, codes[name, phase]) for phase in phases)
+
+    about = {
+        "tokenizer_sha256": tokenizer_sha256, "codebook_size": codebook_size, "frames_per_code": frames_per_code,
+        "dataset": dataset.root.name, "clips": len(names), "both_phases": both_phases,
+    }  # fmt: skip
+    return write_token_set(out, rows(), about)
+
+
+def write_token_set(
+    out: str | os.PathLike[str], rows: Iterable[tuple[str, NDArray[np.int64]]], about: dict[str, Any]
+) -> int:
+    """Write names with their codes as a `TokenSet`, as they come; entries written. `about` becomes made_from.json."""
     out = Path(out)
-    arrays = {
-        "codes.npy": np.concatenate(rows).astype(dtype),
-        "offsets.npy": np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
-    }
-    for file, array in arrays.items():
-        with atomic_path(out / file) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, array)
-    write_text(out / "names.txt", "".join(f"{name}\n" for name, _ in entries))
-    write_json(
-        out / "made_from.json",
-        {
-            "tokenizer_sha256": tokenizer_sha256,
-            "codebook_size": codebook_size,
-            "frames_per_code": frames_per_code,
-            "dataset": dataset.root.name,
-            "clips": len(names),
-            "entries": len(entries),
-            "both_phases": both_phases,
-        },
-    )
-    return len(entries)
+    dtype = code_dtype(int(about["codebook_size"]))
+    names, offsets = [], [0]
+    with atomic_path(out / "codes.npy") as temporary, NpyWriter(temporary, dtype) as writer:
+        for name, codes in rows:
+            writer.append(codes)
+            names.append(name)
+            offsets.append(writer.rows)
+    with atomic_path(out / "offsets.npy") as temporary, open(temporary, "wb") as stream:
+        np.save(stream, np.array(offsets, dtype=np.int64))
+    write_text(out / "names.txt", "".join(f"{name}\n" for name in names))
+    write_json(out / "made_from.json", {**about, "entries": len(names)})
+    return len(names)
+
+
+def code_dtype(codebook_size: int) -> Any:
+    """The smallest type that a code is stored as."""
+    return np.uint16 if codebook_size <= 1 << 16 else np.uint32
+
+
+def code_files(root: Path) -> Path:
+    """The folder with one file of codes a clip, as the official code writes it (VQVAE_codebook_65536_FSQ_all)."""
+    folders = [path for path in root.glob("VQVAE_codebook_*") if path.is_dir()]
+    if len(folders) != 1:
+        raise ValueError(f"{root} has neither tokens/ nor one VQVAE_codebook_* folder, but {len(folders)} of those")
+    return folders[0]
+
+
+def load_codes(path: Path, codebook_size: int) -> NDArray[np.int64]:
+    """The codes (l,) of such a file, which holds (1, l) integers; checked."""
+    try:
+        codes = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
+    if codes.dtype.kind not in "iu" or codes.ndim not in (1, 2) or codes.size != codes.shape[-1]:
+        raise ValueError(f"{path}: expected integer codes (1, l) or (l,), got {codes.dtype} {codes.shape}")
+    codes = codes.reshape(-1).astype(np.int64)
+    if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
+        raise ValueError(f"{path}: codes {codes.min()}..{codes.max()}, the model has {codebook_size}")
+    return codes
 
 
 def codes_of(
@@ -134,13 +167,6 @@ def codes_of(
                 raise ValueError(f"{name} is not in {tokens.folder}; tokenize again")
             yield name, tokens[first[name]]
         return
-    folders = [path for path in dataset.root.glob("VQVAE_codebook_*") if path.is_dir()]
-    if len(folders) != 1:
-        raise ValueError(f"{dataset.root} has neither tokens/ nor one VQVAE_codebook_* folder")
+    folder = code_files(dataset.root)
     for name in names:
-        codes = np.load(folders[0] / f"{name}.npy", allow_pickle=False).reshape(-1).astype(np.int64)
-        if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
-            raise ValueError(
-                f"{folders[0] / name}.npy: codes {codes.min()}..{codes.max()}, the model has {codebook_size}"
-            )
-        yield name, codes
+        yield name, load_codes(folder / f"{name}.npy", codebook_size)
