@@ -143,6 +143,8 @@ DATASETS = Registry(
     {
         "motion_windows": "hftrainer.data.windows",
         "text_tokens": "hftrainer.data.text_tokens",
+        "packed_tokens": "hftrainer.data.packed_tokens",
+        "packed_windows": "hftrainer.data.packed_motions",
         "sentences": "hftrainer.data.sentences",
         "labelled_clips": "hftrainer.data.labelled",
         "text_motion": "hftrainer.data.text_motion",

@@ -24,8 +24,7 @@ class NpyWriter:
         self._stream = open(path, "wb")  # closed by __exit__
         self._header = len(_header(self.dtype, 0, tail))
         self._stream.write(b"\0" * self._header)
-        self._waiting: list[bytes] = []
-        self._bytes = 0
+        self._waiting = bytearray()
 
     def append(self, rows: ArrayLike) -> None:
         """Add rows (m, *tail)."""
@@ -37,14 +36,13 @@ class NpyWriter:
     def append_bytes(self, data: bytes, rows: int) -> None:
         """Add `rows` rows as they lie in memory."""
         self.rows += rows
-        self._waiting.append(data)
-        self._bytes += len(data)
-        if self._bytes >= _FLUSH:
+        self._waiting += data
+        if len(self._waiting) >= _FLUSH:
             self._flush()
 
     def _flush(self) -> None:
-        self._stream.write(b"".join(self._waiting))
-        self._waiting, self._bytes = [], 0
+        self._stream.write(self._waiting)
+        self._waiting = bytearray()
 
     def __enter__(self) -> NpyWriter:
         return self

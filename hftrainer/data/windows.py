@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.plan import BatchPlan, Item, balanced_weights
+from hftrainer.data.plan import BatchPlan, Item, weights_of_groups
 from hftrainer.motion.representation import motion272
 from hftrainer.registry import DATASETS
 
@@ -25,17 +26,15 @@ class MotionBatch(NamedTuple):
 
 
 @dataclass
-class MotionWindowsConfig:
-    """Where the clips are and how windows are cut.
+class WindowRules:
+    """How windows are cut.
 
     A clip shorter than `window` is used whole and padded, or left out with ``short_clips: skip`` (upstream stops with
     an error). ``draw_by: clip`` (upstream) gives one window of each clip an epoch; ``frames`` draws clips in
     proportion to their length. `balance`: a label (of labels.json) whose values are drawn more evenly, to the degree
-    `evenness` (1: equally often). `mirror` is the chance that a window is shown mirrored. ``in_memory: false`` reads a
-    clip's file whenever it is drawn, for data sets that do not fit.
+    `evenness` (1: equally often). `mirror` is the chance that a window is shown mirrored.
     """
 
-    root: str = "dataset/MotionMillion"
     train_split: str = "train"
     val_split: str | None = "val"
     window: int = 96
@@ -43,7 +42,6 @@ class MotionWindowsConfig:
     draw_by: str = "clip"
     balance: str | None = None
     evenness: float = 1.0
-    in_memory: bool = True
     short_clips: str = "pad"
     mirror: float = 0.0
     val_clips: int | None = None
@@ -57,6 +55,66 @@ class MotionWindowsConfig:
             raise ValueError(f"short_clips must be 'pad' or 'skip', got {self.short_clips!r}")
         if not 0 <= self.mirror <= 1:
             raise ValueError(f"mirror is a probability, got {self.mirror}")
+
+    @property
+    def shortest(self) -> int:
+        """Clips with fewer frames are left out."""
+        return self.window if self.short_clips == "skip" else self.frames_per_code
+
+
+@dataclass
+class MotionWindowsConfig(WindowRules):
+    """A dataset folder; see `WindowRules` for the rest.
+
+    ``in_memory: false`` reads a clip's file whenever it is drawn, for data sets that do not fit.
+    """
+
+    root: str = "dataset/MotionMillion"
+    in_memory: bool = True
+
+
+class Clips(Protocol):
+    """Motions of a split, from a folder or a packed set: `lengths` (n,) in frames."""
+
+    lengths: NDArray[np.int64]
+
+    def name(self, index: int) -> str:
+        """A clip's name."""
+
+    def frames(self, index: int, start: int, stop: int) -> NDArray[np.float32]:
+        """A stretch of a clip, (up to stop - start, 272), in physical units."""
+
+    def groups(self, label: str) -> NDArray[np.int64]:
+        """A number for each clip (n,), equal where the label's values are."""
+
+
+class FolderClips:
+    """Clips of a dataset folder, held in memory or read whenever they are drawn."""
+
+    def __init__(self, folder: DatasetFolder, split: str, *, shortest: int, in_memory: bool):
+        self.folder = folder
+        lengths = {name: folder.frames(name) for name in folder.names(split)}
+        self.names = [name for name, frames in lengths.items() if frames >= shortest]
+        if not self.names:
+            raise ValueError(f"split {split!r} of {folder.root} has no clip of at least {shortest} frames")
+        self.lengths = np.array([lengths[name] for name in self.names])
+        self._motions = [folder.motion(name) for name in self.names] if in_memory else None
+
+    def name(self, index: int) -> str:
+        """A clip's name."""
+        return self.names[index]
+
+    def frames(self, index: int, start: int, stop: int) -> NDArray[np.float32]:
+        """A stretch of a clip; the whole file is checked when it is read."""
+        motion = self.folder.motion(self.names[index]) if self._motions is None else self._motions[index]
+        return motion[start:stop]
+
+    def groups(self, label: str) -> NDArray[np.int64]:
+        """A clip without the label counts as a value of its own."""
+        labels = self.folder.labels()
+        numbers: dict[str, int] = {}
+        values = (str(labels.get(name, {}).get(label, "")) for name in self.names)
+        return np.array([numbers.setdefault(value, len(numbers)) for value in values])
 
 
 @DATASETS.register("motion_windows")
@@ -72,19 +130,14 @@ class MotionWindows:
 
     def train(self) -> WindowDataset:
         """Windows of the training split, held in memory."""
-        shortest = self.config.window if self.config.short_clips == "skip" else self.config.frames_per_code
-        return WindowDataset(self.folder, self.config.train_split, self.config, shortest)
+        clips = FolderClips(
+            self.folder, self.config.train_split, shortest=self.config.shortest, in_memory=self.config.in_memory
+        )
+        return WindowDataset(clips, self.config)
 
     def plan(self, train: WindowDataset, seed: int) -> BatchPlan:
         """Order of training."""
-        weights = train.clip_lengths.astype(np.float64) if self.config.draw_by == "frames" else None
-        if self.config.balance is not None:
-            labels = self.folder.labels()
-            groups = [str(labels.get(name, {}).get(self.config.balance, "")) for name in train.names]
-            even = balanced_weights(groups, evenness=self.config.evenness)
-            weights = even if weights is None else weights * even
-        lengths = np.minimum(train.clip_lengths, self.config.window)
-        return BatchPlan(lengths, self.config.batch_size, seed, weights)
+        return window_plan(train, self.config, seed)
 
     def val(self) -> list[MotionBatch]:
         """Whole clips in batches of like length; none without a validation split."""
@@ -102,26 +155,29 @@ class MotionWindows:
 class WindowDataset(Dataset[tuple[str, np.ndarray]]):
     """`self[(index, seed)]` is a window of clip `index`; the seed decides its start and whether it is mirrored."""
 
-    def __init__(self, folder: DatasetFolder, split: str, config: MotionWindowsConfig, shortest: int):
-        self.config, self.folder = config, folder
-        lengths = {name: folder.frames(name) for name in folder.names(split)}
-        self.names = [name for name, frames in lengths.items() if frames >= shortest]
-        if not self.names:
-            raise ValueError(f"split {split!r} of {folder.root} has no clip of at least {shortest} frames")
-        self.clip_lengths = np.array([lengths[name] for name in self.names])
-        self._motions = [folder.motion(name) for name in self.names] if config.in_memory else None
+    def __init__(self, clips: Clips, rules: WindowRules):
+        self.clips, self.rules = clips, rules
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.clips.lengths)
 
     def __getitem__(self, item: Item) -> tuple[str, np.ndarray]:
         index, seed = item
-        name = self.names[index]
-        motion = self.folder.motion(name) if self._motions is None else self._motions[index]
         rng = np.random.default_rng(seed)
-        start = int(rng.integers(0, max(1, len(motion) - self.config.window + 1)))
-        window = motion[start : start + self.config.window]
-        return name, motion272.mirror(window) if rng.random() < self.config.mirror else window
+        window = self.rules.window
+        start = int(rng.integers(0, max(1, int(self.clips.lengths[index]) - window + 1)))
+        motion = self.clips.frames(index, start, start + window)
+        return self.clips.name(index), motion272.mirror(motion) if rng.random() < self.rules.mirror else motion
+
+
+def window_plan(train: WindowDataset, rules: WindowRules, seed: int) -> BatchPlan:
+    """Clips evenly or in proportion to their frames, balanced if asked for, windows of like length together."""
+    lengths = train.clips.lengths
+    weights = lengths.astype(np.float64) if rules.draw_by == "frames" else None
+    if rules.balance is not None:
+        even = weights_of_groups(train.clips.groups(rules.balance), evenness=rules.evenness)
+        weights = even if weights is None else weights * even
+    return BatchPlan(np.minimum(lengths, rules.window), rules.batch_size, seed, weights)
 
 
 def collate_motions(clips: list[tuple[str, np.ndarray]]) -> MotionBatch:
