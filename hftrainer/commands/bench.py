@@ -9,7 +9,8 @@ EPILOG = """examples:
   hftrainer bench sample --size gotozero-nano --codes 75
   hftrainer bench sample --size 111M --ragged 256 --no-uncached
   hftrainer bench evalset --size 44M --prompts 512
-  hftrainer bench train --size 111M --batch 16"""
+  hftrainer bench train --size 111M --batch 16
+  hftrainer bench data --rows 2000000"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evalset.add_argument("--prompts", type=int, default=512)
     evalset.add_argument("--codes", type=int, default=100, help="on average (default 100)")
     train = kinds.add_parser("train", help="an optimizer step of the transformer, ours and the released way")
+    data = kinds.add_parser("data", help="opening a packed set of tokens, and its rows and batches a second")
+    data.add_argument("--rows", type=int, default=2_000_000, help="made-up clips (default 2000000)")
+    data.add_argument("--root", help="measure this packed set instead")
+    data.add_argument("--batch", type=int, default=16, help="rows (default 16)")
+    data.add_argument("--reads", type=int, default=20_000, help="random rows a round (default 20000)")
+    data.add_argument("--batches", type=int, default=500, help="batches of the data loader a round (default 500)")
+    data.add_argument("--files", type=int, default=2_000, help="clips to read from a file each, 0: none (default 2000)")
+    data.add_argument("--workers", default="0,2", help="processes of the data loader (default 0,2)")
+    data.add_argument("--rounds", type=int, default=5, help="each way runs once a round (default 5)")
+    data.add_argument("--json", help="write the figures here")
+    data.set_defaults(run=run_data)
     for kind, size, batch, run in ((evalset, "44M", 32, run_evalset), (train, "111M", 16, run_train)):
         kind.add_argument("--size", default=size, help=f"a preset with random weights, or a model (default {size})")
         kind.add_argument("--batch", type=int, default=batch, help=f"rows (default {batch})")
@@ -76,4 +88,16 @@ def run_evalset(args: argparse.Namespace) -> int:
     from hftrainer.bench.evalset import EvalsetBench, run
 
     run(EvalsetBench(args.size, args.prompts, args.batch, args.codes, args.rounds, args.dtype, args.device), args.json)
+    return 0
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """Measure feeding."""
+    from hftrainer.bench.data import DataBench, run
+
+    workers = tuple(int(count) for count in args.workers.split(",") if count)
+    run(
+        DataBench(args.rows, args.root, args.batch, args.reads, args.batches, args.files, workers, args.rounds),
+        args.json,
+    )
     return 0

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hftrainer.commands.packing import add_verbs as add_packing_verbs
+from hftrainer.commands.packing import verify_packed
+
 EPILOG = """example, from BVH files to tokens:
   hftrainer data import-bvh Bandai-Namco --skeleton bandai-namco --out dataset/bandai
   hftrainer data captions dataset/bandai --templates bandai-namco --count 24
@@ -21,6 +24,11 @@ EPILOG = """example, from BVH files to tokens:
 
 example, motions in another representation:
   hftrainer data convert-representation outputs/ms272 --from motion272 --to hml263 --out outputs/hml263
+
+example, published archives, packed for training at scale:
+  hftrainer data import-tar split.tar.gz texts.tar.gz MotionGV/*.tar.gz --out dataset/MotionMillion
+  hftrainer data pack-motions dataset/MotionMillion --split version1/tokenizer_96/train --out packed_motions
+  hftrainer data pack-tokens dataset/MotionMillion --split version1/t2m_60_300/train --out packed
 
 text features for a machine that the text encoder does not fit on:
   hftrainer data text-features --prompts prompts.txt --encoder google/flan-t5-xl --out features.safetensors"""
@@ -85,11 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, required=True, help="file, e.g. features.safetensors")
     sub.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="as stored")
     sub.add_argument("--batch-size", type=int, default=32)
+    sub.add_argument("--size-only", action="store_true", help="print how large the file would be, and stop")
     sub.add_argument("--device", default="cpu")
     sub.set_defaults(run=text_features)
 
-    sub = _with_dataset(verbs, "verify", "check counts, NaN, lengths, captions, statistics, splits")
+    sub = _with_dataset(verbs, "verify", "check counts, NaN, lengths, captions, statistics, splits; or a packed set")
+    sub.add_argument("--sample", type=int, help="read no more than so many motions, drawn at random")
     sub.set_defaults(run=verify)
+    add_packing_verbs(verbs)
 
     sub = verbs.add_parser("convert-representation", help="a folder of motions as motion272, motion135, hml263, joints")
     sub.add_argument("source", help="a folder, searched for *.npy")
@@ -198,19 +209,24 @@ def tokenize(args: argparse.Namespace) -> int:
 def text_features(args: argparse.Namespace) -> int:
     """Write a file of features."""
     from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
-    from hftrainer.models.text_features import write_text_features
+    from hftrainer.models.text_features import estimate_text_features, write_text_features
 
     if (args.model is None) == (args.encoder is None):
         raise ValueError("say whose features: --model MODEL for that model's text encoder, or --encoder FOLDER")
     texts = _texts(args)
     if args.encoder is not None:
-        encoder: Any = TextEncoder(TextEncoderConfig(source=args.encoder))
+        encoder: Any = TextEncoder(TextEncoderConfig(source=args.encoder), on_demand=True)
     else:
         from hftrainer.zoo.load import load_pipeline
 
         encoder = load_pipeline(args.model, load_ar=False).bundle.text_encoder
         if encoder is None:
             raise ValueError(f"{args.model} has no text encoder; name one with --encoder")
+    size = estimate_text_features(texts, encoder, dtype=args.dtype)
+    print(size.line(args.out))
+    if args.size_only:
+        return 0
+    size.check_room(args.out)
     count = write_text_features(
         args.out, texts, encoder.to(args.device), dtype=args.dtype, batch_size=args.batch_size, progress=_bar("encode")
     )
@@ -222,7 +238,10 @@ def verify(args: argparse.Namespace) -> int:
     """Report; 1 if something is wrong."""
     from hftrainer.data.verify import verify as check
 
-    report = check(_open(args), progress=_bar("verify"))
+    status = verify_packed(args.dataset)
+    if status is not None:
+        return status
+    report = check(_open(args), sample=args.sample, progress=_bar("verify"))
     for line in report.lines():
         print(line)
     return 0 if report.good else 1

@@ -1,6 +1,6 @@
 """A dataset on disk, in the layout of MotionMillion and of HumanML3D-272:
 
-    motion_data/<name>.npy      (frames, 272) float, physical units          [or motion_data/vector_272/]
+    motion_data/<name>.npy      (frames, 272) float, physical units   [or motion_data/vector_272/, motion_272rpr/]
     texts/<name>.txt            captions, one a line; HumanML3D's ``caption#tokens#start#end`` too
     split/<split>.txt           names, one a line                            [any depth below split/]
     mean_std/{mean,std}.npy     (272,)                                       [or {Mean,Std}.npy, mean_std/vector_272/]
@@ -48,8 +48,8 @@ class DatasetFolder:
         self.root = Path(root)
         if not create and not self.root.is_dir():
             raise ValueError(f"there is no dataset folder {str(root)!r}")
-        nested = self.root / "motion_data" / "vector_272"
-        self.motions = nested if nested.is_dir() else self.root / "motion_data"
+        places = [self.root / place for place in ("motion_data/vector_272", "motion_data", "motion_272rpr")]
+        self.motions = next((place for place in places if place.is_dir()), self.root / "motion_data")
         self.texts = self.root / "texts"
 
     def names(self, split: str | None = None) -> list[str]:

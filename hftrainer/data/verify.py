@@ -15,6 +15,8 @@ from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.motion.statistics import RunningStatistics
 
 _SHOWN = 5
+_ENOUGH = 500  # motions of a sample that statistics are compared with
+_JOINED_SPLITS = {"val": ("all", "train_val", "trainval"), "test": ("all",)}  # hold others on purpose
 _FASTEST = 0.5  # metres a frame (15 m/s); nothing a body does
 
 
@@ -43,13 +45,21 @@ class Report:
         return [*out, "ok" if self.good else f"{len(self.problems)} kinds of problems"]
 
 
-def verify(dataset: DatasetFolder, *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Report:
-    """Check motions, captions, splits and statistics."""
+def verify(
+    dataset: DatasetFolder,
+    *,
+    sample: int | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Report:
+    """Check motions, captions, splits and statistics; with `sample`, so many motions drawn at random, and all names."""
     report = Report()
-    names = dataset.names()
+    everything = names = dataset.names()
     if not names:
         report.add("no motions", str(dataset.motions))
         return report
+    if sample is not None and sample < len(names):
+        report.facts["sample"] = f"{sample} of {len(names)} motions were read"
+        names = [names[i] for i in sorted(np.random.default_rng(0).choice(len(names), sample, replace=False).tolist())]
     lengths, sums = [], RunningStatistics()
     train = set(dataset.names("train")) if "train" in dataset.splits() else set(names)
     mirrored = _made_with_mirrored(dataset)
@@ -73,8 +83,11 @@ def verify(dataset: DatasetFolder, *, progress: Callable[[Iterable[Any]], Iterab
         report.facts["frames a clip"] = f"{low} to {high}, median {middle}"
     if not dataset.texts.is_dir():
         report.facts["captions"] = "none"
-    _check_splits(report, dataset, set(names))
-    _check_statistics(report, dataset, sums)
+    _check_splits(report, dataset, set(everything))
+    if len(names) == len(everything) or len(names) >= _ENOUGH:
+        _check_statistics(report, dataset, sums)
+    else:
+        report.facts["statistics"] = f"not compared: a sample of fewer than {_ENOUGH} motions does not tell"
     return report
 
 
@@ -98,10 +111,16 @@ def _check_splits(report: Report, dataset: DatasetFolder, names: set[str]) -> No
             report.add(f"in split {split} without a motion file", name)
         if len(set(members)) < len(members):
             report.add("split lists a name twice", split)
-    for held in {"val", "test"} & splits.keys():
-        for split in splits.keys() - {"all", held}:
-            for name in sorted(set(splits[held]) & set(splits[split])):
-                report.add(f"in both {held} and {split}", name)
+    for held, members in splits.items():
+        folder, _, part = held.rpartition("/")
+        if part not in ("val", "test"):
+            continue
+        for split in splits.keys() - {held}:
+            # splits in another folder divide the clips for another purpose
+            beside, _, other = split.rpartition("/")
+            if beside == folder and other not in _JOINED_SPLITS.get(part, ()):
+                for name in sorted(set(members) & set(splits[split])):
+                    report.add(f"in both {held} and {split}", name)
 
 
 def _made_with_mirrored(dataset: DatasetFolder) -> bool:

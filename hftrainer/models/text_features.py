@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,39 @@ class StoredTextFeatures(nn.Module):
 def text_hash(text: str) -> bytes:
     """What a text is looked up by."""
     return hashlib.sha256(text.encode()).digest()
+
+
+@dataclass(frozen=True)
+class FeatureSize:
+    """How much there would be to store: different `texts`, their `rows` of features, and `bytes` of the file."""
+
+    texts: int
+    rows: int
+    bytes: int
+
+    def line(self, path: str | os.PathLike[str]) -> str:
+        """What to tell before it is written."""
+        mean = self.rows / max(1, self.texts)
+        return f"{self.texts} texts, {mean:.1f} tokens each: {self.bytes / 1e9:.3f} GB -> {path}"
+
+    def check_room(self, path: str | os.PathLike[str]) -> None:
+        """Raise ``ValueError`` where the disk cannot hold it, before hours are spent."""
+        folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
+        free = shutil.disk_usage(folder).free
+        if self.bytes > free:
+            raise ValueError(
+                f"the features would take {self.bytes / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB left; store "
+                "them as bfloat16, for fewer texts, or let training encode text in its steps (the default)"
+            )
+
+
+def estimate_text_features(texts: Iterable[str], encoder: TextEncoder, *, dtype: str = "float32") -> FeatureSize:
+    """The size of what `write_text_features` would write; texts are tokenized and nothing is encoded."""
+    different = list(dict.fromkeys(texts))
+    kept = [min(count, encoder.max_tokens) for count in encoder.count_tokens(different)] if different else []
+    # beside the features: a hash, a token count, two offsets, and the text itself
+    index = sum(32 + 4 + 8 + 8 + len(text.encode()) for text in different)
+    return FeatureSize(len(different), sum(kept), sum(kept) * encoder.width * DTYPES[dtype].itemsize + index)
 
 
 @torch.inference_mode()

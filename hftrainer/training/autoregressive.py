@@ -55,6 +55,8 @@ class ARTask(Task):
         super().__init__(bundle, config.optimizer)
         if bundle.ar is None or bundle.text_encoder is None:
             raise ConfigError("training the transformer needs the sections model.ar and model.text_encoder")
+        if config.train_text_encoder and bundle.text_encoder.model is None:
+            raise ConfigError("task.train_text_encoder: stored features (model.init.text_features) cannot be trained")
         if bundle.config.init.ar is not None and (config.init_std is not None or config.fsq_init):
             raise ConfigError("task.init_std and task.fsq_init would overwrite the weights of model.init.ar")
         _check_tokens(bundle, source)

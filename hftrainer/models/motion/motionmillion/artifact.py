@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hftrainer.config import ConfigError, plain, typed
+from hftrainer.config import plain, typed
 from hftrainer.files import atomic_folder, sha256, write_json
 from hftrainer.hub import find_model
 from hftrainer.manifest import write_manifest
@@ -36,7 +36,12 @@ from hftrainer.models.checkpoint import (
     open_checkpoint,
     write_module,
 )
-from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig, MotionMillionConfig
+from hftrainer.models.motion.motionmillion.config import (
+    HumanVQVAEConfig,
+    MotionMillionConfig,
+    check_encoder_width,
+    check_same_sizes,
+)
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
 from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, encoder_hash
@@ -75,21 +80,24 @@ def build(config: MotionMillionConfig) -> Parts:
         config.vqvae = source.config.vqvae
     else:
         vqvae = HumanVQVAE(**plain(config.vqvae))
-    encoder = None
+    encoder: TextEncoder | StoredTextFeatures | None = None
     if init.text_encoder is not None:
         config.text_encoder = config.text_encoder or TextEncoderConfig()
         config.text_encoder.source = init.text_encoder
-    if config.text_encoder is not None:
+    if init.text_features is not None:
+        encoder = StoredTextFeatures(init.text_features)
+        encoder.check_encoder(None, None, (config.text_encoder or TextEncoderConfig()).max_tokens)
+    elif config.text_encoder is not None:
         encoder = TextEncoder(config.text_encoder)
     ar = None
     if init.ar is not None:
         source = read(Path(init.ar), text_encoder=None)
+        check_same_sizes(config.ar, source.config.ar, init.ar)
         ar, config.ar = source.ar, source.config.ar
     config.check()
     if ar is None and config.ar is not None:
         ar = LLaMAHF(config.ar)
-    if ar is not None and encoder is not None and encoder.width != ar.config.clip_dim:
-        raise ConfigError(f"model.ar.clip_dim={ar.config.clip_dim} must be the text encoder's width {encoder.width}")
+    check_encoder_width(config.ar, encoder.width if encoder is not None else None)
     return Parts(config, vqvae, ar, encoder, mean, std, identity)
 
 
@@ -162,6 +170,11 @@ def tokenizer_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def read_folder_config(folder: Path) -> MotionMillionConfig:
+    """What an artifact folder holds, from its mm_config.json alone."""
+    return read_config(_read_json(folder / CONFIG), folder)
+
+
 def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
     """mm_config.json of any of the known formats."""
     form = raw.get("artifact_format")
@@ -208,6 +221,8 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
                 encoder.model, folder / "text_encoder", "model", dtype=dtype, drop=["encoder.embed_tokens.weight"]
             )
         text_sha256 = encoder_hash(open_checkpoint(find_weights(folder / "text_encoder", "model")))
+    elif isinstance(bundle.text_encoder, StoredTextFeatures):
+        text_sha256 = bundle.text_encoder.encoder_sha256
     for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
         np.save(folder / name, values.cpu().numpy())
     has_text = encoder is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
+from hftrainer.config import ConfigError
 from hftrainer.models.motion.motionmillion.network.fsq import LEVELS_OF_NB_CODE
 from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
 from hftrainer.models.text_encoder import TextEncoderConfig
@@ -45,11 +46,15 @@ class HumanVQVAEConfig:
 
 @dataclass
 class InitFrom:
-    """Artifact folders that parts are taken from, weights and sizes both."""
+    """Artifact folders that parts are taken from, weights and sizes both.
+
+    `text_features`: a file of stored features, in place of the encoder that made them.
+    """
 
     tokenizer: str | None = None
     ar: str | None = None
     text_encoder: str | None = None
+    text_features: str | None = None
 
 
 @dataclass
@@ -74,3 +79,21 @@ class MotionMillionConfig:
                 f"ar.vocab_size={self.ar.vocab_size} must be the tokenizer's {self.vqvae.codebook_size} codes + 2 "
                 f"(END and PAD) = {self.vqvae.codebook_size + 2}"
             )
+
+
+def check_same_sizes(written: LLaMAHFConfig | None, found: LLaMAHFConfig | None, folder: str) -> None:
+    """Raise `ConfigError` where model.ar says other sizes than the transformer that ``model.init.ar`` names has."""
+    if found is None:
+        raise ConfigError(f"model.init.ar: {folder} has no transformer")
+    for name in ("n_layer", "n_head", "n_embd", "vocab_size", "clip_dim", "block_size"):
+        if written is not None and getattr(written, name) != getattr(found, name):
+            raise ConfigError(
+                f"model.ar.{name}={getattr(written, name)}, but the transformer in {folder} (model.init.ar) has "
+                f"{getattr(found, name)}; write that, or leave model.ar out"
+            )
+
+
+def check_encoder_width(ar: LLaMAHFConfig | None, width: int | None) -> None:
+    """Raise `ConfigError` unless the transformer reads features as wide as the encoder makes them."""
+    if ar is not None and width is not None and width != ar.clip_dim:
+        raise ConfigError(f"model.ar.clip_dim={ar.clip_dim} must be the text encoder's width {width}")

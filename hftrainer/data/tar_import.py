@@ -1,0 +1,138 @@
+"""Tar shards as a dataset folder: archives as MotionMillion publishes them, and webdataset shards (name.npy, name.txt).
+
+Members are told by what they are: floating point (frames, 272) is a motion, whole numbers are codes, .txt below split/
+is a split, other .txt is captions, mean and std are statistics. Nothing is written outside of the dataset.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.files import atomic_path, write_text
+from hftrainer.motion.representation.spec import MOTION272
+
+CODES = "VQVAE_codebook_imported"
+# folders of the published layouts, which are not part of a clip's name
+_OUTER = ("motion_data", "vector_272", "motion_272rpr", "texts", "split", "mean_std", CODES)
+
+
+@dataclass
+class TarReport:
+    """What was imported, by kind, and members that are nothing of a dataset."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    renamed: int = 0
+
+    def add(self, kind: str) -> None:
+        """Count one."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+
+
+def import_tar(
+    shards: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    prefix: str = "",
+    split: str | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> TarReport:
+    """Unpack .tar, .tar.gz, ... into the dataset folder `out`, member by member, in the layout of `DatasetFolder`.
+
+    `prefix` is put before names (archives of parts often lack the part's name: ``MotionGV/``). A top folder that is
+    there twice (MotionGV/MotionGV/...) is written once. `split`: also list the clips that came in this split. Raises
+    ``ValueError`` for a member that is damaged or has a name that leads out of the folder.
+    """
+    dataset, report, names = DatasetFolder(out, create=True), TarReport(), []
+    for shard in shards:
+        for member, data in progress(_members(Path(shard))):
+            kind, name = _take(dataset, PurePosixPath(member), data, prefix, f"{shard}: {member}", report)
+            if kind == "motions":
+                names.append(name)
+    if not report.counts:
+        raise ValueError(f"{', '.join(map(str, shards))}: no motion, caption, code, split or statistics is in there")
+    if split is not None:
+        known = dataset.names(split) if split in dataset.splits() else []
+        dataset.write_split(split, dict.fromkeys([*known, *names]))
+    return report
+
+
+def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of regular files, in the order of the archive; it is read once, from front to back."""
+    try:
+        with tarfile.open(shard, "r|*") as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.isreg() else None
+                if stream is not None:
+                    yield member.name, stream.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ValueError(f"{shard} cannot be read as a tar archive: {error}") from error
+
+
+def _take(
+    dataset: DatasetFolder, path: PurePosixPath, data: bytes, prefix: str, where: str, report: TarReport
+) -> tuple[str | None, str]:
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{where}: the name leads out of the dataset folder")
+    outer = [part for part in path.parts[:-1] if part in _OUTER]
+    inner = [part for part in path.parts[:-1] if part not in _OUTER and part != "."]
+    if len(inner) > 1 and inner[0] == inner[1]:
+        inner, report.renamed = inner[1:], report.renamed + 1
+    head = [part for part in prefix.split("/") if part]
+    if head and inner[: len(head)] == head:
+        inner = inner[len(head) :]  # the archive says it, too
+    name = "/".join([*head, *inner, path.stem])
+    kind = None
+    if path.name.startswith("."):
+        pass
+    elif path.suffix == ".npy" and path.stem.lower() in ("mean", "std"):
+        kind = "statistics"
+        _write(dataset.root / "mean_std" / f"{path.stem.lower()}.npy", data)
+    elif path.suffix == ".npy":
+        kind = _take_array(dataset, name, data, where)
+    elif path.suffix == ".txt":
+        text = _text(data, where)
+        kind = "splits" if "split" in outer else "captions"
+        # a split keeps its own folders (version1/t2m_60_300/train), without the prefix of clips
+        target = Path("split", *inner, path.name) if kind == "splits" else Path("texts", f"{name}.txt")
+        write_text(dataset.root / target, text)
+    if kind is None:
+        report.skipped.append(str(path))
+    else:
+        report.add(kind)
+    return kind, name
+
+
+def _take_array(dataset: DatasetFolder, name: str, data: bytes, where: str) -> str:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{where} cannot be read as a numpy array: {error}") from error
+    if array.dtype.kind in "iu":
+        _write(dataset.root / CODES / f"{name}.npy", data)
+        return "codes"
+    if array.ndim != 2 or array.shape[1] != MOTION272.width or array.dtype.kind != "f":
+        raise ValueError(f"{where}: expected (frames, {MOTION272.width}) or codes, got {array.dtype} {array.shape}")
+    dataset.write_motion(name, array)
+    return "motions"
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8 text: {error}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)

@@ -1,0 +1,240 @@
+"""``hftrainer train --dry-run``: what a run would be, without a weight in memory and without its data being there.
+
+The model and its task are built on the meta device, where tensors have shapes and no content.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hftrainer.config import ConfigError, Experiment
+from hftrainer.models.outline import outline
+from hftrainer.registry import DATASETS, TASKS
+from hftrainer.training.fit import check_experiment
+from hftrainer.training.memory import NOT_COUNTED, Sizes, memory_per_device, spread_of
+
+_OPENED = 20_000  # clips of a folder whose files are looked at to count an epoch; above that, names are counted
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the model: parameters, how many of them train, and the bytes of those that do not."""
+
+    name: str
+    parameters: int
+    trained: int
+    frozen_bytes: int
+
+
+@dataclass
+class DryRun:
+    """What was found; `lines` says it."""
+
+    resolved: dict[str, Any]
+    parts: list[Part] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Everything but the configuration."""
+        out = [f"{'part':40} {'parameters':>16} {'trained':>16}"]
+        out += [f"{part.name:40} {part.parameters:16,} {part.trained:16,}" for part in self.parts]
+        out += ["", *(f"{name:40} {value}" for name, value in self.facts.items())]
+        return [*out, "", *(f"note: {note}" for note in self.notes)]
+
+
+def dry_run(experiment: Experiment) -> DryRun:
+    """Outline a run. Raises `ConfigError` for what training would refuse in the same configuration."""
+    began = time.perf_counter()
+    found = DryRun(check_experiment(experiment))
+    bundle, notes = outline(experiment.model)
+    found.notes += notes
+    source = _open_data(experiment, found)
+    if bundle is None:
+        found.notes.append("the model's sizes are not known, so its parameters and memory are not counted")
+    else:
+        task = _build_task(experiment, bundle, source, found)
+        found.parts = list(_parts(task, bundle))
+        _count_memory(experiment, found)
+    _count_steps(experiment, source, found)
+    found.facts["outlined in"] = f"{time.perf_counter() - began:.1f} s"
+    return found
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _build_task(experiment: Experiment, bundle: nn.Module, source: Any, found: DryRun) -> nn.Module:
+    section = dict(experiment.task)
+    if section.get("sentence_model") is not None:
+        found.notes.append(f"the sentence model {section['sentence_model']} of the loss is not counted")
+        section["sentence_model"] = None
+    if source is None or hasattr(source, "contents"):
+        source = _absent_data(bundle, source)
+    with torch.device("meta"):
+        task: nn.Module = TASKS.build(section, path="task", bundle=bundle, source=source)
+    return task
+
+
+def _absent_data(bundle: Any, source: Any) -> Any:
+    """What a task asks of its data before it has seen a row, for data that are not here."""
+    config = getattr(bundle, "config", None)
+    vqvae = getattr(bundle, "vqvae", None)
+    tokens = SimpleNamespace(
+        codebook_size=vqvae.codebook_size if vqvae is not None else 0,
+        check_tokenizer=lambda fingerprint: None,
+        folder="data that are not here",
+    )
+    return SimpleNamespace(
+        statistics=(np.zeros(272, np.float32), np.ones(272, np.float32)),
+        tokens=tokens,
+        contents=source.contents if source is not None else list(getattr(config, "contents", [])),
+        styles=source.styles if source is not None else list(getattr(config, "styles", [])),
+        train_captions=lambda: [],
+    )
+
+
+def _parts(task: Any, bundle: nn.Module) -> Iterator[Part]:
+    """The bundle's children, then what the task adds; a parameter is counted where it is first met."""
+    seen: set[int] = set()
+    kept = getattr(task, "bundle", bundle)
+    children = [*kept.named_children(), *((f"task.{n}", m) for n, m in task.named_children() if n != "bundle")]
+    if not list(kept.children()) or any(True for _ in kept.parameters(recurse=False)):
+        children.insert(0, (type(kept).__name__, kept))
+    for name, module in children:
+        parameters = [p for p in module.parameters() if id(p) not in seen]
+        seen |= {id(p) for p in parameters}
+        count = sum(p.numel() for p in parameters)
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        frozen = sum(p.numel() * p.element_size() for p in parameters if not p.requires_grad)
+        if count:
+            yield Part(name, count, trained, frozen)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def processes(experiment: Experiment) -> int:
+    """How many devices take part; "auto" and -1 are those of this machine."""
+    config = experiment.trainer
+    wanted = config.devices.strip()
+    if wanted.isdigit():
+        each = int(wanted)
+    elif wanted in ("auto", "-1"):
+        each = torch.cuda.device_count() if config.accelerator in ("auto", "gpu", "cuda") else 1
+    else:
+        each = len([part for part in wanted.strip("[]").split(",") if part.strip()])  # indices
+    return max(1, each) * config.num_nodes
+
+
+def _count_memory(experiment: Experiment, found: DryRun) -> None:
+    config, world = experiment.trainer, processes(experiment)
+    spread = spread_of(config.strategy, getattr(config, "offload", "none"), world)
+    sizes = Sizes(
+        trained=sum(part.trained for part in found.parts),
+        frozen_bytes=sum(part.frozen_bytes for part in found.parts),
+        averages=sum(section.get("name") == "ema" for section in experiment.callbacks),
+    )
+    total = sum(part.parameters for part in found.parts)
+    found.facts["all"] = f"{total:,} parameters, {sizes.trained:,} trained"
+    memory = memory_per_device(sizes, spread, config.precision, world)
+    found.facts["devices"] = f"{world} ({spread.name}, {config.precision})"
+    found.facts["memory per device"] = f"{memory.total / _GB:.2f} GB"
+    for name, value in memory.parts.items():
+        found.facts[f"  {name}"] = f"{value / _GB:.2f} GB"
+    for name, value in memory.on_cpu.items():
+        found.facts[f"  {name}, CPU"] = f"{value / _GB:.2f} GB in the machine's memory"
+    found.notes.append(f"the memory does not count {NOT_COUNTED}")
+
+
+# --- data and steps -------------------------------------------------------------------------------------------------
+
+
+def _open_data(experiment: Experiment, found: DryRun) -> Any:
+    """The data source, or None with a note; nothing is written, and no motion is read."""
+    _, config = DATASETS.resolve(experiment.data, path="data")
+    root = getattr(config, "root", None)
+    made = experiment.data["name"].startswith("synthetic_")  # these write what they lack
+    lacking = [p for p in (root, made and f"{root}/split", made and _tokens_of(config)) if p and not Path(p).exists()]
+    if lacking:
+        found.notes.append(f"the data are not here ({lacking[0]}), so an epoch is not counted")
+        return None
+    try:
+        with redirect_stdout(StringIO()):
+            return DATASETS.build(experiment.data, path="data")
+    except ConfigError:
+        raise
+    except ValueError as error:
+        found.notes.append(f"the data cannot be used as they are: {error}")
+        return None
+
+
+def _tokens_of(config: Any) -> str | None:
+    return f"{config.root}/{config.tokens}" if hasattr(config, "tokens") else None
+
+
+def _count_steps(experiment: Experiment, source: Any, found: DryRun) -> None:
+    _, config = DATASETS.resolve(experiment.data, path="data")
+    world, parts = processes(experiment), experiment.trainer.accumulate_grad_batches
+    rows = config.batch_size * world * parts
+    found.facts["rows per step"] = f"{rows:,} ({config.batch_size} x {world} devices x {parts} batches)"
+    train = _train_rows(source, found)
+    lengths = getattr(train, "lengths", None)
+    if hasattr(config, "max_tokens"):
+        if lengths is not None:
+            found.facts["tokens per step"] = (
+                f"about {rows * (float(np.mean(lengths)) + 1):,.0f} (rows of {np.mean(lengths):.1f} codes on average, "
+                "and END); text positions come on top"
+            )
+        else:
+            most = rows * (config.max_tokens + 1)
+            found.facts["tokens per step"] = (
+                f"at most {most:,} ({config.max_tokens} codes and END a row); text positions come on top"
+            )
+    elif hasattr(config, "window"):
+        codes = rows * config.window // config.frames_per_code
+        found.facts["tokens per step"] = f"{codes:,} codes ({rows * config.window:,} frames)"
+    if train is not None:
+        batches = source.plan(train, experiment.seed).batches_per_epoch
+        steps = batches // (world * parts)
+        epochs = experiment.trainer.max_steps * world * parts / batches
+        found.facts["steps per epoch"] = f"{steps:,} ({len(train):,} rows); {epochs:,.1f} epochs in all"
+    found.facts["steps"] = f"{experiment.trainer.max_steps:,}"
+
+
+def _train_rows(source: Any, found: DryRun) -> Any:
+    """The training rows, motions not read; None where they are not here or too many to be looked at in seconds."""
+    if source is None:
+        return None
+    folder, split = getattr(source, "folder", None), getattr(source.config, "train_split", None)
+    if folder is not None and split is not None:
+        try:
+            names = len(folder.names(split))
+        except ValueError as error:
+            found.notes.append(f"the data cannot be used as they are: {error}")
+            return None
+        if names > _OPENED:
+            found.notes.append(f"split {split} has {names:,} clips, which are not opened to count an epoch; pack them")
+            return None
+    if getattr(source.config, "in_memory", False):
+        source = copy.copy(source)
+        source.config = dataclasses.replace(source.config, in_memory=False)
+    try:
+        return source.train()
+    except ValueError as error:
+        found.notes.append(f"the data cannot be used as they are: {error}")
+        return None
