@@ -14,9 +14,9 @@ from hftrainer.files import atomic_folder
 
 _WHO = ("a person", "someone", "a man", "a woman", "the figure", "a dancer", "an old man", "a child")
 _WHAT = ("walks forward", "turns around", "waves both arms", "squats and stands up", "jumps over a log",
-         "crawls under a table", "throws a ball", "sits down on a chair", "climbs a ladder", "kicks a door")  # fmt: skip
+         "crawls under a table", "throws a ball", "sits on a chair", "climbs stairs", "kicks a door")  # fmt: skip
 _HOW = ("slowly", "quickly", "with the left arm raised", "as if tired", "three times", "in a circle",
-        "while looking back over the shoulder", "without stopping")  # fmt: skip
+        "while looking back", "without stopping")  # fmt: skip
 _PIECE = 50_000  # rows that are made at once
 
 

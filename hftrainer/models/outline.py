@@ -7,6 +7,7 @@ is not known is said in notes, never guessed.
 from __future__ import annotations
 
 import dataclasses
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,16 @@ from hftrainer.config import plain
 from hftrainer.extras import quiet
 from hftrainer.models.motion.motionmillion import artifact
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.config import MotionMillionConfig, check_encoder_width, check_same_sizes
+from hftrainer.models.motion.motionmillion.config import (
+    HumanVQVAEConfig,
+    MotionMillionConfig,
+    check_encoder_width,
+    check_same_sizes,
+)
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
+from hftrainer.models.motion.motionmillion.network.fsq import LEVELS_OF_NB_CODE
 from hftrainer.models.motion.motionstreamer import MotionStreamer272Config, MotionStreamer272Evaluator
+from hftrainer.models.motion.motionstreamer import artifact as motionstreamer
 from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, load_t5_config
 from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.registry import MODELS
@@ -59,6 +67,8 @@ def _motionmillion(config: MotionMillionConfig, notes: list[str]) -> MotionMilli
         found = _config_of(init.tokenizer, "tokenizer", notes)
         if found is not None:
             config.vqvae, identity = found.vqvae, artifact.tokenizer_hash(Path(init.tokenizer))
+        elif config.ar is not None:
+            config.vqvae = _vqvae_of(config.ar.vocab_size - 2, config.vqvae)
     if init.ar is not None:
         found = _config_of(init.ar, "transformer", notes)
         if found is not None:
@@ -85,9 +95,19 @@ def _motionmillion(config: MotionMillionConfig, notes: list[str]) -> MotionMilli
 def _config_of(folder: str, part: str, notes: list[str]) -> MotionMillionConfig | None:
     path = Path(folder) / artifact.CONFIG
     if not path.is_file():
-        notes.append(f"the {part} that it starts from, {folder}, is not here: sizes as the configuration says")
+        notes.append(
+            f"the {part} that it starts from, {folder}, is not here: counted as the configuration says, else as released"
+        )
         return None
     return artifact.read_folder_config(Path(folder))
+
+
+def _vqvae_of(codes: int, written: HumanVQVAEConfig) -> HumanVQVAEConfig:
+    """The tokenizer that a transformer's vocabulary is for, as far as that tells."""
+    for nb_code, levels in LEVELS_OF_NB_CODE.items():
+        if written.codebook_size != codes and prod(levels) == codes:
+            return dataclasses.replace(written, nb_code=nb_code, levels=None)
+    return written
 
 
 def _features(path: str, notes: list[str]) -> StoredTextFeatures | None:
@@ -126,10 +146,11 @@ def outline_text_encoder(config: TextEncoderConfig, notes: list[str], *, width: 
 def _motionstreamer(config: MotionStreamer272Config, notes: list[str]) -> MotionStreamer272Evaluator:
     source = config.text.source
     if source is None or Path(source).is_dir():
-        bundle = MotionStreamer272Evaluator.from_config(config)
+        bundle = MotionStreamer272Evaluator(motionstreamer.build(config), device="meta")
     else:
         text = dataclasses.replace(config.text, source=None, **_DISTILBERT)
-        bundle = MotionStreamer272Evaluator.from_config(dataclasses.replace(config, text=text))
+        parts = motionstreamer.build(dataclasses.replace(config, text=text))
+        bundle = MotionStreamer272Evaluator(parts, device="meta")
         bundle.config = config
         notes.append(f"the text model {source} is not read: the published sizes of DistilBERT are used")
     bundle.tokenizer = bundle.tokenizer or _Absent()
