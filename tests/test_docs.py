@@ -13,7 +13,7 @@ from hftrainer.cli import COMMANDS
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-PAGES += sorted((REPOSITORY / "checkpoints").rglob("README.md"))
+PAGES += sorted((REPOSITORY / "checkpoints").rglob("README.md")) + sorted((REPOSITORY / "configs").rglob("README.md"))
 
 
 def commands():

@@ -22,9 +22,11 @@ def uniform(seeds: NDArray[np.uint64], counter: ArrayLike) -> NDArray[np.float64
         z = seeds + (np.asarray(counter, dtype=np.uint64) + np.uint64(1)) * _STEP
         z = (z ^ (z >> _SHIFTS[0])) * _MIX[0]
         z = (z ^ (z >> _SHIFTS[1])) * _MIX[1]
-    return ((z ^ (z >> _SHIFTS[2])) >> _TO_DOUBLE).astype(np.float64) * 2.0**-53
+        bits: NDArray[np.uint64] = (z ^ (z >> _SHIFTS[2])) >> _TO_DOUBLE
+    return bits.astype(np.float64) * 2.0**-53
 
 
 def below(seeds: NDArray[np.uint64], counter: ArrayLike, bound: ArrayLike) -> NDArray[np.int64]:
     """Integers in [0, bound), from `uniform`."""
-    return (uniform(seeds, counter) * bound).astype(np.int64)
+    scaled: NDArray[np.float64] = uniform(seeds, counter) * np.asarray(bound)
+    return scaled.astype(np.int64)

@@ -96,7 +96,7 @@ def _config_of(folder: str, part: str, notes: list[str]) -> MotionMillionConfig 
     path = Path(folder) / artifact.CONFIG
     if not path.is_file():
         notes.append(
-            f"the {part} that it starts from, {folder}, is not here: counted as the configuration says, else as released"
+            notes.append(f"the {part} to start from, {folder}, is not here: counted as configured, or as released")
         )
         return None
     return artifact.read_folder_config(Path(folder))
