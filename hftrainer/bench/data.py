@@ -114,8 +114,9 @@ def _read_files(stem: Path) -> tuple[str, Any]:
 
 def _feeding(bench: DataBench, source: PackedTextTokens, train: TokenRows, plan: Any, workers: int) -> Way:
     """Planned batches through the data loader, as training gets them; workers are started once."""
+    collate: Any = source.collate  # rows come as a batch (`__getitems__`), which torch's types do not know
     loader = DataLoader(
-        train, batch_sampler=PlanSampler(plan), collate_fn=source.collate, num_workers=workers,
+        train, batch_sampler=PlanSampler(plan), collate_fn=collate, num_workers=workers,
         persistent_workers=workers > 0,
     )  # fmt: skip
     feed = iter(loader)

@@ -215,7 +215,7 @@ def write_splits(folder: Path, entries: Mapping[str, ArrayLike]) -> dict[str, An
 def write_labels(folder: Path, labels: dict[str, dict[str, Any]], names: list[str]) -> dict[str, Any]:
     """Write the label values of each clip that are words or whole numbers."""
     found = {key for name in names for key, value in labels.get(name, {}).items() if isinstance(value, (str, int))}
-    about = {}
+    about: dict[str, Any] = {}
     for key in sorted(found):
         values = [labels.get(name, {}).get(key) for name in names]
         label = label_of([None if value is None else str(value) for value in values])

@@ -146,10 +146,10 @@ def load_codes(path: Path, codebook_size: int) -> NDArray[np.int64]:
         raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
     if codes.dtype.kind not in "iu" or codes.ndim not in (1, 2) or codes.size != codes.shape[-1]:
         raise ValueError(f"{path}: expected integer codes (1, l) or (l,), got {codes.dtype} {codes.shape}")
-    codes = codes.reshape(-1).astype(np.int64)
-    if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
-        raise ValueError(f"{path}: codes {codes.min()}..{codes.max()}, the model has {codebook_size}")
-    return codes
+    flat: NDArray[np.int64] = codes.reshape(-1).astype(np.int64)
+    if flat.size and not 0 <= flat.min() <= flat.max() < codebook_size:
+        raise ValueError(f"{path}: codes {flat.min()}..{flat.max()}, the model has {codebook_size}")
+    return flat
 
 
 def codes_of(

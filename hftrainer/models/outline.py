@@ -95,9 +95,7 @@ def _motionmillion(config: MotionMillionConfig, notes: list[str]) -> MotionMilli
 def _config_of(folder: str, part: str, notes: list[str]) -> MotionMillionConfig | None:
     path = Path(folder) / artifact.CONFIG
     if not path.is_file():
-        notes.append(
-            notes.append(f"the {part} to start from, {folder}, is not here: counted as configured, or as released")
-        )
+        notes.append(f"the {part} to start from, {folder}, is not here: counted as configured, or as released")
         return None
     return artifact.read_folder_config(Path(folder))
 
