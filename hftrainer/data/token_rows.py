@@ -62,7 +62,7 @@ class TokenTable:
     folder: str | None = None
 
     def __post_init__(self) -> None:
-        self._text = memoryview(self.text)
+        self._text = self.text.data
 
     def __getstate__(self) -> dict[str, Any]:
         if self.folder is not None:
@@ -75,7 +75,7 @@ class TokenTable:
 
             state = PackedTokens(state["folder"]).table.__dict__
         self.__dict__.update(state)
-        self._text = memoryview(self.text)
+        self._text = self.text.data
 
     def captions(self, numbers: Iterable[int]) -> list[str]:
         """Captions by number."""
@@ -85,7 +85,9 @@ class TokenTable:
     def stretches(self, starts: Int64, lengths: Int64) -> NDArray[Any]:
         """The codes of stretches (n,), one after the other (sum of lengths,)."""
         ends = np.cumsum(lengths)
-        return self.codes[np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)]
+        places = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+        codes: NDArray[Any] = self.codes[places]
+        return codes
 
 
 @dataclass
