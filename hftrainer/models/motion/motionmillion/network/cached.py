@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hftrainer.models.motion.motionmillion.network.packing import pack_linear, packable, pad_heads
+from hftrainer.models.motion.motionmillion.network.packing import pack_linear, packable, pad_heads, unpacked_linear
 from hftrainer.models.motion.motionmillion.network.rope import rope_table
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class CachedLLaMA:
         self.layers = [self._lay_out(block) for block in model.transformer.blocks()]
         on_cpu = self.lm_head.weight.device.type == "cpu"
         self._packed_head = pack_linear(self._head_rows.float()) if pack and on_cpu else None
+        self._head = unpacked_linear(self.lm_head)
         self._tables: dict[torch.device, Tensor] = {}
 
     def new_cache(self, rows: int, slots: int) -> KVCache:
@@ -119,7 +120,7 @@ class CachedLLaMA:
             return self._packed_head(x.float())
         if x.dtype == torch.bfloat16 and x.is_cuda and packable(self.lm_head):
             return torch.mm(x, self._head_rows.T, out_dtype=torch.float32)
-        logits: Tensor = self.lm_head(x)[:, : self.config.vocab_size - 1]
+        logits: Tensor = self._head(x)[:, : self.config.vocab_size - 1]
         if x.dtype != torch.bfloat16 or not packable(self.lm_head):
             return logits if logits.dtype == torch.float64 else logits.float()
         logits = logits.float()
@@ -155,11 +156,12 @@ class CachedLLaMA:
         attn, mlp = block.attn, block.mlp
         norms = block.rms_1.scale, block.rms_2.scale
         if not self.packed:
+            plain = [unpacked_linear(part) for part in (attn.c_attn, attn.c_proj, mlp.c_fc1, mlp.c_fc2, mlp.c_proj)]
 
             def apart(x: Tensor) -> tuple[Tensor, Tensor]:
-                return mlp.c_fc1(x), mlp.c_fc2(x)
+                return plain[2](x), plain[3](x)
 
-            return _Layer(norms[0], attn.c_attn, attn.c_proj, norms[1], apart, mlp.c_proj)
+            return _Layer(norms[0], plain[0], plain[1], norms[1], apart, plain[4])
 
         qkv, out = pad_heads(attn.c_attn.weight, attn.c_proj.weight, self.config.n_head, self.head_size)
         both = pack_linear(torch.cat([mlp.c_fc1.weight, mlp.c_fc2.weight]))
