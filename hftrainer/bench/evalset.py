@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -23,6 +24,12 @@ class EvalsetBench:
     rounds: int = 3
     dtype: str = "float32"
     device: str = "cpu"
+
+
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench evalset``."""
+    run(EvalsetBench(args.size, args.prompts, args.batch, args.codes, args.rounds, args.dtype, args.device), args.json)
+    return 0
 
 
 def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:

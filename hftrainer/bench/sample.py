@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +33,19 @@ class SampleBench:
     ragged: int = 0
     transformers: bool = False
     uncached: bool = True
+
+
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench sample``."""
+    run(
+        SampleBench(
+            size=args.size, batches=tuple(int(rows) for rows in args.batch.split(",")), codes=args.codes,
+            rounds=args.rounds, dtype=args.dtype, device=args.device, ragged=args.ragged,
+            transformers=args.engine == "transformers", uncached=not args.no_uncached,
+        ),
+        args.json,
+    )  # fmt: skip
+    return 0
 
 
 def run(bench: SampleBench, json_path: str | None = None) -> list[Result]:

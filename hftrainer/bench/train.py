@@ -6,6 +6,7 @@ layer, logits of every position, a softmax and a draw from it for an accuracy to
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -40,6 +41,12 @@ class Rows:
     idx: Tensor
     features: Tensor
     mask: Tensor
+
+
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench train``."""
+    run(TrainBench(args.size, args.batch, args.rounds, args.dtype, args.device), args.json)
+    return 0
 
 
 def run(bench: TrainBench, json_path: str | None = None) -> list[Result]:
