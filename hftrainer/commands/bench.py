@@ -12,6 +12,9 @@ EPILOG = """examples:
   hftrainer bench sample --size 111M --ragged 256 --no-uncached
   hftrainer bench evalset --size 44M --prompts 512
   hftrainer bench train --size 111M --batch 16
+  hftrainer bench equality --size 44M --rows 256 --codes 150
+  hftrainer bench load runs/random_7b --tokens 40 --bar-anonymous 1 --bar-seconds 4
+  hftrainer bench convert --size 1B --compare
 
 Every way runs once a round, in turn; tables have the median of the rounds. Limits of the machine (bandwidth, matrix
 product) are measured in the same process; --json writes everything."""
@@ -37,6 +40,17 @@ def evalset_flags(add: Callable[..., object]) -> None:
     _usual(add)
 
 
+def equality_flags(add: Callable[..., object]) -> None:
+    """Rows and arithmetics."""
+    add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
+    add("--rows", type=int, default=64, help="prompts (default 64)")
+    add("--codes", type=int, default=50, help="the most codes a prompt (default 50)")
+    add("--batch", type=int, default=32, help="rows at a time (default 32)")
+    add("--dtype", default="float32,bfloat16", help="one or both of float32,bfloat16 (default both)")
+    add("--device", default="cpu")
+    add("--json", help="write the figures here")
+
+
 def train_flags(add: Callable[..., object]) -> None:
     """Size and rows."""
     add("--size", default="111M", help="a preset with random weights, or a model (default 111M)")
@@ -44,9 +58,46 @@ def train_flags(add: Callable[..., object]) -> None:
     _usual(add)
 
 
+def load_flags(add: Callable[..., object]) -> None:
+    """What is loaded and how, and bars."""
+    add("model", help="an artifact folder, or a weight file or folder of the transformer")
+    add("--tokens", type=int, default=0, help="generate so many codes of one prompt (default none)")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="cast the transformer; default: as stored")
+    add("--quantize", choices=["int8", "int4"])
+    add("--device", default="cpu")
+    add("--plain", action="store_true", help="as other packages load: a float32 model, torch.load")
+    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
+    add("--text-features", help="default: text_features.safetensors in the model's folder")
+    add("--bar-anonymous", type=float, metavar="GIB", help="peak while loading; exit status 1 if it is not met")
+    add("--bar-resident", type=float, metavar="GIB", help="peak of the whole run")
+    add("--bar-ratio", type=float, metavar="X", help="peak resident while loading / size of the files")
+    add("--bar-seconds", type=float, metavar="S", help="of loading")
+    add("--bar-token", type=float, metavar="S", help="a token")
+    add("--child", action="store_true", help="do the work here and now, for a look from outside")
+    _rounds_and_json(add)
+
+
+def convert_flags(add: Callable[..., object]) -> None:
+    """What is converted, and bars."""
+    add("--size", default="44M", help="released files of this preset are made, with random weights (default 44M)")
+    add("--dtype", default="bfloat16", choices=["bfloat16", "float32", "float16"], help="of the files")
+    add("--optimizer-bytes", type=int, default=8, help="of a parameter, beside the weights (default 8)")
+    add("--released", metavar="FOLDER", help="files that are there already (make_random_artifact.py --released)")
+    add("--layers", type=int, help="fewer layers than the size has, for trying out")
+    add("--width", type=int, help="another width than the size has, for trying out")
+    add("--folder", help="where files are made and removed (default: the system's temporary folder)")
+    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
+    add("--bar-resident", type=float, metavar="GIB", help="peak of the process; exit status 1 if it is not met")
+    add("--bar-seconds", type=float, metavar="S", help="of converting")
+    _rounds_and_json(add)
+
+
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
     "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
+    "equality": ("how often rows part from the un-cached loop, and by how little", equality_flags),
+    "load": ("seconds and memory of loading, in fresh processes", load_flags),
+    "convert": ("seconds and memory of converting released files, in fresh processes", convert_flags),
     "train": ("an optimizer step of the transformer, ours and the released way", train_flags),
 }
 
@@ -67,7 +118,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _usual(add: Callable[..., object], rounds: int = 3) -> None:
-    add("--rounds", type=int, default=rounds, help=f"each way runs once a round (default {rounds})")
+    _rounds_and_json(add, rounds)
     add("--dtype", default="float32", choices=["float32", "bfloat16"])
     add("--device", default="cpu")
+
+
+def _rounds_and_json(add: Callable[..., object], rounds: int = 3) -> None:
+    add("--rounds", type=int, default=rounds, help=f"each way runs once a round (default {rounds})")
     add("--json", help="write the figures here")

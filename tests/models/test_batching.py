@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,6 +105,48 @@ def test_drawn_codes_do_not_depend_on_rows_or_neighbours(settings):
     assert len({tuple(codes) for codes, _ in got[0].values()}) == count
 
 
+@torch.no_grad()
+def test_ends_at_once_and_at_the_limit():
+    """END as the first choice, as the last that the limit allows, and as the one after that, which is not made."""
+    model = make_model(torch.float64, end=1.0)
+    features, mask = make_texts(40, torch.float64)
+    free = [oracle(model, features[i], mask[i], 12) for i in range(40)]
+    at_once = [i for i, (codes, ended) in enumerate(free) if ended and not codes]
+    later = [i for i, (codes, ended) in enumerate(free) if ended and len(codes) >= 2]
+    assert at_once
+    assert later
+    chosen = [*at_once, *later]
+    for more in (0, 1):
+        limits = [max(len(codes) + more, 1) for codes, _ in free]
+        got = codes_of(BatchDecoder(CachedLLaMA(model), 3), make_work(features, mask, limits), chosen)
+        assert got == {i: (free[i][0], bool(more) or i in at_once) for i in chosen}
+
+
+@torch.no_grad()
+def test_the_longest_text_and_motion_beside_a_text_of_one_position():
+    model = make_model(torch.float64, n_layer=1, end=-1.0)  # END's logit is 0 then, never the best
+    features = torch.randn(3, 150, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    mask = torch.arange(150)[None] < torch.tensor([150, 1, 77])[:, None]
+    work = Work(lambda p: (features[p], mask[p]), [150] * 3, slots=300)
+    got = codes_of(BatchDecoder(CachedLLaMA(model), 2), work)  # the third is a refill
+    assert {len(codes) for codes, _ in got.values()} == {150}
+    assert got == {i: oracle(model, features[i], mask[i], 150) for i in range(3)}
+    with pytest.raises(ValueError, match="block_size"):
+        codes_of(BatchDecoder(CachedLLaMA(model), 2), replace(work, slots=302))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_prompt_is_the_same_alone_first_last_and_refilled(pack):
+    model = make_model()
+    features, mask = make_texts(9)
+    want, cached = oracle(model, features[4], mask[4], 30), CachedLLaMA(model, pack=pack)
+    for rows, prompts in ((1, [4]), (3, [4, 0, 1]), (3, [0, 1, 4]), (2, [0, 1, 2, 3, 4]), (4, [8, 7, 6, 5, 4, 3])):
+        got = codes_of(BatchDecoder(cached, rows), make_work(features, mask, [30] * 9), prompts)
+        assert got.keys() == set(prompts)
+        assert got[4] == want
+
+
 def test_rows_are_kept_busy():
     model = make_model(n_layer=1)
     features, mask = make_texts(256)
@@ -112,6 +155,8 @@ def test_rows_are_kept_busy():
     got = codes_of(decoder, make_work(features, mask, limits, floors=limits))  # no END
     assert [len(got[i][0]) for i in range(256)] == limits
     assert decoder.occupancy.share >= 0.92
+    assert decoder.occupancy.steps <= decoder.occupancy.computed / 2
+    assert decoder.occupancy.refills > 1
 
 
 @torch.no_grad()

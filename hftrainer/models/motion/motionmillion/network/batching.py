@@ -7,7 +7,7 @@ steps only. What a prompt becomes does not depend on its row, its neighbours or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -46,11 +46,12 @@ class Finished(NamedTuple):
 
 @dataclass
 class Occupancy:
-    """Row-steps that were computed, and those that made a code or END of some prompt."""
+    """Row-steps that were computed, and those that made a code or END of some prompt; steps, and refills of rows."""
 
     computed: int = 0
     useful: int = 0
-    refills: int = field(default=0)
+    steps: int = 0
+    refills: int = 0
 
     @property
     def share(self) -> float:
@@ -218,6 +219,7 @@ class BatchDecoder:
                 reach[row] = min(reach[row] + 1, state.cache.slots) if prompt is not None else 0
             step(max(reach))
             self.occupancy.computed += len(running)
+            self.occupancy.steps += 1
 
     def _harvest(self, state: RowState, running: list[int | None]) -> Iterator[Finished]:
         done = state.done.tolist()
