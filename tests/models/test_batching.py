@@ -10,8 +10,8 @@ import torch
 
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
-from hftrainer.models.motion.motionmillion.network.choosing import Choice, draw_uniforms
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cache_dtype, cached_for
+from hftrainer.models.motion.motionmillion.network.choosing import Choice, best_ids, draw_uniforms
 from hftrainer.models.motion.motionmillion.network.graphs import StepGraphs, live_bucket
 from hftrainer.models.motion.motionmillion.sampling import CodeSampler, TextAhead, rows_that_fit
 from tests.tiny import make_tiny_bundle
@@ -106,20 +106,21 @@ def test_drawn_codes_do_not_depend_on_rows_or_neighbours(settings):
 
 
 @torch.no_grad()
-def test_ends_at_once_and_at_the_limit():
+@pytest.mark.parametrize("step", [0, 3])
+def test_ends_at_once_and_at_the_limit(step):
     """END as the first choice, as the last that the limit allows, and as the one after that, which is not made."""
-    model = make_model(torch.float64, end=1.0)
-    features, mask = make_texts(40, torch.float64)
-    free = [oracle(model, features[i], mask[i], 12) for i in range(40)]
-    at_once = [i for i, (codes, ended) in enumerate(free) if ended and not codes]
-    later = [i for i, (codes, ended) in enumerate(free) if ended and len(codes) >= 2]
-    assert at_once
-    assert later
-    chosen = [*at_once, *later]
+    model = make_model(torch.float64, end=-1.0)
+    features, mask = make_texts(12, torch.float64)
+    head, end = model.lm_head.weight, model.config.end_id
+    head[end] = 1.05 * head[oracle(model, features[0], mask[0], 4)[0][step]]
+    free = [oracle(model, features[i], mask[i], 12) for i in range(12)]
+    assert free[0][1]
+    assert (len(free[0][0]) == 0) == (step == 0)
+    ending = [i for i, (_, ended) in enumerate(free) if ended]
     for more in (0, 1):
         limits = [max(len(codes) + more, 1) for codes, _ in free]
-        got = codes_of(BatchDecoder(CachedLLaMA(model), 3), make_work(features, mask, limits), chosen)
-        assert got == {i: (free[i][0], bool(more) or i in at_once) for i in chosen}
+        got = codes_of(BatchDecoder(CachedLLaMA(model), 3), make_work(features, mask, limits), ending)
+        assert got == {i: (free[i][0], len(free[i][0]) < limits[i]) for i in ending}
 
 
 @torch.no_grad()
@@ -189,6 +190,42 @@ def test_a_bfloat16_head_does_not_tie(pack):
     rounded = model.head(model.transformer.ln_f(hidden)).float()
     ties = (rounded == rounded.max(dim=-1, keepdim=True).values).sum(dim=-1) > 1
     assert ties.any()  # what this is about does happen
+
+
+def test_the_best_id_is_the_first_of_the_best():
+    for width in (201, 1024, 1025, 5001):
+        logits = torch.randn(40, width, generator=torch.Generator().manual_seed(width))
+        logits[:20] = logits[:20].round()  # ties
+        logits[3, -1], logits[4, 0], logits[5, -40:] = 9.0, 9.0, 9.0
+        logits[6] = -torch.inf
+        logits[7, width // 2] = torch.nan
+        assert torch.equal(best_ids(logits), logits.argmax(dim=-1))
+
+
+def test_a_cpu_caches_halves_in_float32():
+    cache = CachedLLaMA(make_model(torch.bfloat16)).new_cache(2, 12)
+    assert cache.blocks.dtype == torch.float32
+    assert cache_dtype(torch.zeros(1, dtype=torch.bfloat16, device="meta")) == torch.bfloat16
+    assert CachedLLaMA(make_model(torch.float64)).new_cache(2, 12).blocks.dtype == torch.float64
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 0.05)])
+def test_rows_at_one_position_need_no_mask(dtype, close):
+    """The short cut for rows of equal length, against the same rows beside one that is elsewhere, and no cache."""
+    model = make_model(dtype)
+    cached, features = CachedLLaMA(model), torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(4)).to(dtype)
+    ids = torch.tensor([5, 6, 7])
+    logits = []
+    for lengths in ([6, 6, 6], [6, 6, 2]):
+        mask = torch.arange(6)[None] < torch.tensor(lengths)[:, None]
+        cache = cached.new_cache(3, 9)
+        cached.prefill(features, mask, cache, torch.arange(3))
+        logits.append(cached.decode(ids, torch.tensor(lengths), cache, live=7)[:2])
+    rows = torch.cat([torch.full((2, 6), model.config.pad_id), ids[:2, None]], dim=1)
+    whole = model(rows, features[:2], torch.ones(2, 6, dtype=torch.bool))[:, -1]
+    for part in logits:
+        torch.testing.assert_close(part, whole.to(part.dtype), atol=close, rtol=0)
 
 
 def test_packed_weights_follow_the_model():
