@@ -15,7 +15,7 @@ from hftrainer.bench import baselines
 from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cache_dtype, cached_for
 from hftrainer.models.motion.motionmillion.network.generation import Generation
 
 
@@ -158,7 +158,7 @@ def random_texts(model: LLaMAHF, count: int, words: int) -> tuple[Tensor, Tensor
 def read_by(model: LLaMAHF, lengths: Sequence[int], words: int, steps: int) -> float:
     """Bytes that decoding rows of so many codes reads at least: the weights in every step, each row's own past."""
     seen = sum(length * words + length * (length - 1) / 2 for length in lengths)
-    cached = 2 * model.config.n_layer * model.config.n_embd * model.transformer.wte.weight.element_size()
+    cached = 2 * model.config.n_layer * model.config.n_embd * cache_dtype(model.transformer.wte.weight).itemsize
     return decoding_bytes(model) * steps + seen * cached
 
 
