@@ -237,8 +237,8 @@ def _turn(qkv: Tensor, turn: Tensor) -> Tensor:
     """Rotate queries and keys of qkv (b, t, 3, heads, head_size) by complex `turn`, broadcast to them; in place if the
     arithmetic is that of qkv."""
     if qkv.dtype in _EXACT:
-        torch.view_as_complex(qkv.unflatten(-1, (-1, 2)))[:, :, :2].mul_(turn)
+        torch.view_as_complex(qkv.view(*qkv.shape[:-1], -1, 2))[:, :, :2].mul_(turn)
         return qkv
     both = qkv[:, :, :2]
-    pairs = torch.view_as_complex(both.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(both.float().reshape(*both.shape[:-1], -1, 2))
     return torch.cat([torch.view_as_real(pairs * turn).flatten(-2).to(qkv.dtype), qkv[:, :, 2:]], dim=2)

@@ -47,7 +47,7 @@ def best_ids(logits: Tensor) -> Tensor:
     width = logits.shape[1]
     if logits.device.type != "cpu" or width < 4 * _BLOCK:
         return logits.argmax(dim=-1)
-    blocks = logits[:, : width // _BLOCK * _BLOCK].unflatten(1, (-1, _BLOCK)).amax(dim=-1)
+    blocks = logits[:, : width // _BLOCK * _BLOCK].reshape(len(logits), -1, _BLOCK).amax(dim=-1)
     # the last block ends where the row does and overlaps the one before it
     blocks = torch.cat([blocks, logits[:, -_BLOCK:].amax(dim=-1, keepdim=True)], dim=1)
     start = (blocks.argmax(dim=-1) * _BLOCK).clamp(max=width - _BLOCK)
