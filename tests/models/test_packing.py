@@ -8,11 +8,15 @@ from torch import nn
 from hftrainer.models.motion.motionmillion.network import packing
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 40])
+@pytest.mark.parametrize("rows", [1, 2, 5, 32, 40, 128, 129])
 @pytest.mark.parametrize("emulated", [True, False])
+@pytest.mark.parametrize("by_mkl", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_and_unpacked_products(monkeypatch, rows, emulated, dtype):
+def test_packed_and_unpacked_products(monkeypatch, rows, emulated, by_mkl, dtype):
+    if by_mkl and not torch.backends.mkl.is_available():
+        pytest.skip("torch is built without MKL")
     monkeypatch.setattr(packing, "emulates_bfloat16", lambda: emulated)
+    monkeypatch.setattr(packing, "mkl_is_fast", lambda: by_mkl)
     module = nn.Linear(96, 700, bias=False).to(dtype).requires_grad_(False)
     x = torch.randn(rows, 1, 96).to(dtype)
     expected = F.linear(x.double(), module.weight.double())
