@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -37,6 +38,14 @@ class DataBench:
     files: int = 2_000
     workers: tuple[int, ...] = (0, 2)
     rounds: int = 5
+
+
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench data``."""
+    workers = tuple(int(count) for count in args.workers.split(",") if count)
+    bench = DataBench(args.rows, args.root, args.batch, args.reads, args.batches, args.files, workers, args.rounds)
+    run(bench, args.json)
+    return 0
 
 
 def run(bench: DataBench, json_path: str | None = None) -> list[Result]:
