@@ -146,8 +146,8 @@ def run_shards(
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     print(
-        f"{manifest['made']} of {manifest['wanted']} motions are in {args.out}; {manifest['padded_clips']} were shorter "
-        f"than asked for and are at rest for {manifest['padded_frames']} frames in all",
+        f"{manifest['made']} of {manifest['wanted']} motions are in {args.out}; {manifest['padded_clips']} were "
+        f"shorter than asked for and are at rest for {manifest['padded_frames']} frames in all",
         flush=True,
     )
     return 1 if failed else 0
