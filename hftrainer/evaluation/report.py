@@ -116,7 +116,7 @@ def label_of(name: str) -> str:
 def _estimate(value: Mapping[str, float] | None) -> str:
     if value is None:
         return ""
-    return f"{value['mean']:.4g}" + (f" ± {value['ci95']:.2g}" if value["ci95"] else "")
+    return f"{value['mean']:.4g}" + (f" ± {value['ci95']:.2g}" if value["ci95"] > 1e-9 * abs(value["mean"]) else "")
 
 
 def aligned(table: Table) -> str:
