@@ -203,4 +203,8 @@ def test_the_prompt_benchmark(tiny_model, tmp_path, capsys):
     assert result["physical"]["published"]["n"] == 3
     assert len(list((tmp_path / "out").glob("*.npy"))) == 3  # the line that comes twice has two seeds
     assert (tmp_path / "out" / "index.html").is_file()
-    assert main([*arguments[:-6], "--out", str(tmp_path / "x")]) == 1
+    assert main(["evaluate", "run", "--benchmark", "motionmillion-eval", "--model", str(tiny_model)]) == 1
+    assert "needs --prompts FILE, --model NAME and --out FOLDER" in capsys.readouterr().err
+    arguments[arguments.index(str(prompts))] = str(tmp_path / "gone.txt")
+    assert main(arguments) == 1
+    assert "assets/infer_batch_prompt.txt of MotionMillion-Codes" in capsys.readouterr().err

@@ -9,7 +9,8 @@ EPILOG = """examples:
   hftrainer bench sample --size gotozero-nano --codes 75
   hftrainer bench sample --size 111M --ragged 256 --no-uncached
   hftrainer bench evalset --size 44M --prompts 512
-  hftrainer bench train --size 111M --batch 16"""
+  hftrainer bench train --size 111M --batch 16
+  hftrainer bench metrics --clips 4042 --json docs/results/bench_metrics.json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evalset = kinds.add_parser("evalset", help="many prompts of unequal length: rows refilled, or batches that wait")
     evalset.add_argument("--prompts", type=int, default=512)
     evalset.add_argument("--codes", type=int, default=100, help="on average (default 100)")
+    _add_metrics(kinds)
     train = kinds.add_parser("train", help="an optimizer step of the transformer, ours and the released way")
     for kind, size, batch, run in ((evalset, "44M", 32, run_evalset), (train, "111M", 16, run_train)):
         kind.add_argument("--size", default=size, help=f"a preset with random weights, or a model (default {size})")
@@ -40,6 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind.add_argument("--device", default="cpu")
         kind.add_argument("--json", help="write the figures here")
         kind.set_defaults(run=run)
+
+
+def _add_metrics(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    metrics = kinds.add_parser("metrics", help="evaluation: the evaluator, metrics, FID, physics, 272 to 263")
+    metrics.add_argument("--clips", type=int, default=4042, help="made clips of 40 to 300 frames (default 4042)")
+    metrics.add_argument("--rounds", type=int, default=3, help="each part runs once a round (default 3)")
+    metrics.add_argument("--device", default="cpu", help="of the evaluator")
+    metrics.add_argument("--json", help="write the figures here")
+    metrics.set_defaults(run=run_metrics)
+
+
+def run_metrics(args: argparse.Namespace) -> int:
+    """Measure what evaluation costs."""
+    from hftrainer.bench.metrics import MetricsBench, run
+
+    run(MetricsBench(args.clips, args.rounds, device=args.device), args.json)
+    return 0
 
 
 def run_sample(args: argparse.Namespace) -> int:

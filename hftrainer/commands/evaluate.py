@@ -11,11 +11,11 @@ from typing import Any
 from hftrainer.commands import evaluate_generate, evaluate_run
 
 EPILOG = """examples:
-  hftrainer evaluate run --data dataset/nano --evaluator motionstreamer272-nano --model gotozero-nano --out runs/judged
+  hftrainer evaluate run --data dataset/bandai --evaluator motionstreamer272-nano --model gotozero-nano --out runs/a
   hftrainer evaluate run --data dataset/HumanML3D_272 --evaluator evaluators/ms272 --predictions outputs/ms272/mine
-  hftrainer evaluate run --compare runs/judged_a runs/judged_b
+  hftrainer evaluate run --compare runs/a runs/b
   hftrainer evaluate run --benchmark motionmillion-eval --prompts prompts.txt --model gotozero-nano --out runs/mme
-  hftrainer evaluate generate --model gotozero-nano --pair-source official_split --data dataset/nano --out outputs/nano
+  hftrainer evaluate generate --model gotozero-nano --pair-source official_split --data dataset/bandai -o made
   hftrainer evaluate tokenizer gotozero-nano --data dataset/bandai --split test
   hftrainer evaluate actions gotozero-nano --data dataset/bandai --seeds 20 --out docs/results"""
 

@@ -27,7 +27,7 @@ _FORWARDED_FLAGS = ("greedy", "skip_unusable", "free_text_encoder")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("--out", type=Path, required=True, help="folder for <name>.npy")
+    parser.add_argument("--out", "-o", type=Path, required=True, help="folder for <name>.npy")
     add_model_arguments(parser)
     parser.add_argument(
         "--pair-source", default="annotation", choices=["annotation", "official_split", "evaluator"],

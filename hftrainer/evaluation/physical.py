@@ -78,9 +78,9 @@ def joints_of(motion: Any, representation: str, **options: Any) -> Float:
     if representation == "ms272":
         return np.asarray(motion272.to_joints(motion))
     if representation == "joints66":
-        return motion.reshape(len(motion), 22, 3)
+        return np.asarray(motion.reshape(len(motion), 22, 3))
     if representation == "joints":
-        return motion
+        return np.asarray(motion)
     raise ValueError(f"representation must be 'ms272', 'motion135', 'joints66' or 'joints', got {representation!r}")
 
 

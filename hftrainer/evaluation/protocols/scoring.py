@@ -191,7 +191,7 @@ def chances(text: Floats, motion: Floats, groups: Ints, queries: Ints, candidate
     if len(asking):
         pool = motion[candidates].astype(np.float64)
         right = groups[asking][:, None] == groups[candidates][None]
-        absent = ~np.isfinite(pool).all(axis=1)
+        absent = np.asarray(~np.isfinite(pool).all(axis=1))
         found = hit_chances(text[asking].astype(np.float64), pool, right, TOP, absent)
         out.chances[:, ~failed], out.tied[~failed] = found.chances, found.tied
     return out
