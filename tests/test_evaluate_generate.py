@@ -83,12 +83,14 @@ def test_a_part_of_the_shards_is_not_success(tiny_model, annotation, tmp_path, c
     ],
     ids=["torchrun", "slurm"],
 )  # fmt: skip
-def test_ranks_take_their_parts(tiny_model, annotation, tmp_path, monkeypatch, environment):
+def test_ranks_take_their_parts(tiny_model, annotation, tmp_path, monkeypatch, environment, capsys):
     for number, variables in enumerate(environment):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         assert generate(tiny_model, tmp_path / "out", annotation) == 0
         assert manifest_of(tmp_path / "out")["made"] == 2 * (number + 1)
+    assert generate(tiny_model, tmp_path / "out", annotation, "--num-shards", 2) == 1
+    assert "leave out --num-shards" in capsys.readouterr().err
 
 
 def test_shards_from_the_environment():

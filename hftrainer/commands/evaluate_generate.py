@@ -83,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
     from hftrainer.pipelines.exact_length import make_orders, prepare
 
     mine = shard_from_environment() if args.shard_index is None else None
+    if args.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {args.workers}")
+    if mine is not None and (args.num_shards or args.shard_base is not None):
+        raise ValueError("torchrun or a SLURM array gives the shards; leave out --num-shards and --shard-base")
     pairs = read_pairs(args)
     orders = make_orders(pairs, args.seed, generations=args.generations, of_first=args.generations_of)
     source = {"annotation": args.anno, "official_split": args.texts or args.data, "evaluator": args.protocol}
@@ -95,12 +99,14 @@ def run(args: argparse.Namespace) -> int:
     generation = describe_generation(args, about)
     check_writable(args.out)
     prepare(args.out, generation, overwrite=args.overwrite)
-    if mine is not None or args.shard_index is not None:
-        total = mine[1] if mine else args.num_shards or 1
-        numbers = [mine[0]] if mine else [int(number) for number in args.shard_index.split(",")]
-        return run_shards(args, generation, orders, numbers, total)
-    if args.workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {args.workers}")
+    if args.shard_index is not None:
+        numbers = [int(number) for number in args.shard_index.split(",")]
+        return run_shards(args, generation, orders, numbers, args.num_shards or 1)
+    if mine is not None:
+        # this process and others like it, which nobody here waits for; each may have several workers of its own
+        args.num_shards, args.shard_base = mine[1] * args.workers, mine[0] * args.workers
+        status = _launch(args, generation, orders)
+        return 0 if status == INCOMPLETE else status
     return _launch(args, generation, orders)
 
 

@@ -74,6 +74,8 @@ def _judge(args: argparse.Namespace) -> int:
         check_writable(args.out)
     options: dict[str, Any] = {"device": _device(args)}
     if args.cache is not None:
+        if protocol.evaluator != "motionstreamer272":
+            raise ValueError(f"--cache is of motionstreamer272 evaluators; {protocol.name} has a {protocol.evaluator}")
         options["cache_dir"] = args.cache
     if args.evaluator is None:
         raise ValueError(f"{protocol.name} is judged by a {protocol.evaluator} evaluator: --evaluator NAME or FOLDER")

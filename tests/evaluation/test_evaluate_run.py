@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from hftrainer.cli import main
 from hftrainer.commands.judging import open_dataset, protocol_pairs
 from hftrainer.data.folder import Caption, DatasetFolder
+from hftrainer.data.synthetic import CAPTIONS, make_motion
 from hftrainer.evaluation import compare
-from hftrainer.evaluation.page import retrieval_cases
+from hftrainer.evaluation.page import retrieval_cases, write_page
 from hftrainer.evaluation.predictions import Predictions
 from hftrainer.evaluation.protocols import load_protocol
 from hftrainer.evaluation.protocols.run import Clips, evaluate
@@ -62,7 +64,8 @@ def run(data, judge, predictions, *more):
 
 def test_a_folder_is_judged_and_reported(data, judge, folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(data, judge, folder, "--out", out, "--cases", 2) == 0
+    assert run(data, judge, folder, "--out", out, "--cases", 2, "--cache", tmp_path / "cache", "--wandb", "x") == 0
+    assert {path.name.split("-")[1] for path in (tmp_path / "cache").iterdir()} == {"motion.npz", "text.npz"}
     said = capsys.readouterr().out
     assert "R@1 ↑" in said
     assert "compare with no published figure" in said
@@ -168,6 +171,59 @@ def test_the_page_ranks_by_a_slow_second_count():
         assert case.rank == sum(d < own for d in wrong.values())
         first = min(wrong, key=wrong.get)
         assert case.nearest == (first if wrong[first] < own else None)
+
+
+NASTY = (
+    "</script><script>document.body.dataset.hacked = 1</script> <img src=x onerror=alert(1)> {{cases}} \u2028 'a' \"b\""
+)
+
+
+def page_of(tmp_path):
+    rng = np.random.default_rng(0)
+    motions = [make_motion(content, 20, seed) for seed, content in enumerate(sorted(CAPTIONS))]
+    items = {
+        "text": rng.normal(size=(5, 4)), "predicted": rng.normal(size=(5, 4)),
+        "keys": [f"k{i}{NASTY}" for i in range(5)], "captions": [f"{i} {NASTY}" for i in range(5)],
+    }  # fmt: skip
+    result = {
+        "protocol": {"name": f"p {NASTY}", "representation": "motion272"}, "evaluator": {"name": NASTY}, "dropped": {},
+        "rows": {"predicted": {"fid_raw": {"mean": 1.0, "ci95": 0.0, "n": 1}}}, "counts": {"ids": 5, "items": 5},
+        "missing": [], "broken": {}, "predictions": {"name": NASTY},
+    }  # fmt: skip
+    path = tmp_path / "report.html"
+    write_page(path, result, items, motions.__getitem__, motions.__getitem__, count=2)
+    return path
+
+
+def test_no_text_becomes_part_of_the_page(tmp_path):
+    page = page_of(tmp_path).read_text()
+    assert page.count("</script>") == 3  # cases, frame, and the page's own
+    assert "<img" not in page.replace("\\u003cimg", "")
+    cases = json.loads(page.split('id="cases">')[1].split("</script>")[0])
+    assert all(case["caption"].endswith(NASTY) for case in cases)
+    assert [case["kind"] for case in cases] == ["worst", "worst", "best", "best"]
+
+
+@pytest.mark.slow
+def test_a_browser_plays_the_worst_retrieval(tmp_path):
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    done = subprocess.run(
+        [
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu-sandbox", "--use-angle=swiftshader",
+            "--enable-unsafe-swiftshader", "--disable-background-networking", "--no-first-run", "--window-size=900,700",
+            "--virtual-time-budget=4000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+            page_of(tmp_path).as_uri(),
+        ],
+        capture_output=True, check=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.count('aria-current="true"') == 1
+    assert done.stdout.count("<button") == 4
+    assert "data-shown=" in done.stdout
+    assert "data-hacked" not in done.stdout
+    assert "<iframe" in done.stdout
+    assert "srcdoc=" in done.stdout
 
 
 # --- several generations ----------------------------------------------------------------------------------------------
