@@ -238,6 +238,8 @@ def test_chance_and_half_rows_say_what_numbers_are_worth():
     rows = score(load_protocol("hml3d-272-leaderboard"), row, metrics=METRICS)
     assert rows["real"].values["r_precision_1"] == [1.0]
     assert rows["random_caption"].values["r_precision_3"][0] == pytest.approx(3 / 32, abs=0.04)
+    found = score(load_protocol("hftrainer-v1", ["repeats=5"]), row, metrics=METRICS)["random_caption"].values
+    assert np.mean(found["r_precision_1"]) == pytest.approx(1 / 32, abs=0.015)  # an evaluator that is always right
     assert 0 < rows["split_half"].values["fid_raw"][0] < 1.0
     assert "predicted" not in rows
 

@@ -290,8 +290,11 @@ def _split_half(figures: Figures, protocol: Protocol, real: Row, repeat: int, me
 
 def _random_caption(figures: Figures, protocol: Protocol, real: Row, repeat: int, metrics: Metrics) -> None:
     """Retrieval of the real clips with captions of others: what chance gives."""
-    order = stream(protocol, repeat).permutation(len(real.text))
-    wrong = np.empty_like(order)
-    wrong[order] = np.roll(order, 1)  # one cycle: no clip keeps its caption
+    rng = stream(protocol, repeat)
+    order, cycle = rng.permutation(len(real.text)), rng.permutation(len(real.text))
+    wrong = np.empty_like(cycle)
+    # One cycle: no clip keeps its caption. Not in the pools' order: the caption's own clip would be in every pool, and
+    # an evaluator that finds it there would score below chance.
+    wrong[cycle] = np.roll(cycle, 1)
     row = Row(real.text[wrong], real.motion, [real.captions[i] for i in wrong])
     _retrieval(figures, protocol, row, order, metrics)
