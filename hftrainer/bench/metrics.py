@@ -6,6 +6,7 @@ matrix square root, the published way, and the two values are compared.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,6 +42,12 @@ class MetricsBench:
     layers: int = 4
     fid_widths: tuple[int, ...] = (256, 512)
     device: str = "cpu"
+
+
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench metrics``."""
+    run(MetricsBench(args.clips, args.rounds, device=args.device), args.json)
+    return 0
 
 
 def run(bench: MetricsBench, json_path: str | None = None) -> list[Result]:
