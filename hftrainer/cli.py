@@ -12,7 +12,7 @@ from hftrainer.version import __version__
 COMMANDS = {
     "generate": "text to motion files: npy, npz, bvh, mp4 and a page that plays them",
     "train": "run a training configuration",
-    "evaluate": "measure a model: reconstruction, actions",
+    "evaluate": "measure a model: protocols, comparisons, generation for test sets, reconstruction, actions",
     "data": "prepare and verify a dataset: import-bvh, captions, mirror, join, split, stats, tokenize, verify",
     "convert": "released checkpoints to an artifact folder",
     "export": "a 272 motion file to bvh, npz, mp4 or html",

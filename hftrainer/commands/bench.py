@@ -16,6 +16,7 @@ EPILOG = """examples:
   hftrainer bench load runs/random_7b --tokens 40 --bar-anonymous 1 --bar-seconds 4
   hftrainer bench convert --size 1B --compare
   hftrainer bench data --rows 2000000
+  hftrainer bench metrics --clips 4042 --json docs/results/bench_metrics.json
 
 Every way runs once a round, in turn; tables have the median of the rounds. Limits of the machine (bandwidth, matrix
 product) are measured in the same process; --json writes everything."""
@@ -105,6 +106,13 @@ def data_flags(add: Callable[..., object]) -> None:
     _rounds_and_json(add, rounds=5)
 
 
+def metrics_flags(add: Callable[..., object]) -> None:
+    """How many clips."""
+    add("--clips", type=int, default=4042, help="made clips of 40 to 300 frames (default 4042)")
+    add("--device", default="cpu", help="of the evaluator")
+    _rounds_and_json(add)
+
+
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
     "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
@@ -113,6 +121,7 @@ KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "convert": ("seconds and memory of converting released files, in fresh processes", convert_flags),
     "train": ("an optimizer step of the transformer, ours and the released way", train_flags),
     "data": ("opening a packed set of tokens, and its rows and batches a second", data_flags),
+    "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
 }
 
 

@@ -1,4 +1,4 @@
-"""``hftrainer evaluate tokenizer|actions MODEL --data DATASET``."""
+"""``hftrainer evaluate run|generate|tokenizer|actions``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hftrainer.commands import evaluate_generate, evaluate_run
+
 EPILOG = """examples:
+  hftrainer evaluate run --data dataset/bandai --evaluator motionstreamer272-nano --model gotozero-nano --out runs/a
+  hftrainer evaluate run --data dataset/HumanML3D_272 --evaluator evaluators/ms272 --predictions outputs/ms272/mine
+  hftrainer evaluate run --compare runs/a runs/b
+  hftrainer evaluate run --benchmark motionmillion-eval --prompts prompts.txt --model gotozero-nano --out runs/mme
+  hftrainer evaluate generate --model gotozero-nano --pair-source official_split --data dataset/bandai -o made
   hftrainer evaluate tokenizer gotozero-nano --data dataset/bandai --split test
   hftrainer evaluate actions gotozero-nano --data dataset/bandai --seeds 20 --out docs/results"""
 
@@ -17,9 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     what = parser.add_subparsers(dest="what", metavar="what", required=True)
+    for name, module, summary in (
+        ("run", evaluate_run, "judge predictions, or a model, by a named protocol; compare two such runs"),
+        ("generate", evaluate_generate, "motions of exactly the real lengths for a test set, over many processes"),
+    ):
+        module.add_arguments(what.add_parser(name, help=summary, description=summary))
 
     sub = _common(what, "tokenizer", "reconstruction of real clips")
-    sub.add_argument("--evaluator", help="folder or hub name of a MotionStreamer-272 evaluator, for FID")
+    sub.add_argument("--evaluator", help="zoo name, folder or hub name of a MotionStreamer-272 evaluator, for FID")
     sub.set_defaults(run=tokenizer)
 
     sub = _common(what, "actions", "whether generated motions do what their text says, by a classifier")
@@ -46,9 +58,9 @@ def tokenizer(args: argparse.Namespace) -> int:
     dataset = DatasetFolder(args.data)
     evaluator = None
     if args.evaluator is not None:
-        from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
+        from hftrainer.zoo.load import load_evaluator
 
-        evaluator = MotionStreamer272Evaluator.from_pretrained(args.evaluator)
+        evaluator = load_evaluator(args.evaluator)
     motions = map(dataset.motion, _bar(dataset.names(args.split)))
     figures = evaluate_tokenizer(bundle, motions, evaluator=evaluator)
     _write(args, "tokenizer", {"split": args.split, "evaluator": args.evaluator, "figures": figures})

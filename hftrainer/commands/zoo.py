@@ -20,7 +20,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         width = max(map(len, cards()))
         for card in cards().values():
-            print(f"{card.name:{width}}  {card.parameters:>6}  {'here' if is_here(card) else 'hub':4}  {card.summary}")
+            where = "here" if is_here(card) else "hub" if card.hub else "-"
+            print(f"{card.name:{width}}  {card.parameters:>6}  {where:4}  {card.summary}")
         return 0
     card = find_card(args.name)
     for key, value in vars(card).items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,14 +100,35 @@ def r_precision(
     if groups is not None:
         number = _numbered(groups, len(text))[: pools * pool].reshape(pools, pool)
         right = number[:, :, None] == number[:, None, :]
-    return np.asarray(_hits(a, b, right, top_k).mean(axis=(1, 2)))
+    return np.asarray(hit_chances(a, b, right, top_k).chances.mean(axis=(1, 2)))
 
 
-def _hits(a: Float64, b: Float64, right: NDArray[np.bool_], top_k: int) -> Float64:
-    """Chance of a hit (k, pools, texts): 0 or 1 where no distances are equal."""
-    lengths = (a * a).sum(axis=-1)[:, :, None] + (b * b).sum(axis=-1)[:, None, :]
-    squares = lengths - 2 * a @ b.transpose(0, 2, 1)
+class Hits(NamedTuple):
+    """`chances` (k, ..., texts) of a right motion among the first k: 0 or 1 where no distances are equal. `tied`: where
+    a wrong motion is exactly as near as the nearest right one."""
+
+    chances: Float64
+    tied: NDArray[np.bool_]
+
+
+def hit_chances(
+    text: Float64, motion: Float64, right: NDArray[np.bool_], top_k: int, absent: NDArray[np.bool_] | None = None
+) -> Hits:
+    """Chances that texts (..., t, d) find one of their right motions of a pool (..., m, d) among the first k.
+
+    The tie rule of everything here: motions at one distance come in random order, so a text whose right motion is level
+    with wrong ones has a chance between 0 and 1. `right` (..., t, m) are a text's right answers, at least one for each;
+    `absent` (..., m) motions are in no order and nobody's right ones (their values do not count).
+    """
+    b = motion if absent is None else np.where(absent[..., None], 0.0, motion)
+    lengths = (text * text).sum(axis=-1)[..., :, None] + (b * b).sum(axis=-1)[..., None, :]
+    squares = lengths - 2 * text @ np.swapaxes(b, -1, -2)
+    if absent is not None:
+        squares = np.where(absent[..., None, :], np.inf, squares)
+        right = right & ~absent[..., None, :]
     best = np.where(right, squares, np.inf).min(axis=-1, keepdims=True)
+    if not np.isfinite(best).all():
+        raise ValueError("a text without any right motion in its pool has no rank")
     margin = _TIE * lengths
     before = (squares < best - margin).sum(axis=-1)
     level = np.abs(squares - best) <= margin
@@ -119,7 +140,7 @@ def _hits(a: Float64, b: Float64, right: NDArray[np.bool_], top_k: int) -> Float
         wrong_left = np.maximum(level_wrong - taken, 0)
         missed = np.where(drawn > 0, missed * wrong_left / np.maximum(wrong_left + level_right, 1), missed)
         chances.append(1 - missed)
-    return np.stack(chances)
+    return Hits(np.stack(chances), np.asarray(level_wrong > 0))
 
 
 def matching_distance(text: Any, motion: Any) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.motion.array import expect_shape
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation import motion135, motion272
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
@@ -59,16 +59,29 @@ def compute_physical_metrics(joints: Any) -> dict[str, float]:
     }
 
 
-def physical_metrics_from_motion(motion: Any, representation: str) -> dict[str, float]:
-    """The metrics of a clip given as "ms272" (stored positions), "joints" (T, 22, 3) or "joints66" (T, 66)."""
+def physical_metrics_from_motion(motion: Any, representation: str, **options: Any) -> dict[str, float]:
+    """The metrics of a clip as "ms272", "motion135", "joints" (T, 22, 3) or "joints66" (T, 66); see `joints_of`."""
+    return compute_physical_metrics(joints_of(motion, representation, **options))
+
+
+def joints_of(motion: Any, representation: str, **options: Any) -> Float:
+    """Joints (T, 22, 3) of a clip: "ms272" (its stored positions), "motion135" (rotations on a skeleton: `options` are
+    ``offsets``, ``layout`` and ``rotation_space`` of `motion135.to_joints`), "joints", or "joints66" (T, 66).
+
+    Values of clips on different skeletons do not compare: a longer leg is a faster toe.
+    """
     motion = np.asarray(motion)
+    if representation == "motion135":
+        return np.asarray(motion135.to_joints(motion, **options))
+    if options:
+        raise ValueError(f"{', '.join(options)}: only motion135 is posed on a skeleton, not {representation!r}")
     if representation == "ms272":
-        return compute_physical_metrics(motion272.to_joints(motion))
+        return np.asarray(motion272.to_joints(motion))
     if representation == "joints66":
-        return compute_physical_metrics(motion.reshape(len(motion), 22, 3))
+        return np.asarray(motion.reshape(len(motion), 22, 3))
     if representation == "joints":
-        return compute_physical_metrics(motion)
-    raise ValueError(f"representation must be 'ms272', 'joints66' or 'joints', got {representation!r}")
+        return np.asarray(motion)
+    raise ValueError(f"representation must be 'ms272', 'motion135', 'joints66' or 'joints', got {representation!r}")
 
 
 def aggregate_physical_metrics(rows: Iterable[Mapping[str, float] | None]) -> dict[str, float]:

@@ -112,7 +112,7 @@ class MotionMillionPipeline:
         return cls(
             bundle,
             max_sample_steps=max_sample_steps,
-            sampling=_read_sampling(folder),
+            sampling=read_sampling(folder),
             free_text_encoder=free_text_encoder,
         )
 
@@ -158,7 +158,7 @@ class MotionMillionPipeline:
                     f"got {len(lengths) // num_return_sequences} lengths for "
                     f"{len(captions) // num_return_sequences} captions"
                 )
-            limits, cuts = [min(steps, self._codes_for(n)) for n in lengths], list(lengths)
+            limits, cuts = [min(steps, self.codes_for(n)) for n in lengths], list(lengths)
         sampling = Sampling(do_sample, temperature, top_k, top_p)
         seeds = [row_seed for _, row_seed in seeded_rows(captions, seed)]
         results = self._run(captions, seeds, sampling, limits, [0] * len(captions), cuts, batch_size, iter)
@@ -210,7 +210,7 @@ class MotionMillionPipeline:
         if seconds is not None:
             frames = self.check_seconds(seconds)
             floor = -(-frames // self.bundle.vqvae.frames_per_code)
-            limit, cut = min(self.max_sample_steps, self._codes_for(frames)), frames
+            limit, cut = min(self.max_sample_steps, self.codes_for(frames)), frames
         n, seeds = len(rows), [seed for _, seed in rows]
         return self._run(captions, seeds, sampling, [limit] * n, [floor] * n, [cut] * n, batch_size, progress)
 
@@ -250,12 +250,12 @@ class MotionMillionPipeline:
         batch_size: int | None,
         progress: Callable[[Iterable[Any]], Iterable[Any]],
     ) -> list[GeneratedMotion]:
-        stream = self._stream(captions, seeds, sampling, limits, floors, cuts, batch_size)
+        stream = self.stream(captions, seeds, sampling, limits, floors, cuts, batch_size)
         made = dict(progress(_Sized(stream, len(captions))))
         return [made[i] for i in range(len(captions))]
 
     @torch.inference_mode()
-    def _stream(
+    def stream(
         self,
         captions: Sequence[str],
         seeds: Sequence[int | None],
@@ -265,7 +265,7 @@ class MotionMillionPipeline:
         cuts: Sequence[int | None],
         batch_size: int | None,
     ) -> Iterator[tuple[int, GeneratedMotion]]:
-        """Motions with their numbers, as they get ready."""
+        """Motions with their numbers, as they get ready; for each caption its seed, most and fewest codes, and cut."""
         if self.bundle.ar is None:
             raise ValueError("this model has no transformer; it can tokenize motions but not make them")
         tokens, shown = self._text_encoder.count_tokens(captions), self._text_encoder.max_tokens
@@ -316,7 +316,7 @@ class MotionMillionPipeline:
             raise ValueError("this model was loaded without a text encoder; give text_encoder=... or text_features=...")
         return self.bundle.text_encoder
 
-    def _codes_for(self, frames: int) -> int:
+    def codes_for(self, frames: int) -> int:
         """Codes after which the first `frames` frames no longer change."""
         vqvae = self.bundle.vqvae
         return -(-int(frames) // vqvae.frames_per_code) + vqvae.code_radius
@@ -335,7 +335,8 @@ class _Sized:
         return self.count
 
 
-def _read_sampling(folder: Path) -> Sampling:
+def read_sampling(folder: Path) -> Sampling:
+    """How a model folder's generation_config.json says that codes are chosen; greedy without one."""
     path = folder / GENERATION_CONFIG
     if not path.is_file():
         return Sampling()

@@ -16,13 +16,17 @@ _FOLDER = Path(__file__).parent / "models"
 
 @dataclass
 class ModelCard:
-    """One model. `folders` are tried in order below the working directory and the repository, then `hub`."""
+    """One model. `folders` are tried in order below the working directory and the repository, then `hub`.
+
+    A model that generates names its `pipeline`, one that judges its `evaluator`.
+    """
 
     name: str
     summary: str
-    pipeline: str
     parameters: str
     license: str
+    pipeline: str = ""
+    evaluator: str = ""
     folders: list[str] = field(default_factory=list)
     hub: str | None = None
     aliases: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""From a name to a working pipeline."""
+"""From a name to a working pipeline or evaluator."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hftrainer.config import ConfigError
 from hftrainer.hub import ModelNotFound, find_model
-from hftrainer.registry import PIPELINES
+from hftrainer.registry import EVALUATORS, PIPELINES
 from hftrainer.zoo.cards import ModelCard, find_card
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -20,7 +21,26 @@ def load_pipeline(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
     `options` go to the pipeline's ``from_pretrained`` (device, dtype, revision, ...).
     """
     folder, name = locate(name_or_path, **_hub_options(options))
+    if not name:
+        raise ConfigError(f"{name_or_path} is an evaluator: it judges motions and makes none")
     return PIPELINES.get(name).from_pretrained(folder, **options)  # type: ignore[attr-defined]
+
+
+def load_evaluator(name_or_path: str | os.PathLike[str], kind: str = "motionstreamer272", **options: Any) -> Any:
+    """An evaluator of a kind (a name in EVALUATORS) by the zoo's name, a folder, or owner/repository on the hub.
+
+    `options` go to its ``from_pretrained`` (device, cache_dir, ...).
+    """
+    text = str(name_or_path)
+    folder: str | os.PathLike[str] = name_or_path
+    if not Path(text).is_dir() and "/" not in text and os.sep not in text:
+        card = find_card(text)
+        if card.evaluator != kind:
+            what = f"an evaluator of the kind {card.evaluator}" if card.evaluator else "no evaluator"
+            raise ConfigError(f"{card.name} is {what}; {kind} is needed")
+        folder, _ = locate(text)
+    target: Any = EVALUATORS.get(kind)
+    return getattr(target, "from_pretrained", target)(folder, **options)
 
 
 def locate(name_or_path: str | os.PathLike[str], **hub: Any) -> tuple[Path, str]:

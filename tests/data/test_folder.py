@@ -114,3 +114,12 @@ def test_missing_things_are_named(tmp_path):
     with pytest.raises(ValueError, match="hftrainer data stats"):
         dataset.statistics()
     assert not verify(dataset).good
+
+
+def test_an_empty_motion_file_is_named(tmp_path):
+    folder = DatasetFolder(tmp_path, create=True)
+    folder.motions.mkdir()
+    folder.motion_path("a").write_bytes(b"")
+    for read in (folder.motion, folder.frames):
+        with pytest.raises(ValueError, match=r"a\.npy cannot be read as a numpy array"):
+            read("a")

@@ -5,6 +5,8 @@ Shares no code with the package. `data` is a list of dictionaries with id, lines
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 
@@ -261,7 +263,11 @@ def ours(data, encoder):
                 }
                 best = min(distance[j] for j in distance if captions[j] == captions[i])
                 nearer = sum(distance[j] < best for j in distance if captions[j] != captions[i])
-                hits += [nearer <= k for k in range(3)]
+                level = sum(distance[j] == best for j in distance)
+                right = sum(distance[j] == best for j in distance if captions[j] == captions[i])
+                for k in range(3):
+                    places = min(max(k + 1 - nearer, 0), level)  # which of the level ones get, all orders alike likely
+                    hits[k] += 1 - math.comb(level - right, places) / math.comb(level, places)
             for k in range(3):
                 out[name].setdefault(f"r_precision_{k + 1}", []).append(hits[k] / n)
             there = [i for i in range(n) if motions[i] is not None]

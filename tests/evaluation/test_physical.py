@@ -13,7 +13,11 @@ from hftrainer.evaluation.physical_units import (
     estimate_floor,
     physical_metrics_in_units,
 )
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation import motion135, motion272
+from hftrainer.motion.representation.convert import motion272_to_motion135
+from hftrainer.motion.skeleton import forward_kinematics
+
+OFFSETS = np.array(motion135.CANON272_OFFSETS)
 
 
 @pytest.mark.parametrize("clip", ["c0", "c1", "c2"])
@@ -23,6 +27,24 @@ def test_golden_values(golden, clip):
     assert tuple(got) == physical.KEYS
     for key, value in got.items():
         assert value == pytest.approx(float(content[f"{clip}_phys_{key}"]), rel=1e-6), key
+
+
+def test_rotations_on_a_skeleton_are_measured_as_their_joints_are(golden):
+    motion = golden("representation_pub")["c0_272"]
+    for layout in ("columns", "columns_interleaved"):
+        turned = motion272_to_motion135(motion, layout=layout)
+        got = physical.physical_metrics_from_motion(turned, "motion135", layout=layout)
+        rotations, root = motion272.to_rotations(motion)
+        joints = forward_kinematics(rotations, root, OFFSETS)
+        want = physical.compute_physical_metrics(joints)
+        assert got == pytest.approx(want, rel=1e-3)
+        assert got != physical.physical_metrics_from_motion(motion, "ms272")  # another skeleton, another clip
+    longer = physical.physical_metrics_from_motion(turned, "motion135", offsets=2 * OFFSETS)
+    assert longer["Jitter"] > got["Jitter"]
+    with pytest.raises(ValueError, match="only motion135 is posed on a skeleton, not 'ms272'"):
+        physical.physical_metrics_from_motion(motion, "ms272", layout="columns")
+    with pytest.raises(ValueError, match="'motion135'"):
+        physical.physical_metrics_from_motion(motion, "smpl")
 
 
 def test_every_representation_of_the_same_clip_gives_the_same(golden):

@@ -16,7 +16,7 @@ from hftrainer.data.folder import Caption
 from hftrainer.evaluation.protocols import load_protocol, protocol_names
 from hftrainer.evaluation.protocols.plan import draw, entries
 from hftrainer.evaluation.protocols.run import Clips, evaluate
-from hftrainer.evaluation.protocols.scoring import Metrics, Row, caption_groups, pools, ranks, score
+from hftrainer.evaluation.protocols.scoring import Metrics, Row, caption_groups, chances, pools, score
 from tests.evaluation import slow_protocols as slow
 
 SECOND = {
@@ -199,18 +199,27 @@ def test_a_perfect_model_without_its_failures_would_look_better():
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-def test_same_captions_and_ties_are_right_and_ties_are_counted():
+def test_same_captions_are_right_and_ties_count_by_chance():
     text = np.array([[0.0, 0], [10, 0], [20, 0]])
     motion = np.array([[4.0, 0], [3, 0], [20, 0]])  # the first caption is nearer to the second's motion
     everything = np.arange(3)
-    rank, tie = ranks(text, motion, np.array([0, 1, 2]), everything, everything)
-    assert rank.tolist() == [1, 1, 0]
-    rank, _ = ranks(text, motion, np.array([0, 0, 2]), everything, everything)
-    assert rank.tolist() == [0, 0, 0]
-    rank, tie = ranks(text, np.zeros((3, 2)), np.array([0, 1, 2]), everything, everything)  # a collapsed model
-    assert rank.tolist() == [0, 0, 0]
-    assert tie.all()
+    found = chances(text, motion, np.array([0, 1, 2]), everything, everything)
+    assert found.chances.T.tolist() == [[0, 1, 1], [0, 1, 1], [1, 1, 1]]
+    found = chances(text, motion, np.array([0, 0, 2]), everything, everything)
+    assert found.chances.T.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    found = chances(text, np.zeros((3, 2)), np.array([0, 1, 2]), everything, everything)  # a collapsed model
+    np.testing.assert_allclose(found.chances.T, [[1 / 3, 2 / 3, 1]] * 3)
+    assert found.tied.all()
     assert caption_groups(["A man  walks.", "a man walks", "a man"]).tolist() == [1, 1, 0]
+
+
+def test_a_collapsed_model_scores_chance_whole_protocol():
+    captions = [f"does thing {number}" for number in range(90)]
+    text, motion = FakeEvaluator().encode_texts(captions), np.full((90, 9), 0.5)
+    rows = score(load_protocol("hftrainer-v1"), Row(text, text, captions), Row(text, motion, captions), metrics=METRICS)
+    for k in (1, 2, 3):
+        assert np.mean(rows["predicted"].values[f"r_precision_{k}"]) == pytest.approx(k / 32)
+    assert set(rows["predicted"].values["tie_share"]) == {1.0}
 
 
 def test_refilled_pools_ask_every_item_once():
@@ -229,6 +238,8 @@ def test_chance_and_half_rows_say_what_numbers_are_worth():
     rows = score(load_protocol("hml3d-272-leaderboard"), row, metrics=METRICS)
     assert rows["real"].values["r_precision_1"] == [1.0]
     assert rows["random_caption"].values["r_precision_3"][0] == pytest.approx(3 / 32, abs=0.04)
+    found = score(load_protocol("hftrainer-v1", ["repeats=5"]), row, metrics=METRICS)["random_caption"].values
+    assert np.mean(found["r_precision_1"]) == pytest.approx(1 / 32, abs=0.015)  # an evaluator that is always right
     assert 0 < rows["split_half"].values["fid_raw"][0] < 1.0
     assert "predicted" not in rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from typing import Protocol as Structure
 
@@ -20,7 +20,7 @@ from hftrainer.evaluation.protocols.plan import (
     prediction_frames,
 )
 from hftrainer.evaluation.protocols.schema import Protocol
-from hftrainer.evaluation.protocols.scoring import Figures, Floats, Metrics, Row, score
+from hftrainer.evaluation.protocols.scoring import Figures, Floats, Metrics, Row, add_multimodality, score
 
 _BLOCK = 256  # clips held at a time
 _SHOWN = 5
@@ -42,7 +42,9 @@ class Clips:
 
     `frames`: lengths of the real clips. `real(id)` loads one. `predicted(id)` loads a prediction: None if there is
     none, ``ValueError`` if it is broken. `references`: other versions of the real clips, by name ("refk",
-    "hml263_roundtrip"), that FID is measured against too.
+    "hml263_roundtrip"), that FID is measured against too. `others`: further generations of the same captions, for
+    multimodality. `by_key`: predictions are asked for by an entry's key ("000021#1", "000021@0"), one for each caption
+    or part, not by the clip's id.
     """
 
     ids: Sequence[str]
@@ -51,6 +53,22 @@ class Clips:
     real: Callable[[str], np.ndarray]
     predicted: Callable[[str], np.ndarray | None] | None = None
     references: Mapping[str, Callable[[str], np.ndarray]] = field(default_factory=dict)
+    others: Sequence[Callable[[str], np.ndarray | None]] = ()
+    by_key: bool = False
+
+    def named(self, entry: Entry | Item) -> str:
+        """What predictions of it are called."""
+        return entry.key if self.by_key else entry.id
+
+
+@dataclass
+class Judged:
+    """What the first drawing came to, item by item: embeddings (n, d), NaN rows for predictions that failed."""
+
+    items: list[Item]
+    text: Floats
+    real: Floats
+    predicted: Floats | None
 
 
 @dataclass
@@ -63,10 +81,11 @@ class Report:
     dropped: dict[str, list[str]]
     missing: list[str]
     broken: dict[str, str]
+    judged: Judged
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
+        """Plain data, for JSON; without `judged`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "judged"}
 
 
 def evaluate(
@@ -88,12 +107,13 @@ def evaluate(
     if missing or broken:
         _complain(protocol, missing, broken, len(kept))
         if protocol.missing == "drop":
-            kept = [entry for entry in kept if entry.id not in broken and entry.id not in missing]
+            kept = [entry for entry in kept if clips.named(entry) in lengths]
     if not kept:
         raise ValueError(f"protocol {protocol.name}: no clip is left to judge; dropped: {_counted(found.dropped)}")
     texts = _Texts(encoder)
     drawings = protocol.repeats if protocol.redraw else 1
     figures: dict[str, Figures] = {}
+    judged: Judged | None = None
     for repeat in range(drawings):
         drawn = _drawing(protocol, clips, kept, lengths, encoder, texts, repeat, progress)
         second = _second(protocol, clips, kept, encoder, repeat, progress) if protocol.second_pass else None
@@ -102,12 +122,16 @@ def evaluate(
             repeats=protocol.repeats // drawings, first_repeat=repeat,
         )  # fmt: skip
         _merge(figures, once)
+        judged = judged or Judged(drawn.items, drawn.real.text, drawn.real.motion, _motion(drawn.predicted))
+    if clips.others:
+        _multimodality(figures["predicted"], protocol, clips, kept, lengths, encoder, progress)
     counts = {"ids": len(clips.ids), "items": len(kept), "missing": len(missing), "broken": len(broken)}
     if protocol.ids.expected is not None:
         counts["ids_expected"] = protocol.ids.expected
     counts |= figures["predicted" if "predicted" in figures else "real"].counts
     rows = {name: row.summary() for name, row in figures.items()}
-    return Report(asdict(protocol), rows, counts, found.dropped, missing, broken)
+    assert judged is not None
+    return Report(asdict(protocol), rows, counts, found.dropped, missing, broken, judged)
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------
@@ -116,14 +140,14 @@ def evaluate(
 def _look_at_predictions(
     protocol: Protocol, clips: Clips, kept: Sequence[Entry]
 ) -> tuple[dict[str, int], list[str], dict[str, str]]:
-    """Lengths of usable predictions by id, ids without one, and what is wrong with others."""
+    """Lengths of usable predictions by name, names without one, and what is wrong with others."""
     lengths: dict[str, int] = {}
     missing: list[str] = []
     broken: dict[str, str] = {}
     if clips.predicted is None:
         return lengths, missing, broken
     unit = protocol.crop.unit
-    for name in dict.fromkeys(entry.id for entry in kept):
+    for name, wanted in _wanted(clips, kept).items():
         try:
             motion = clips.predicted(name)
         except ValueError as error:
@@ -137,11 +161,18 @@ def _look_at_predictions(
             broken[name] = f"{len(motion)} frames, at least {unit} are needed"
         elif protocol.prediction.crop == "own" and not protocol.lengths.allows(len(motion)):
             broken[name] = f"{len(motion)} frames are outside the protocol's range"
-        elif protocol.prediction.exact_length and not _as_long(protocol, len(motion), clips.frames[name]):
-            broken[name] = f"{len(motion)} frames, its clip has {clips.frames[name]}"
+        elif protocol.prediction.exact_length and not _as_long(protocol, len(motion), wanted):
+            broken[name] = f"{len(motion)} frames, its clip has {wanted}"
         else:
             lengths[name] = len(motion)
     return lengths, missing, broken
+
+
+def _wanted(clips: Clips, kept: Sequence[Entry]) -> dict[str, int]:
+    """Frames of what each prediction stands for: a whole clip, or the part that its caption is about."""
+    if clips.by_key:
+        return {entry.key: entry.end - entry.start for entry in kept}
+    return {entry.id: clips.frames[entry.id] for entry in kept}
 
 
 def _as_long(protocol: Protocol, frames: int, wanted: int) -> bool:
@@ -191,6 +222,7 @@ class _Texts:
 
 @dataclass
 class _Drawing:
+    items: list[Item]
     real: Row
     predicted: Row | None
     references: dict[str, Floats]
@@ -203,21 +235,21 @@ def _drawing(
     """Embeddings of one drawing of captions and crops."""
     items = draw(protocol, kept, repeat)
     if clips.predicted is not None:
-        items = cut_to_common(protocol, items, [lengths.get(item.id) for item in items])
+        items = cut_to_common(protocol, items, [lengths.get(clips.named(item)) for item in items])
     captions = [item.caption for item in items]
     text = texts(captions)
     spans = [(item.start, item.frames) for item in items]
     real = _embed(encoder, clips.real, items, spans, progress)
     predicted = None
     if clips.predicted is not None:
-        usable = [item for item in items if item.id in lengths]
-        cuts = prediction_frames(protocol, usable, [lengths[item.id] for item in usable], repeat)
-        embedded = _embed(encoder, clips.predicted, usable, cuts, progress)
+        usable = [item for item in items if clips.named(item) in lengths]
+        cuts = prediction_frames(protocol, usable, [lengths[clips.named(item)] for item in usable], repeat)
+        embedded = _embed(encoder, clips.predicted, usable, cuts, progress, clips.named)
         values = np.full((len(items), embedded.shape[1]), np.nan)
-        values[[item.id in lengths for item in items]] = embedded
+        values[[clips.named(item) in lengths for item in items]] = embedded
         predicted = Row(text, values, captions)
     references = {name: _embed(encoder, load, items, spans, progress) for name, load in clips.references.items()}
-    return _Drawing(Row(text, real, captions), predicted, references)
+    return _Drawing(items, Row(text, real, captions), predicted, references)
 
 
 def _second(
@@ -230,20 +262,49 @@ def _second(
 
 def _embed(
     encoder: Encoder, load: Callable[[str], np.ndarray | None], items: Sequence[Item], spans: Sequence[tuple[int, int]],
-    progress: Callable[[Iterable[Any]], Iterable[Any]],
+    progress: Callable[[Iterable[Any]], Iterable[Any]], named: Callable[[Item], str] = lambda item: item.id,
 ) -> Floats:  # fmt: skip
     """Embeddings (n, d) of the spans (start, frames) of the items' clips, a block of clips in memory at a time."""
     out = []
     for at in progress(range(0, len(items), _BLOCK)):
         motions = []
         for item, (start, frames) in zip(items[at : at + _BLOCK], spans[at : at + _BLOCK], strict=True):
-            motion = load(item.id)
+            motion = load(named(item))
             if motion is None or len(motion) < start + frames:
                 have = "none" if motion is None else f"{len(motion)} frames"
-                raise ValueError(f"clip {item.id}: frames {start} to {start + frames} are needed, there are {have}")
+                raise ValueError(f"clip {named(item)}: frames {start} to {start + frames} are needed, there are {have}")
             motions.append(motion[start : start + frames])
         out.append(np.asarray(encoder.encode_motions(motions)))
     return np.concatenate(out)
+
+
+def _motion(row: Row | None) -> Floats | None:
+    return None if row is None else row.motion
+
+
+def _multimodality(
+    figures: Figures, protocol: Protocol, clips: Clips, kept: Sequence[Entry], lengths: Mapping[str, int],
+    encoder: Encoder, progress: Callable[[Iterable[Any]], Iterable[Any]],
+) -> None:  # fmt: skip
+    """Spread of the generations of one caption, over the first clips that have all of them."""
+    assert clips.predicted is not None
+    loaders = [clips.predicted, *clips.others][: protocol.metrics.multimodality_motions]
+    sets = [item for item in draw(protocol, kept) if clips.named(item) in lengths]
+    complete: list[Item] = []
+    found: dict[str, list[int]] = {}
+    for item in sets:
+        if len(complete) < protocol.metrics.multimodality_clips:
+            loaded = [load(clips.named(item)) for load in loaders]
+            if all(m is not None and len(m) >= protocol.crop.unit and np.isfinite(m).all() for m in loaded):
+                complete.append(item)
+                found[item.key] = [len(m) for m in loaded if m is not None]
+    if not complete:
+        raise ValueError(f"no clip has all {len(loaders)} generations; multimodality needs them of the same clips")
+    embedded = []
+    for number, load in enumerate(loaders):
+        cuts = prediction_frames(protocol, complete, [found[item.key][number] for item in complete])
+        embedded.append(_embed(encoder, load, complete, cuts, progress, clips.named))
+    add_multimodality(figures, protocol, np.stack(embedded, axis=1))
 
 
 def _merge(into: dict[str, Figures], once: Mapping[str, Figures]) -> None:

@@ -107,10 +107,13 @@ class MetricRule:
     """What is measured on the embeddings.
 
     `fid`: on raw or L2-normalised ones, two numbers with two names; over the items of full batches or over all.
-    `positives`: the paired motion alone, or every motion whose caption is the same (ties then count as right, and
-    "tie_share" says how often one decided). `diversity`: "l2" mean distance of raw embeddings; "unit_l1" mean L1
-    distance of unit vectors. Its pairs are drawn from the shuffles' stream or from one of its own (seed + 100);
-    `diversity_few` is the number of pairs where there are no more items than `diversity_pairs`.
+    `positives`: the paired motion alone, or every motion whose caption is the same ("tie_share" then says how often a
+    wrong one was exactly as near; what is level comes in random order, see `metrics.hit_chances`). `diversity`: "l2"
+    mean distance of raw embeddings; "unit_l1" mean L1 distance of unit vectors. Its pairs are drawn from the shuffles'
+    stream or from one of its own (seed + 100); `diversity_few` is the number of pairs where there are no more items
+    than `diversity_pairs`. Multimodality, where there are several generations a caption: of the first
+    `multimodality_clips` clips that have all of them, at most `multimodality_motions`, compared in
+    `multimodality_pairs` pairs.
     """
 
     fid: list[str] = field(default_factory=lambda: ["raw"])
@@ -120,6 +123,9 @@ class MetricRule:
     diversity_pairs: int = 300
     diversity_stream: str = "own"
     diversity_few: str = "all"
+    multimodality_clips: int = 100
+    multimodality_motions: int = 30
+    multimodality_pairs: int = 10
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.evaluation.metrics import Hits, hit_chances, multimodality
 from hftrainer.evaluation.protocols.plan import stream
 from hftrainer.evaluation.protocols.schema import Protocol
 
@@ -17,7 +18,7 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 TOP = 3
-_DIVERSITY_SEED = 100
+_DIVERSITY_SEED, _MULTIMODALITY_SEED = 100, 200
 
 
 @dataclass(frozen=True)
@@ -166,14 +167,11 @@ def _retrieval(figures: Figures, protocol: Protocol, row: Row, order: Ints, metr
         groups = caption_groups(row.captions)
         if protocol.metrics.positives == "diagonal":
             groups = np.arange(len(order))
-        hits, tied = [], []
-        for queries, candidates in pools(order, size, protocol.batches.tail):
-            rank, tie = ranks(row.text, row.motion, groups, queries, candidates)
-            hits.append(rank[:, None] < np.arange(1, TOP + 1))
-            tied.append(tie)
-        precision = np.concatenate(hits).mean(axis=0)
-        figures.add("tie_share", np.concatenate(tied).mean())
-        figures.counts["retrieval_items"] = len(np.concatenate(tied))
+        found = [chances(row.text, row.motion, groups, *pool) for pool in pools(order, size, protocol.batches.tail)]
+        precision = np.concatenate([pool.chances for pool in found], axis=-1).mean(axis=-1)
+        tied = np.concatenate([pool.tied for pool in found])
+        figures.add("tie_share", tied.mean())
+        figures.counts["retrieval_items"] = len(tied)
     for k in range(TOP):
         figures.add(f"r_precision_{k + 1}", precision[k])
     real = used[np.isfinite(row.motion[used]).all(axis=1)]
@@ -181,23 +179,22 @@ def _retrieval(figures: Figures, protocol: Protocol, row: Row, order: Ints, metr
     figures.add("matching_distance", metrics.matching_distance(row.text[real], row.motion[real]))
 
 
-def ranks(
-    text: Floats, motion: Floats, groups: Ints, queries: Ints, candidates: Ints
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """How many wrong motions are nearer to each query than its nearest right one, and whether a wrong one is as near.
+def chances(text: Floats, motion: Floats, groups: Ints, queries: Ints, candidates: Ints) -> Hits:
+    """How likely each query (q,) finds a right motion among the first 1 ... 3 of the candidates: chances (3, q).
 
-    Right are motions of the query's group. A query whose own motion failed (NaN) has the rank of a last place.
+    Right are motions of the query's group; equal distances are in random order (`metrics.hit_chances`). A query whose
+    own motion failed (NaN) finds nothing, and a failed motion is nobody's.
     """
-    a, b = text[queries].astype(np.float64), motion[candidates].astype(np.float64)
-    distance = np.linalg.norm(a[:, None] - b[None], axis=-1)
-    distance[:, ~np.isfinite(b).all(axis=1)] = np.inf
-    right = groups[queries][:, None] == groups[candidates][None]
-    nearest = np.where(right, distance, np.inf).min(axis=1, keepdims=True)
-    wrong = np.where(right, np.inf, distance)
-    rank = (wrong < nearest).sum(axis=1)
     failed = ~np.isfinite(motion[queries]).all(axis=1)
-    tie = ((wrong == nearest) & np.isfinite(nearest)).any(axis=1) & ~failed
-    return np.where(failed, len(candidates), rank), tie
+    asking = queries[~failed]
+    out = Hits(np.zeros((TOP, len(queries))), np.zeros(len(queries), dtype=bool))
+    if len(asking):
+        pool = motion[candidates].astype(np.float64)
+        right = groups[asking][:, None] == groups[candidates][None]
+        absent = np.asarray(~np.isfinite(pool).all(axis=1))
+        found = hit_chances(text[asking].astype(np.float64), pool, right, TOP, absent)
+        out.chances[:, ~failed], out.tied[~failed] = found.chances, found.tied
+    return out
 
 
 def caption_groups(captions: Sequence[str]) -> Ints:
@@ -231,6 +228,22 @@ def diversity_unit_l1(embeddings: Floats, pairs: int, rng: Any) -> float:
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     left, right = (rng.choice(len(unit), pairs, replace=False) for _ in range(2))
     return float(np.abs(unit[left] - unit[right]).sum(axis=1).mean())
+
+
+def add_multimodality(figures: Figures, protocol: Protocol, sets: Floats) -> None:
+    """Spread of sets (clips, generations, d): as published, `multimodality_pairs` pairs that are drawn anew each repeat
+    and may pair a motion with itself; and, under another name, over all pairs of different ones."""
+    count = sets.shape[1]
+    if count < 2:
+        raise ValueError("multimodality needs at least two generations of a caption")
+    pairs = min(protocol.metrics.multimodality_pairs, count)
+    for repeat in range(protocol.repeats):
+        rng = stream(protocol, repeat + _MULTIMODALITY_SEED)
+        figures.add("multimodality", multimodality(sets, pairs=pairs, rng=rng))
+    first, second = np.triu_indices(count, 1)
+    apart = np.linalg.norm(sets[:, first].astype(np.float64) - sets[:, second], axis=-1)
+    figures.add("multimodality_all_pairs", apart.mean())
+    figures.counts |= {"multimodality_clips": len(sets), "multimodality_generations": count}
 
 
 def _frechet(
@@ -277,8 +290,11 @@ def _split_half(figures: Figures, protocol: Protocol, real: Row, repeat: int, me
 
 def _random_caption(figures: Figures, protocol: Protocol, real: Row, repeat: int, metrics: Metrics) -> None:
     """Retrieval of the real clips with captions of others: what chance gives."""
-    order = stream(protocol, repeat).permutation(len(real.text))
-    wrong = np.empty_like(order)
-    wrong[order] = np.roll(order, 1)  # one cycle: no clip keeps its caption
+    rng = stream(protocol, repeat)
+    order, cycle = rng.permutation(len(real.text)), rng.permutation(len(real.text))
+    wrong = np.empty_like(cycle)
+    # One cycle: no clip keeps its caption. Not in the pools' order: the caption's own clip would be in every pool, and
+    # an evaluator that finds it there would score below chance.
+    wrong[cycle] = np.roll(cycle, 1)
     row = Row(real.text[wrong], real.motion, [real.captions[i] for i in wrong])
     _retrieval(figures, protocol, row, order, metrics)

@@ -54,13 +54,29 @@ def write_viewer(path: str | os.PathLike[str], clips: Sequence[ViewerClip], *, t
 
 def viewer_html(clips: Sequence[ViewerClip], *, title: str) -> str:
     """The page that plays `clips`, as ASCII text."""
+    before, after = viewer_frame(title)
+    return before + script_json(viewer_motions(clips, title=title)) + after
+
+
+def viewer_motions(clips: Sequence[ViewerClip], *, title: str) -> dict[str, Any]:
+    """What stands in a page as JSON; a page of one's own may hold several, and one `viewer_frame`."""
     if not clips:
         raise ValueError("a viewer page needs at least one clip, got none")
-    title = _readable(title)
-    motions = {"title": title, "clips": [_packed(clip, number) for number, clip in enumerate(clips, start=1)]}
-    parts = {"title": _escaped(title), "motions": _script_json(motions), "script": _page_file("viewer.bundle.js")}
-    # One pass: a prompt that contains a placeholder stays a prompt.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _page_file("viewer_page.html"))
+    return {"title": _readable(title), "clips": [_packed(clip, number) for number, clip in enumerate(clips, start=1)]}
+
+
+def viewer_frame(title: str) -> tuple[str, str]:
+    """The page before and after the JSON of its motions."""
+    before, _, after = _page_file("viewer_page.html").partition("{{motions}}")
+    parts = {"title": _escaped(_readable(title)), "script": _page_file("viewer.bundle.js")}
+    # One pass each: a title that contains a placeholder stays a title.
+    filled = [re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], side) for side in (before, after)]
+    return filled[0], filled[1]
+
+
+def script_json(value: Any) -> str:
+    """JSON that no text in it can turn into the end of its script element."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _packed(clip: ViewerClip, number: int) -> dict[str, Any]:
@@ -104,11 +120,6 @@ def _checked(clip: ViewerClip, number: int) -> NDArray[np.float64]:
 
 def _base64(values: NDArray[Any]) -> str:
     return base64.b64encode(values.tobytes()).decode("ascii")
-
-
-def _script_json(value: Any) -> str:
-    """JSON that no text in it can turn into the end of its script element."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _readable(text: str) -> str:

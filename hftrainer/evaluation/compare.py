@@ -1,0 +1,223 @@
+"""Two evaluations of the same clips, item by item: differences with intervals, which tell a model from noise.
+
+Both models answer the same captions, so what is hard for one is hard for the other; differences of pairs vary much less
+than the two figures do. Intervals are those of a bootstrap over items: clips are drawn with replacement, both models'
+answers with them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hftrainer.config import typed
+from hftrainer.evaluation import physical
+from hftrainer.evaluation.metrics import frechet_distance
+from hftrainer.evaluation.protocols.plan import stream
+from hftrainer.evaluation.protocols.run import Report
+from hftrainer.evaluation.protocols.schema import Protocol
+from hftrainer.evaluation.protocols.scoring import TOP, caption_groups, chances, pools
+from hftrainer.evaluation.report import Table, label_of
+from hftrainer.files import atomic_path
+
+Floats = NDArray[np.floating[Any]]
+JUDGED, RESULT = "judged.npz", "report.json"
+_LOWER = ("fid_raw", "fid_l2_normalized", "matching_distance", "Slide", "Float", "Jitter", "Penet")
+_TOWARDS_REAL = ("Dynamic",)
+
+
+@dataclass
+class Run:
+    """What an evaluation left in a folder: its result, and its items' captions, embeddings and physical metrics."""
+
+    folder: Path
+    result: dict[str, Any]
+    items: dict[str, NDArray[Any]]
+
+    @property
+    def name(self) -> str:
+        """What was judged."""
+        return str((self.result.get("predictions") or {}).get("name", self.folder.name))
+
+
+@dataclass
+class Difference:
+    """`b` - `a` of a metric, the 95 % interval of that, and over how many items."""
+
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def seen(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+def write_items(folder: Path, report: Report, physical_real: Floats, physical_predicted: Floats) -> None:
+    """Write `judged.npz`, which `compare` and the page read; arrays are by item, in the report's order."""
+    judged = report.judged
+    assert judged.predicted is not None
+    with atomic_path(folder / JUDGED) as temporary, open(temporary, "wb") as stream_:
+        np.savez_compressed(
+            stream_,
+            keys=np.array([item.key for item in judged.items]),
+            ids=np.array([item.id for item in judged.items]),
+            captions=np.array([item.caption for item in judged.items]),
+            text=judged.text.astype(np.float32),
+            real=judged.real.astype(np.float32),
+            predicted=judged.predicted.astype(np.float32),
+            physical_real=physical_real.astype(np.float32),
+            physical_predicted=physical_predicted.astype(np.float32),
+        )
+
+
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """A folder that `hftrainer evaluate run --out` wrote."""
+    folder = Path(folder)
+    for name in (RESULT, JUDGED):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder} has no {name}: it is not the result of `hftrainer evaluate run --out` on predictions"
+            )
+    with np.load(folder / JUDGED, allow_pickle=False) as content:
+        items = {name: content[name] for name in content.files}
+    return Run(folder, json.loads((folder / RESULT).read_text(encoding="utf-8")), items)
+
+
+def compare(a: Run, b: Run, *, resamples: int = 1000, fid_resamples: int = 200, seed: int = 0) -> list[Difference]:
+    """Differences `b` - `a` in retrieval, matching, FID and the published physical metrics.
+
+    Retrieval asks every item once in each of the protocol's shuffles, the same for both. Runs of different protocols,
+    evaluators or clips are an error; of clips that only one run kept, both are left out.
+    """
+    protocol = _common_protocol(a, b)
+    rows_a, rows_b = _common_items(a, b)
+    first, second = ({name: array[rows] for name, array in r.items.items()} for r, rows in ((a, rows_a), (b, rows_b)))
+    n, rng = len(rows_a), np.random.default_rng(seed)
+    picks = rng.integers(n, size=(resamples, n))
+    out = []
+    per_item = [_per_item(protocol, items) for items in (first, second)]
+    for metric in per_item[0]:
+        out.append(_paired(metric, per_item[0][metric], per_item[1][metric], picks))
+    for kind in protocol.metrics.fid:
+        out.append(_fid(kind, first, second, picks[:fid_resamples]))
+    return out
+
+
+def difference_table(differences: list[Difference], a: str, b: str) -> Table:
+    """For terminals and Markdown; the last column says which is better where the interval leaves zero out."""
+    table = [["", a, b, "difference", "95 % interval", "better"]]
+    for d in differences:
+        interval = f"{d.low:+.4g} ... {d.high:+.4g}"
+        table.append(
+            [label_of(d.metric), f"{d.a:.4g}", f"{d.b:.4g}", f"{d.difference:+.4g}", interval, _better(d, a, b)]
+        )
+    return table
+
+
+def as_dicts(differences: list[Difference]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [asdict(d) for d in differences]
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _per_item(protocol: Protocol, items: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+    """Values (n,) by metric; NaN where a failed prediction has none (retrieval is 0 there)."""
+    text, motion = items["text"].astype(np.float64), items["predicted"].astype(np.float64)
+    n = len(text)
+    same = protocol.metrics.positives == "same_caption"
+    groups = caption_groups(items["captions"].tolist()) if same else np.arange(n)
+    hits = np.zeros((TOP, n))
+    for repeat in range(protocol.repeats):
+        order = stream(protocol, repeat).permutation(n)
+        for queries, candidates in pools(order, min(protocol.batches.size, n), "refill"):
+            hits[:, queries] += chances(text, motion, groups, queries, candidates).chances
+    out = {f"r_precision_{k + 1}": hits[k] / protocol.repeats for k in range(TOP)}
+    out["matching_distance"] = np.linalg.norm(text - motion, axis=1)
+    scale = physical.table_scaled_physical_metrics(dict.fromkeys(physical.KEYS, 1.0))
+    for column, key in enumerate(physical.KEYS):
+        if key != "Penet":  # 0 by construction
+            out[key] = items["physical_predicted"][:, column].astype(np.float64) * scale[key]
+    return out
+
+
+def _paired(metric: str, a: Floats, b: Floats, picks: NDArray[np.int64]) -> Difference:
+    """Over the items that both have."""
+    both = np.isfinite(a) & np.isfinite(b)
+    apart = np.where(both, b - a, 0.0)
+    counted = both[picks].sum(axis=1)
+    means = apart[picks].sum(axis=1) / np.maximum(counted, 1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    n = int(both.sum())
+    if n == 0:
+        raise ValueError(f"{metric}: no item has a value in both runs")
+    return Difference(metric, float(a[both].mean()), float(b[both].mean()), float(apart.sum() / n), low, high, n)
+
+
+def _fid(
+    kind: str, a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], picks: NDArray[np.int64]
+) -> Difference:
+    """Of the items that both made. Resamples repeat clips, which raises both FIDs alike; the difference is centred."""
+    both = np.isfinite(a["predicted"]).all(axis=1) & np.isfinite(b["predicted"]).all(axis=1)
+    real, one, other = a["real"][both], a["predicted"][both], b["predicted"][both]
+    n = len(real)
+
+    def distances(rows: Any) -> tuple[float, float]:
+        return tuple(frechet_distance(real[rows], x[rows], normalize=kind != "raw") for x in (one, other))  # type: ignore[return-value]
+
+    value_a, value_b = distances(slice(None))
+    drawn = np.array([np.subtract(*distances(rows % n)[::-1]) for rows in picks])
+    centred = drawn - drawn.mean() + (value_b - value_a)
+    low, high = np.percentile(centred, [2.5, 97.5])
+    metric = "fid_raw" if kind == "raw" else "fid_l2_normalized"
+    return Difference(metric, value_a, value_b, value_b - value_a, float(low), float(high), n)
+
+
+def _common_protocol(a: Run, b: Run) -> Protocol:
+    first, second = (dict(run.result["protocol"]) for run in (a, b))
+    for key in sorted({*first, *second} - {"missing", "name", "summary", "source"}):
+        if first.get(key) != second.get(key):
+            raise ValueError(
+                f"{a.folder} and {b.folder} were judged differently: {key} is {first.get(key)!r} in one and "
+                f"{second.get(key)!r} in the other"
+            )
+    theirs = [run.result["evaluator"]["identity"] for run in (a, b)]
+    if theirs[0] != theirs[1]:
+        raise ValueError(f"{a.folder} and {b.folder} were judged by two evaluators: {theirs[0]} and {theirs[1]}")
+    return typed(Protocol, first, path=str(a.folder / RESULT))
+
+
+def _common_items(a: Run, b: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places = {key: row for row, key in enumerate(b.items["keys"].tolist())}
+    rows = [(row, places[key]) for row, key in enumerate(a.items["keys"].tolist()) if key in places]
+    if len(rows) < TOP:
+        raise ValueError(f"{a.folder} and {b.folder} have {len(rows)} items in common; they were judged on other clips")
+    left, right = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    if not np.array_equal(a.items["captions"][left], b.items["captions"][right]) or not np.allclose(
+        a.items["real"][left], b.items["real"][right], atol=1e-4
+    ):
+        raise ValueError(f"{a.folder} and {b.folder} have clips of the same names with other captions or other frames")
+    return left, right
+
+
+def _better(d: Difference, a: str, b: str) -> str:
+    if not d.seen:
+        return "not seen"
+    if d.metric in _TOWARDS_REAL:
+        return ""
+    lower_is_better = d.metric in _LOWER
+    return b if (d.difference < 0) == lower_is_better else a

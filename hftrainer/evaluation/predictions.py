@@ -1,0 +1,157 @@
+"""A folder of predictions, `<name>.npy` each, as a judge wants it: every file checked, what is wrong said plainly."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hftrainer.motion.representation.convert import Options, convert
+from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
+
+Floats = NDArray[np.floating[Any]]
+
+SPECS = {spec.name: spec for spec in (MOTION272, MOTION135, HML263)}
+_WIDTHS = {spec.width: spec.name for spec in SPECS.values()}
+_MADE_FROM_272 = (MOTION135.name, HML263.name)
+_LOOKED_AT = 16  # files whose width is looked at before anything is judged
+_USUAL_RATES = (10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 50.0, 60.0, 100.0, 120.0)
+_ALIKE, _FEWEST = 0.9, 8  # share, and least number, of clips whose lengths must tell the same story
+_ROUNDING = 1.5  # frames
+
+
+class Predictions:
+    """Motions of a folder by name, in the representation that they are judged in.
+
+    `representation` is the judge's. A folder of motion272 is converted to it; any other difference is an error. With a
+    `suffix`, ``<name><suffix>.npy`` is read: further generations are ``<name>_1``, ``<name>_2`` and so on. A call
+    returns None where there is no file, and raises ``ValueError`` for a broken one.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], representation: str = MOTION272.name, suffix: str = ""):
+        self.root, self.representation, self.suffix = Path(root), representation, suffix
+        if not self.root.is_dir():
+            raise ValueError(f"there is no folder of predictions {str(root)!r}")
+        self.stored = self._stored_representation()
+
+    def __call__(self, name: str) -> Floats | None:
+        """The motion (frames, width) called `name`."""
+        path = self.path(name)
+        if not path.is_file():
+            return None
+        motion = read_prediction(path, SPECS[self.stored].width)
+        if self.stored == self.representation:
+            return motion
+        return np.asarray(convert(motion, self.stored, self.representation, Options(layout="columns")).values)
+
+    def path(self, name: str) -> Path:
+        """Where its file is, or would be."""
+        return self.root / f"{name}{self.suffix}.npy"
+
+    def files(self) -> list[Path]:
+        """All motion files, sorted."""
+        return sorted(p for p in self.root.rglob("*.npy") if not p.name.startswith("."))
+
+    def manifest(self) -> dict[str, Any]:
+        """What `hftrainer evaluate generate` noted beside them; empty for other folders."""
+        path = self.root / "manifest.json"
+        if not path.is_file():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not a JSON file: {error}") from error
+        return content if isinstance(content, dict) else {}
+
+    def generations(self, names: Iterable[str]) -> int:
+        """How many there are of these clips: 1, and one more for each of ``_1``, ``_2`` ... that any of them has.
+
+        A file that is a clip's own is not another clip's generation.
+        """
+        names, number = set(names), 1
+        while any(f"{name}_{number}" not in names and self.path(f"{name}_{number}").is_file() for name in names):
+            number += 1
+        return number
+
+    def check_rate(self, frames: Mapping[str, int], fps: float) -> None:
+        """Raise ``ValueError`` if the motions are at another frame rate than `fps`, at which clips have `frames`.
+
+        The folder's manifest says so, or nearly all lengths are one multiple of their clips', which a usual rate
+        explains (20 fps predictions of 30 fps clips have two thirds of the frames).
+        """
+        wanted = SPECS[self.stored].fps
+        noted = self.manifest().get("fps")
+        if noted is not None and float(noted) != wanted:
+            raise ValueError(
+                f"{self.root}/manifest.json says {noted:g} fps; {self.stored} has {wanted:g}. Resample the motions"
+            )
+        if self.stored != self.representation:
+            return  # conversion has a rate of its own, and exact lengths are compared after it
+        pairs = [(length, frames[name]) for name, length in self._lengths(frames)]
+        off = [(length, n) for length, n in pairs if abs(length - n) > _ROUNDING]
+        for rate in _USUAL_RATES:
+            alike = sum(abs(length - n * rate / fps) <= _ROUNDING for length, n in off)
+            if rate != fps and len(pairs) >= _FEWEST and alike >= _ALIKE * len(pairs):
+                raise ValueError(
+                    f"{self.root}: {alike} of {len(pairs)} predictions have {rate / fps:.3g} times the frames of "
+                    f"their clips, as motions at {rate:g} fps would have; {fps:g} fps is judged. Resample them (or say "
+                    "--any-rate if these lengths are meant)"
+                )
+
+    def _lengths(self, names: Iterable[str]) -> Iterable[tuple[str, int]]:
+        """Lengths from file headers alone; broken files are found later."""
+        for name in names:
+            path = self.path(name)
+            if path.is_file():
+                try:
+                    yield name, int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+                except (OSError, ValueError, EOFError, IndexError):
+                    continue
+
+    def _stored_representation(self) -> str:
+        """What the folder's files are, by their width; an error if the judge cannot read that."""
+        files = self.files()
+        if not files:
+            raise ValueError(f"{self.root} holds no .npy file; predictions are <clip's name>.npy, one a clip")
+        widths = set()
+        for path in files[:: max(1, len(files) // _LOOKED_AT)]:
+            try:
+                widths.add(np.load(path, mmap_mode="r", allow_pickle=False).shape[1:])
+            except (OSError, ValueError, EOFError):
+                continue  # named with the others that are broken
+        wanted = SPECS[self.representation]
+        if (wanted.width,) in widths or not widths:
+            return self.representation
+        shape = next(iter(widths))
+        found = _WIDTHS.get(shape[0]) if len(shape) == 1 else None
+        if found == MOTION272.name and self.representation in _MADE_FROM_272:
+            return found
+        what = f"that is {found}" if found else "no representation that is known here has that"
+        if len(widths) > 1:
+            what = f"and others: {sorted(map(str, widths))}"
+        raise ValueError(
+            f"{self.root}: motions are (frames, {', '.join(map(str, shape)) or '-'}), {what}; {wanted.name} is judged, "
+            f"(frames, {wanted.width}) at {wanted.fps:g} fps. Convert them: hftrainer data convert-representation"
+        )
+
+
+def read_prediction(path: Path, width: int) -> Floats:
+    """A motion file (frames, width), checked; errors name the file and what is wrong."""
+    try:
+        motion = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        empty = " (it is empty)" if path.stat().st_size == 0 else ""
+        raise ValueError(f"{path.name} cannot be read as a numpy array{empty}: {error}") from error
+    if motion.ndim != 2 or motion.shape[1] != width or motion.dtype.kind != "f":
+        raise ValueError(f"{path.name}: expected floats (frames, {width}), got {motion.shape} of {motion.dtype}")
+    if len(motion) == 0:
+        raise ValueError(f"{path.name} has no frames")
+    if not np.isfinite(motion).all():
+        bad = int(np.flatnonzero(~np.isfinite(motion).all(axis=1))[0])
+        raise ValueError(f"{path.name}: frame {bad} holds a NaN or infinite value")
+    return np.asarray(motion)

@@ -1,0 +1,339 @@
+"""Motions of exactly the asked lengths for an evaluation, one canonical `<name>.npy` each, in any number of processes.
+
+What a folder holds beside the motions:
+
+    _generation/settings.json    everything that changes a motion but its caption, length and seed; one set a folder
+    _generation/*.jsonl          a line for every motion, written after its file: codes, padded frames, hash, ...
+    manifest.json                all of it, put together whenever a process has finished its part
+
+A rerun keeps a motion whose line agrees with what is asked for and whose file has the recorded hash, shape and no NaN;
+whatever else is there is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hftrainer.files import atomic_path, sha256, write_json
+from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.pipelines.motionmillion import Float32, GeneratedMotion, MotionMillionPipeline, Sampling
+from hftrainer.pipelines.prompts import seeded_rows
+from hftrainer.version import __version__
+
+MANIFEST = "manifest.json"
+RECORDS = "_generation"
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Order:
+    """One motion that is wanted: `frames` frames of `caption`, drawn with `seed`, as `<name>.npy`."""
+
+    name: str
+    caption: str
+    frames: int
+    seed: int
+
+
+@dataclass
+class Generation:
+    """What decides about motions beside their orders. `about` is only noted: sources, commands, hashes of captions."""
+
+    model: str
+    model_hash: str
+    sampling: Sampling = field(default_factory=Sampling)
+    max_sample_steps: int = 150
+    dtype: str = "as stored"
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """What motions depend on; two sets of it never share a folder."""
+        return {
+            "model_hash": self.model_hash,
+            "sampling": asdict(self.sampling),
+            "max_sample_steps": self.max_sample_steps,
+            "dtype": self.dtype,
+        }
+
+
+class OtherSettings(ValueError):
+    """The folder holds motions that were made by another model, with other settings, or by something else."""
+
+
+def make_orders(
+    pairs: Iterable[tuple[str, str, int]], seed: int, *, generations: int = 1, of_first: int | None = None
+) -> list[Order]:
+    """An order for each (name, caption, frames), seeds counting up where a caption comes again.
+
+    With `generations`, the first `of_first` clips (all of them by default) get more of them: ``<name>_1``, ``<name>_2``
+    and so on beside ``<name>``, for multimodality. Seeds are given out here, before sharding, so that they depend on
+    neither the number of processes nor on what is there already.
+    """
+    pairs = list(pairs)
+    rows = [(name, caption, frames) for name, caption, frames in pairs]
+    for number in range(1, generations):
+        rows += [(f"{name}_{number}", caption, frames) for name, caption, frames in pairs[:of_first]]
+    names = [name for name, _, _ in rows]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is a clip's name and one of several generations; generate into several folders")
+    seeds = seeded_rows([caption for _, caption, _ in rows], seed)
+    return [
+        Order(name, caption, int(frames), int(row_seed or 0))
+        for (name, caption, frames), (_, row_seed) in zip(rows, seeds, strict=True)
+    ]
+
+
+def prepare(out: Path, generation: Generation, *, overwrite: bool = False) -> None:
+    """Claim `out` for a generation; `OtherSettings` if it holds another one's motions."""
+    path = out / RECORDS / SETTINGS
+    settings = generation.settings()
+    if not path.is_file() and not overwrite:
+        strangers = next((p for p in out.rglob("*.npy") if p.name[0] != "."), None)
+        if strangers is not None and not path.is_file():  # another process may have claimed it meanwhile
+            raise OtherSettings(
+                f"{out} holds motions that this command did not make ({strangers.name}, ...); choose another folder, "
+                "or write over them with --overwrite"
+            )
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        changed = sorted(key for key in {*there, *settings} if there.get(key) != settings.get(key))
+        if changed and not overwrite:
+            what = "; ".join(f"{key}: {there.get(key)!r} there, {settings.get(key)!r} now" for key in changed)
+            raise OtherSettings(
+                f"{out} holds motions of another generation ({what}); choose another folder, or --overwrite"
+            )
+        if not changed:
+            return
+    write_json(path, {"settings": settings, "model": generation.model, "about": generation.about})
+
+
+def shard_of(orders: Sequence[Order], index: int, total: int) -> list[Order]:
+    """The orders whose place modulo `total` is `index`."""
+    if not 0 <= index < total:
+        raise ValueError(f"shard {index} of {total}: the index must lie between 0 and {total - 1}")
+    return list(orders[index::total])
+
+
+def generate(
+    pipeline: MotionMillionPipeline,
+    generation: Generation,
+    orders: Sequence[Order],
+    out: Path,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    label: str = "0of1",
+) -> dict[str, str]:
+    """Make the orders whose motions are not there yet; what went wrong, by name.
+
+    Every motion is written as soon as it is decoded. A motion without any frame (the model ended at once) is a failure:
+    there is nothing that could be held at rest.
+    """
+    done = finished(out, generation, orders)
+    todo = [order for order in orders if order.name not in done]
+    failed: dict[str, str] = {}
+    if not todo:
+        return failed
+    with open(_open_records(out, label), "a", encoding="utf-8") as records:
+        before = time.perf_counter()
+        for order, made in progress(_Counted(_stream(pipeline, generation, todo, batch_size), len(todo))):
+            now = time.perf_counter()
+            record = {**_describe(order, generation, made), "wall_seconds": round(now - before, 4), "at": time.time()}
+            before = now
+            if len(made.motion) == 0:
+                failed[order.name] = record["error"] = "the model ended before the first frame"
+            elif not np.isfinite(made.motion).all():
+                failed[order.name] = record["error"] = "the motion holds NaN or infinite values"
+            else:
+                record["sha256"] = _write(out / f"{order.name}.npy", fit_length(made.motion, order.frames))
+            records.write(json.dumps(record, ensure_ascii=False) + "\n")
+            records.flush()
+    return failed
+
+
+def fit_length(motion: Float32, frames: int) -> Float32:
+    """Exactly `frames` frames of a motion (t, 272): cut, or its last pose held, at rest, until then."""
+    return np.asarray(motion272.pad_at_rest(motion[:frames], frames), dtype=np.float32)
+
+
+def _stream(
+    pipeline: MotionMillionPipeline, generation: Generation, todo: Sequence[Order], batch_size: int | None
+) -> Iterator[tuple[Order, GeneratedMotion]]:
+    """Motions as they get ready. No codes are decoded that the cut would drop."""
+    steps, floor = generation.max_sample_steps, generation.sampling.min_new_tokens
+    limits = [min(steps, pipeline.codes_for(order.frames)) for order in todo]
+    stream = pipeline.stream(
+        [order.caption for order in todo],
+        [order.seed for order in todo],
+        generation.sampling,
+        limits,
+        [min(floor, limit) for limit in limits],
+        [order.frames for order in todo],
+        batch_size,
+    )
+    for number, made in stream:
+        yield todo[number], made
+
+
+class _Counted:
+    """An iterator with a length, for progress bars."""
+
+    def __init__(self, items: Iterator[Any], count: int):
+        self.items, self.count = items, count
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.items
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def _write(path: Path, motion: Float32) -> str:
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as stream:
+            np.save(stream, motion)
+        return sha256(temporary)
+
+
+def _describe(order: Order, generation: Generation, made: GeneratedMotion) -> dict[str, Any]:
+    return {
+        **asdict(order),
+        "key": order_key(order, generation),
+        "codes": len(made.tokens),
+        "ended": made.ended,
+        "text_tokens": made.text_tokens,
+        "seconds": round(order.frames / MOTION272.fps, 4),
+        "padded_frames": max(0, order.frames - len(made.motion)),
+    }
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+def order_key(order: Order, generation: Generation) -> str:
+    """Identity of a motion: its order and everything else that it depends on."""
+    content = json.dumps([asdict(order), generation.settings()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+
+def finished(out: Path, generation: Generation, orders: Sequence[Order]) -> dict[str, dict[str, Any]]:
+    """Records, by name, of the motions that are there and are what is asked for: every file is opened and compared."""
+    records = read_records(out)
+    found = {}
+    for order in orders:
+        record = records.get(order.name)
+        if record is None or "error" in record or record.get("key") != order_key(order, generation):
+            continue
+        if why_not_valid(out / f"{order.name}.npy", order.frames, record.get("sha256")) is None:
+            found[order.name] = record
+    return found
+
+
+def why_not_valid(path: Path, frames: int, digest: str | None = None) -> str | None:
+    """What is wrong with a motion file; None if it is whole: shape, type, finite numbers and, if given, its hash."""
+    if not path.is_file():
+        return "missing"
+    try:
+        motion = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        return f"unreadable: {error}"
+    if motion.shape != (frames, MOTION272.width) or motion.dtype != np.float32:
+        return f"({frames}, {MOTION272.width}) of float32 are expected, it holds {motion.shape} of {motion.dtype}"
+    if not np.isfinite(motion).all():
+        return "holds NaN or infinite values"
+    if digest is not None and sha256(path) != digest:
+        return "was changed after it was written"
+    return None
+
+
+def read_records(out: Path) -> dict[str, dict[str, Any]]:
+    """The newest record of every name; a line that an interruption cut off does not count."""
+    records: dict[str, dict[str, Any]] = {}
+    for path in sorted((out / RECORDS).glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                if record["at"] >= records.get(record["name"], record)["at"]:
+                    records[record["name"]] = record
+    return records
+
+
+def _open_records(out: Path, label: str) -> Path:
+    """The file for this process's records, its last line ended: an interruption may have cut it off."""
+    path = out / RECORDS / f"{label}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write("\n")
+    return path
+
+
+# --- the whole folder -------------------------------------------------------------------------------------------------
+
+
+def coverage(out: Path, generation: Generation, orders: Sequence[Order]) -> dict[str, str]:
+    """What is not there or not as asked for, by name, with the reason. Empty if everything is."""
+    return _lacking(out, orders, finished(out, generation, orders))
+
+
+def _lacking(out: Path, orders: Sequence[Order], done: Mapping[str, Any]) -> dict[str, str]:
+    records, lacking = read_records(out), {}
+    for order in orders:
+        if order.name not in done:
+            wrong = why_not_valid(out / f"{order.name}.npy", order.frames) or "made with other settings, or changed"
+            lacking[order.name] = str(records.get(order.name, {}).get("error", wrong))
+    return lacking
+
+
+def write_manifest(out: Path, generation: Generation, orders: Sequence[Order]) -> dict[str, Any]:
+    """Write manifest.json over all that is there of the orders; its content.
+
+    Processes that finish together wait for each other, so that the last one's manifest is the whole one.
+    """
+    with _alone(out / RECORDS / "lock"):
+        done = finished(out, generation, orders)
+        items = [done[order.name] for order in orders if order.name in done]
+        manifest = {
+            "format_version": 1,
+            "hftrainer": __version__,
+            "model": generation.model,
+            **generation.settings(),
+            **generation.about,
+            "representation": MOTION272.name,
+            "fps": MOTION272.fps,
+            "wanted": len(orders),
+            "made": len(items),
+            "padded_clips": sum(item["padded_frames"] > 0 for item in items),
+            "padded_frames": sum(item["padded_frames"] for item in items),
+            "wall_seconds": round(sum(item["wall_seconds"] for item in items), 3),
+            "lacking": _lacking(out, orders, done),
+            "items": items,
+        }
+        write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time, where the system can lock files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as stream:
+        try:
+            import fcntl
+        except ImportError:  # Windows; manifests of processes that end in the same moment may be incomplete there
+            yield
+            return
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
