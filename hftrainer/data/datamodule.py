@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader
 
+from hftrainer.data.guarded import GuardedDataset
 from hftrainer.data.plan import PlanSampler
 
 
@@ -17,9 +18,10 @@ class PlannedData(L.LightningDataModule):
     batches used so far is part of every checkpoint.
     """
 
-    def __init__(self, source: Any, *, seed: int, num_workers: int = 0):
+    def __init__(self, source: Any, *, seed: int, num_workers: int = 0, max_bad_samples: int = 0):
         super().__init__()
         self.source, self.seed, self.num_workers = source, seed, num_workers
+        self.max_bad_samples = max_bad_samples
         self._start = 0
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -32,7 +34,7 @@ class PlannedData(L.LightningDataModule):
             world=self.trainer.world_size,
         )
         return DataLoader(
-            dataset, batch_sampler=sampler, collate_fn=self.source.collate, num_workers=self.num_workers,
+            GuardedDataset(dataset, self.max_bad_samples), batch_sampler=sampler, collate_fn=self.source.collate, num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )  # fmt: skip
 
