@@ -23,25 +23,37 @@ class PlannedData(L.LightningDataModule):
         self.source, self.seed, self.num_workers = source, seed, num_workers
         self.max_bad_samples = max_bad_samples
         self._start = 0
+        self._per_epoch = 1
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches from the first unused one on."""
         dataset = self.source.train()
+        plan = self.source.plan(dataset, self.seed)
+        self._per_epoch = plan.batches_per_epoch
         sampler = PlanSampler(
-            self.source.plan(dataset, self.seed),
+            plan,
             start=self._start,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
         return DataLoader(
-            GuardedDataset(dataset, self.max_bad_samples), batch_sampler=sampler, collate_fn=self.source.collate, num_workers=self.num_workers,
+            GuardedDataset(dataset, self.max_bad_samples),
+            batch_sampler=sampler,
+            collate_fn=self.source.collate,
+            num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-        )  # fmt: skip
+        )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Ready-made validation batches."""
         batches = self.source.val()
         return DataLoader(batches, batch_size=None) if batches else []
+
+    @property
+    def epochs(self) -> float:
+        """How many times the training data has been gone through."""
+        trainer = self.trainer
+        return trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size / self._per_epoch
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches each process has used."""

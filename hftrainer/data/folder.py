@@ -80,7 +80,7 @@ class DatasetFolder:
         path = self.motion_path(name)
         try:
             return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
 
     def captions(self, name: str) -> list[Caption]:
@@ -127,7 +127,7 @@ def load_motion(path: Path) -> Float32:
     """A motion file (frames, 272), checked; see `DatasetFolder.motion`."""
     try:
         motion = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
     if motion.ndim != 2 or motion.shape[1] != MOTION272.width or len(motion) == 0:
         raise ValueError(f"{path}: expected (frames, {MOTION272.width}), got {motion.shape}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ def find_checkpoint(experiment: Experiment, output: Path) -> Path | None:
             raise ConfigError(f"resume: there is no checkpoint {experiment.resume!r}")
         return path
     last = output / "checkpoints" / "last.ckpt"
+    if last.is_file() and not zipfile.is_zipfile(last):
+        others = sorted(path for path in last.parent.glob("step-*.ckpt") if zipfile.is_zipfile(path))
+        remedy = f"go on from an earlier one with resume={others[-1]}" if others else "start anew with resume=never"
+        raise ConfigError(f"{last} is not a whole checkpoint (a damaged disk?); {remedy}")
     return last if last.exists() else None
 
 

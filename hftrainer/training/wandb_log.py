@@ -105,7 +105,7 @@ class WandbLog(Logger):  # type: ignore[misc]
             arguments["resume"] = "allow"
         try:
             self._run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **arguments)
-        except Exception as error:  # noqa: BLE001 -- no network, a wrong key, a server that is down
+        except Exception as error:
             if mode != "online":
                 raise
             log.warning("W&B cannot start online (%s); the run is recorded offline", reason(error))

@@ -55,7 +55,7 @@ class ArtifactWriter(L.Callback):
             with without_losing_the_run(str(self.output_dir / "best")):
                 self._write(trainer, task, "best", {name: value})
                 written = True
-            if not written:
+            if not trainer.strategy.broadcast(written, src=0):
                 self.best = before  # the next one that is better than what is on disk takes its place
                 return
             log_model(trainer, self.output_dir / "best", "best", {name: value}, at_end=False)

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 class StopOnSignal(L.Callback):
-    """SIGTERM (a scheduler that wants the machine back) and SIGINT (Ctrl-C) end the run between two steps, on all processes
-    at once, saved (by `Checkpoints`), with exit status 143 or 130. A second one does not wait.
+    """SIGTERM (a scheduler that wants the machine back) and SIGINT (Ctrl-C) end the run between two steps, on all
+    processes at once, saved (by `Checkpoints`), with exit status 143 or 130. A second Ctrl-C does not wait.
 
     Lightning's own handler ends with status 0, saves nothing, and talks to other processes from inside the handler,
     in the middle of whatever they are doing.
