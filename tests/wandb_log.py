@@ -56,12 +56,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found |= {"id": record.run.run_id, "project": record.run.project, "name": record.run.display_name}
-            found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            found["config"] |= nested(record.run.config.update)
         elif kind == "config":
-            found["config"] |= {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in record.config.update}
+            found["config"] |= nested(record.config.update)
         elif kind == "history":
-            items = record.history.item
-            found["history"].append({i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items})
+            found["history"].append(nested(record.history.item))
         elif kind == "files":
             found["files"] += [item.path for item in record.files.files]
         elif kind == "artifact":
@@ -70,4 +69,16 @@ def read_run(folder: Path) -> dict[str, Any]:
             found["system"].append({item.key: json.loads(item.value_json) for item in record.stats.item})
         elif kind == "exit":
             found["exit"] = record.exit.exit_code
+    return found
+
+
+def nested(items: Any) -> dict[str, Any]:
+    """Keys with their values; what has several names lies in dictionaries."""
+    found: dict[str, Any] = {}
+    for item in items:
+        *path, last = item.nested_key or [item.key]
+        place = found
+        for name in path:
+            place = place.setdefault(name, {})
+        place[last] = json.loads(item.value_json)
     return found

@@ -22,6 +22,7 @@ from hftrainer.training.provenance import provenance
 
 log = logging.getLogger(__name__)
 START_SECONDS = 60  # that a server has to answer when a run starts
+_PUBLIC = {"api.wandb.ai", "api.forge.coreweave.com"}  # names of one server; a login under either is good for both
 
 
 class WandbLog(Logger):  # type: ignore[misc]
@@ -109,6 +110,7 @@ class WandbLog(Logger):  # type: ignore[misc]
             if mode != "online":
                 raise
             log.warning("W&B cannot start online (%s); the run is recorded offline", reason(error))
+            wandb.teardown()  # its process holds the id of the run that did not start
             arguments.pop("resume")
             self._run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **arguments)
         self._run.define_metric("trainer/global_step")
@@ -146,12 +148,15 @@ def wandb_mode(offline: bool | None) -> str | None:
 
 
 def key_is_known() -> bool:
-    """Whether a login was stored, where W&B looks for one: its environment variable, or a netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
+    """Whether a login was stored, where W&B looks for one: its environment variables, or a netrc file."""
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url).netloc
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     try:
-        return host is not None and netrc.netrc(path).authenticators(host) is not None
+        known = netrc.netrc(path)
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(known.authenticators(name) is not None for name in ({host, *_PUBLIC} if host in _PUBLIC else {host}))

@@ -202,10 +202,10 @@ def test_a_disk_that_is_really_full(small_disk, synthetic, whole, caplog):
     harm = f"callbacks=[{{name: '{HARM}:Fill', folder: '{small_disk}', full: 6, free: 10}}, {{name: reconstruction}}]"
     with caplog.at_level(logging.WARNING):
         run = fit(experiment(small_disk / "run", synthetic, harm, "trainer.val_every_n_steps=7"))
-    for lost in ("metrics.csv cannot be written", "step 8 was not saved", "step-00000007 could not be written"):
+    for lost in ("step 8 was not saved", "step-00000007 could not be written"):
         assert lost in caplog.text
-    assert {4, 11} <= losses(run).keys() < losses(whole).keys()
-    assert {losses(whole)[step] for step in losses(run)} == set(losses(run).values())
+    assert losses(run).items() <= losses(whole).items()  # a few rows may fit into the file's last block, or none
+    assert 11 in losses(run)
     assert step_of(run) == 12
 
 
@@ -246,7 +246,7 @@ def test_skipping_has_an_end(tmp_path, synthetic):
 
 @pytest.fixture
 def bad_data(tmp_path, synthetic) -> tuple[Path, list[str]]:
-    """A data set in which three clips were damaged after their lengths were read."""
+    """A data set with a NaN in one clip and too few channels in another."""
     from hftrainer.data.folder import DatasetFolder
 
     folder = DatasetFolder(shutil.copytree(synthetic, tmp_path / "data"))
@@ -255,8 +255,6 @@ def bad_data(tmp_path, synthetic) -> tuple[Path, list[str]]:
     motion[3, 7] = np.nan
     np.save(folder.motion_path(names[0]), motion)
     np.save(folder.motion_path(names[1]), motion[:, :100])
-    path = folder.motion_path(names[2])
-    path.write_bytes(path.read_bytes()[:-100])
     return folder.root, names
 
 
@@ -266,7 +264,7 @@ def test_bad_samples_are_named_and_replaced_up_to_a_limit(tmp_path, bad_data, wo
     settings = ["data.in_memory=false", f"num_workers={workers}", "trainer.max_steps=6", "data.batch_size=12"]
     with pytest.raises(BadSample, match=r"cannot be used.*max_bad_samples=1 would"):
         fit(experiment(tmp_path / "strict", root, *settings))
-    run = fit(experiment(tmp_path / "run", root, *settings, "max_bad_samples=3"))
+    run = fit(experiment(tmp_path / "run", root, *settings, "max_bad_samples=2"))
     assert len(losses(run)) == 6
 
 
@@ -275,6 +273,8 @@ def test_which_sample_takes_the_place_follows_from_the_seed(bad_data, caplog):
 
     root, names = bad_data
     data = MotionWindows(MotionWindowsConfig(root=str(root), in_memory=False)).train()
+    path = data.folder.motion_path(names[2])
+    path.write_bytes(path.read_bytes()[:-100])  # after its header was read
     items = [(data.names.index(name), 5) for name in names]
     with caplog.at_level(logging.WARNING):
         first, second = (GuardedDataset(data, 3).__getitems__(items) for _ in range(2))
@@ -286,3 +286,9 @@ def test_which_sample_takes_the_place_follows_from_the_seed(bad_data, caplog):
     guarded = GuardedDataset(data, 2)
     with pytest.raises(BadSample, match=r"3 of .* samples are bad"):
         guarded.__getitems__(items)
+
+
+def test_a_clip_that_cannot_be_read_at_the_start_is_named(tmp_path, bad_data):
+    root, names = bad_data
+    with pytest.raises(ValueError, match=names[0]):
+        fit(experiment(tmp_path / "run", root))  # data.in_memory is true
