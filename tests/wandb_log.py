@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def records(path: Path) -> Iterator[Any]:
 
 def pieces(data: bytes) -> Iterator[bytes]:
     """Records as bytes."""
+    if not data:
+        return
     assert data[:4] == b":W&B", data[:7]
     at, parts = HEADER, b""
     while at + HEADER <= len(data):
@@ -70,6 +73,16 @@ def read_run(folder: Path) -> dict[str, Any]:
         elif kind == "exit":
             found["exit"] = record.exit.exit_code
     return found
+
+
+def finished_run(folder: Path, seconds: float = 60) -> dict[str, Any]:
+    """`read_run`, once its last record is on disk: W&B's own process writes, a moment after a run was closed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if list(folder.glob("*.wandb")) and (run := read_run(folder))["exit"] is not None:
+            return run
+        time.sleep(0.1)
+    raise AssertionError(f"{folder} was not closed")
 
 
 def nested(items: Any) -> dict[str, Any]:
