@@ -99,7 +99,7 @@ class Axis:
         """About `count` multiples of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+        step = next(m * power for m in (1, 2, 5, 10) if m * power >= 0.7 * rough)
         first = math.ceil(self.low / step)
         return [i * step for i in range(first, math.floor(self.high / step) + 1)]
 
