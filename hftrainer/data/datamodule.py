@@ -53,7 +53,8 @@ class PlannedData(L.LightningDataModule):
     def epochs(self) -> float:
         """How many times the training data has been gone through."""
         trainer = self.trainer
-        return trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size / self._per_epoch
+        batches = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
+        return float(batches / self._per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches each process has used."""

@@ -29,7 +29,7 @@ class GuardedDataset(Dataset[Any]):
 
     def __init__(self, dataset: Any, limit: int):
         self.dataset, self.limit = dataset, limit
-        self.bad = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+        self.bad = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.dataset)

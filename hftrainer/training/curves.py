@@ -120,7 +120,7 @@ class Canvas:
         rows = -(-panels // columns)
         self.columns = columns
         self.size = (columns * self.width, rows * self.height + self.head)
-        self.image = Image.new("RGB", tuple(_SCALE * v for v in self.size), _PAPER)
+        self.image = Image.new("RGB", (_SCALE * self.size[0], _SCALE * self.size[1]), _PAPER)
         self.draw = ImageDraw.Draw(self.image)
         self.fonts: dict[int, Any] = {size: ImageFont.load_default(size * _SCALE) for size in (11, 13, 18)}
         self.text((16, 12), title, 18)

@@ -70,7 +70,7 @@ class CsvLog(Logger):  # type: ignore[misc]
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """The configuration is in config.yaml."""
 
-    @rank_zero_only
+    @rank_zero_only  # type: ignore[untyped-decorator]
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Append a row; a full disk loses it, and says so once."""
         row = {name: float(value) for name, value in metrics.items()} | {"step": step}

@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger
@@ -34,7 +34,8 @@ class WandbLog(Logger):  # type: ignore[misc]
 
     def __init__(self, config: LoggerConfig, output: Path, resolved: Mapping[str, Any], *, resumed: bool):
         self.config, self.output, self.resolved = config, output, dict(resolved)
-        self._resumed, self._run, self._dead = resumed, None, False
+        self._resumed, self._dead = resumed, False
+        self._run: Any = None
 
     @property
     def name(self) -> str:
@@ -135,7 +136,7 @@ class WandbLog(Logger):  # type: ignore[misc]
         self._dead, self._run = True, None
 
 
-def wandb_mode(offline: bool | None) -> str | None:
+def wandb_mode(offline: bool | None) -> Literal["online", "offline"] | None:
     """ "offline", "online", or None, which leaves it to the environment variable WANDB_MODE.
 
     Without a choice in the configuration or there, a run is online where a key for the server is known.

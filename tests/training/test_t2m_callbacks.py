@@ -73,7 +73,7 @@ def test_validation_leaves_motions_and_a_page(run):
             f"{name}_s{seed}" for name in ("a-person-walks-forward", "someone-stands-still") for seed in (0, 1)
         ]
         assert all(np.load(path).shape == (30, 272) for path in motions)
-        assert "someone-stands-still_s1" in (folder / "index.html").read_text()
+        assert (folder / "index.html").read_text().count("someone stands still") == 2
     last = [np.load(run / "samples" / f"step-0000000{step}" / "someone-stands-still_s0.npy") for step in (4, 8)]
     assert not np.array_equal(*last)  # the model learned between
 
@@ -158,13 +158,13 @@ def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
     assert all(motions[i] is None for i, bad in enumerate(cursed) if bad)
     assert sum(motion is not None for motion in motions) >= 4
     values = callback._measure_or_not(motions)
-    assert values["val/failed"] >= sum(cursed) / len(cursed)
+    assert values["val/failed"] >= sum(cursed) / len(cursed) - 1e-9
     assert all(np.isfinite(value) for name, value in values.items())
     assert values["val/real_fid"] > 0
     monkeypatch.undo()
     alone = callback._generate(trainer, SimpleNamespace(bundle=bundle))
     for before, after in zip(motions, alone, strict=True):  # what failed changed nothing else
-        assert before is None or np.array_equal(before, after)
+        assert before is None or np.allclose(before, after, atol=1e-5)  # batches of other sizes round otherwise
 
 
 def test_an_evaluation_that_fails_is_not_the_end(places, monkeypatch, caplog):

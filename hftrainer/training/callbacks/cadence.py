@@ -34,7 +34,8 @@ class Cadence:
             "epochs": int(getattr(trainer.datamodule, "epochs", 0)),
         }[self.unit]
         self.validations += 1
-        new, last = position // self.every > self.done, trainer.global_step >= trainer.max_steps
+        new = bool(position // self.every > self.done)
+        last = bool(trainer.global_step >= trainer.max_steps)
         self.done = max(self.done, position // self.every)
         return new or last
 

@@ -93,8 +93,8 @@ class ReconstructionMetrics(L.Callback):
 
     def _shown_of(self, batch: int, batches: int | float) -> int:
         """How many rows of a validation batch are shown; batches are sorted by length."""
-        chosen = np.linspace(0, int(batches) - 1, self.config.clips).round() if self.config.clips else []
-        return int(np.sum(np.asarray(chosen) == batch))
+        chosen = np.linspace(0, int(batches) - 1, self.config.clips).round()
+        return int(np.sum(chosen == batch))
 
     def _show(self, trainer: Any, folder: Path) -> None:
         rows, pages = [], []

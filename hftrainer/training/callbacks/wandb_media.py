@@ -32,9 +32,9 @@ def log_samples(
         for row in rows:
             found = {Path(name).suffix: str(folder / name) for name in row["files"]}
             video = wandb.Video(found[".mp4"], format="mp4") if ".mp4" in found else None
-            page = wandb.Html(found[".html"]) if ".html" in found else None
+            page = wandb.Html(found[".html"], inject=False) if ".html" in found else None
             table.add_data(*[row.get(name) for name in columns], video, page)
-        html = {name: wandb.Html(str(path)) for name, path in pages.items() if path.is_file()}
+        html = {name: wandb.Html(str(path), inject=False) for name, path in pages.items() if path.is_file()}
         run.log({key: table, **html, "trainer/global_step": trainer.global_step})
 
     logger.safely(send)
