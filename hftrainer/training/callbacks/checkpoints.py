@@ -42,10 +42,13 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         """From here to the end of the batch weights and optimizer may be between two steps."""
         self._stepping = True
 
-    def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
         """Save every so many steps."""
         self._stepping = False
-        if trainer.global_step != self._last_step and trainer.global_step % self.every == 0:
+        stepped = (index + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and trainer.global_step != self._last_step and trainer.global_step % self.every == 0:
             self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
