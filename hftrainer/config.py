@@ -46,16 +46,35 @@ class TrainerConfig:
     keep_last_checkpoints: int = 2
     deterministic: bool = False
     progress_bar: bool = True
+    on_nan: str = "stop"  # a loss or gradient that is not finite: "stop", or "skip" the step
+    max_skipped_in_a_row: int = 10
+
+    def __post_init__(self) -> None:
+        if self.on_nan not in ("stop", "skip"):
+            raise ValueError(f"trainer.on_nan must be 'stop' or 'skip', got {self.on_nan!r}")
 
 
 @dataclass
 class LoggerConfig:
-    """Where scalars go: ``csv`` always; ``wandb`` too when it is switched on."""
+    """Where scalars go: CSV always; `tensorboard` and `wandb` too where they are switched on.
 
+    `offline`: None is offline unless a key is known or WANDB_MODE says otherwise. `models`: when best/ and last/ become
+    W&B artifacts: "end" of training, "always" (each time they are written), "never". `system_metrics_seconds`: how
+    often load and memory are looked at; None: never.
+    """
+
+    tensorboard: bool = False
     wandb: bool = False
     project: str = "hftrainer"
+    entity: str | None = None
     run_name: str | None = None
-    offline: bool = True
+    offline: bool | None = None
+    models: str = "end"
+    system_metrics_seconds: float | None = 15.0
+
+    def __post_init__(self) -> None:
+        if self.models not in ("end", "always", "never"):
+            raise ValueError(f"logger.models must be 'end', 'always' or 'never', got {self.models!r}")
 
 
 @dataclass
@@ -68,6 +87,7 @@ class Experiment:
     seed: int = 123
     output_dir: str = "runs/experiment"
     num_workers: int = 0  # processes that load data
+    max_bad_samples: int = 0  # unreadable samples that are named and replaced by others; one more stops the run
     resume: str = "auto"  # "auto": from the newest checkpoint in output_dir; "never"; or a path
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: list[dict[str, Any]] = field(default_factory=list)

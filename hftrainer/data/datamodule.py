@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader
 
+from hftrainer.data.guarded import GuardedDataset
 from hftrainer.data.plan import PlanSampler
 
 
@@ -17,29 +18,43 @@ class PlannedData(L.LightningDataModule):
     batches used so far is part of every checkpoint.
     """
 
-    def __init__(self, source: Any, *, seed: int, num_workers: int = 0):
+    def __init__(self, source: Any, *, seed: int, num_workers: int = 0, max_bad_samples: int = 0):
         super().__init__()
         self.source, self.seed, self.num_workers = source, seed, num_workers
+        self.max_bad_samples = max_bad_samples
         self._start = 0
+        self._per_epoch = 1
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches from the first unused one on."""
         dataset = self.source.train()
+        plan = self.source.plan(dataset, self.seed)
+        self._per_epoch = plan.batches_per_epoch
         sampler = PlanSampler(
-            self.source.plan(dataset, self.seed),
+            plan,
             start=self._start,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
         return DataLoader(
-            dataset, batch_sampler=sampler, collate_fn=self.source.collate, num_workers=self.num_workers,
+            GuardedDataset(dataset, self.max_bad_samples),
+            batch_sampler=sampler,
+            collate_fn=self.source.collate,
+            num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-        )  # fmt: skip
+        )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Ready-made validation batches."""
         batches = self.source.val()
         return DataLoader(batches, batch_size=None) if batches else []
+
+    @property
+    def epochs(self) -> float:
+        """How many times the training data has been gone through."""
+        trainer = self.trainer
+        batches = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
+        return float(batches / self._per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches each process has used."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from hftrainer.config import ConfigError, Experiment, plain, save_yaml
 from hftrainer.extras import need
-from hftrainer.files import check_writable
+from hftrainer.files import check_writable, write_json
 from hftrainer.registry import CALLBACKS, DATASETS, MODELS, TASKS
 
 
@@ -29,6 +30,7 @@ def fit(experiment: Experiment) -> Path:
     """Run an experiment to ``trainer.max_steps``; the folder with its checkpoints, artifacts, logs and config.yaml."""
     L = need("lightning", "training")
     from hftrainer.data.datamodule import PlannedData
+    from hftrainer.training.provenance import provenance
 
     # Lightning's advertisements are not the user's news; its warnings are
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -40,10 +42,12 @@ def fit(experiment: Experiment) -> Path:
     source = DATASETS.build(experiment.data, path="data")
     bundle = MODELS.build(experiment.model, path="model")
     task = TASKS.build(experiment.task, path="task", bundle=bundle, source=source)
-    trainer = _make_trainer(experiment, output)
     resume = find_checkpoint(experiment, output)
+    trainer = _make_trainer(experiment, output, resolved, resume is not None)
     save_yaml(resolved, output / "config.yaml")
-    data = PlannedData(source, seed=experiment.seed, num_workers=experiment.num_workers)
+    write_json(output / "run.json", provenance())
+    data = PlannedData(source, seed=experiment.seed, num_workers=experiment.num_workers,
+                       max_bad_samples=experiment.max_bad_samples)  # fmt: skip
     trainer.fit(task, datamodule=data, ckpt_path=resume)
     return output
 
@@ -58,12 +62,23 @@ def find_checkpoint(experiment: Experiment, output: Path) -> Path | None:
             raise ConfigError(f"resume: there is no checkpoint {experiment.resume!r}")
         return path
     last = output / "checkpoints" / "last.ckpt"
+    if last.is_file() and not zipfile.is_zipfile(last):
+        others = sorted(path for path in last.parent.glob("step-*.ckpt") if zipfile.is_zipfile(path))
+        remedy = f"go on from an earlier one with resume={others[-1]}" if others else "start anew with resume=never"
+        raise ConfigError(f"{last} is not a whole checkpoint (a damaged disk?); {remedy}")
     return last if last.exists() else None
 
 
-def _make_trainer(experiment: Experiment, output: Path) -> Any:
+def _make_trainer(experiment: Experiment, output: Path, resolved: dict[str, Any], resumed: bool) -> Any:
     import lightning as L
-    from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    from hftrainer.training.callbacks.checkpoints import Checkpoints
+    from hftrainer.training.callbacks.final_validation import FinalValidation
+    from hftrainer.training.callbacks.not_finite import NotFiniteGuard
+    from hftrainer.training.callbacks.stopping import StopOnSignal
+    from hftrainer.training.checkpoint_io import AtomicCheckpointIO
+    from hftrainer.training.loggers import make_loggers
 
     config = experiment.trainer
     callbacks: list[Any] = [
@@ -71,19 +86,12 @@ def _make_trainer(experiment: Experiment, output: Path) -> Any:
     ]
     # The average of the weights is swapped out last, after every other callback has seen it in place.
     callbacks.sort(key=lambda callback: type(callback).__name__ == "EMA")
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=output / "checkpoints",
-            filename="step-{step:08d}",
-            auto_insert_metric_name=False,
-            every_n_train_steps=config.checkpoint_every_n_steps,
-            monitor="step",
-            mode="max",
-            save_top_k=config.keep_last_checkpoints,
-            save_last=True,
-            save_on_train_epoch_end=False,
-        )
-    )
+    callbacks += [
+        NotFiniteGuard(config.on_nan, config.max_skipped_in_a_row),
+        FinalValidation(wanted=config.val_every_n_steps is not None),
+        StopOnSignal(),
+        Checkpoints(output / "checkpoints", every=config.checkpoint_every_n_steps, keep=config.keep_last_checkpoints),
+    ]
     if config.progress_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     return L.Trainer(
@@ -107,26 +115,9 @@ def _make_trainer(experiment: Experiment, output: Path) -> Any:
         num_sanity_val_steps=0,
         default_root_dir=output,
         callbacks=callbacks,
-        logger=_make_loggers(experiment, output),
+        plugins=[AtomicCheckpointIO()],
+        logger=make_loggers(experiment, output, resolved, resumed=resumed),
     )
-
-
-def _make_loggers(experiment: Experiment, output: Path) -> list[Any]:
-    from lightning.pytorch.loggers import CSVLogger, WandbLogger
-
-    loggers: list[Any] = [CSVLogger(save_dir=output, name="logs")]
-    if experiment.logger.wandb:
-        need("wandb", "logging to Weights & Biases")
-        loggers.append(
-            WandbLogger(
-                project=experiment.logger.project,
-                name=experiment.logger.run_name or output.name,
-                offline=experiment.logger.offline,
-                save_dir=output,
-                config=check_experiment(experiment),
-            )
-        )
-    return loggers
 
 
 def _build_callback(section: dict[str, Any], path: str, output: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import torch
 from hftrainer.config import ConfigError, load_experiment
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline
 from hftrainer.training.callbacks.cadence import Cadence, Timer
+from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.callbacks.t2m_evaluation import T2MEvaluationCallback
 from hftrainer.training.fit import fit
 from tests.conftest import REPOSITORY
-from tests.tiny import tiny_evaluator, tiny_text_encoder
+from tests.tiny import make_tiny_bundle, tiny_evaluator, tiny_text_encoder
 
 SETTINGS = [
     "trainer.progress_bar=false", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "trainer.max_steps=8",
@@ -71,7 +73,7 @@ def test_validation_leaves_motions_and_a_page(run):
             f"{name}_s{seed}" for name in ("a-person-walks-forward", "someone-stands-still") for seed in (0, 1)
         ]
         assert all(np.load(path).shape == (30, 272) for path in motions)
-        assert "someone-stands-still_s1" in (folder / "index.html").read_text()
+        assert (folder / "index.html").read_text().count("someone stands still") == 2
     last = [np.load(run / "samples" / f"step-0000000{step}" / "someone-stands-still_s0.npy") for step in (4, 8)]
     assert not np.array_equal(*last)  # the model learned between
 
@@ -113,11 +115,14 @@ def test_a_failing_prompt_does_not_end_the_run(places, monkeypatch, caplog):
 
     monkeypatch.setattr(MotionMillionPipeline, "generate_rows", failing)
     with caplog.at_level(logging.WARNING):
-        made = fit(experiment(places, places / "failing", f"callbacks=[{inference(every=2, formats=['npy'])}]"))
+        made = fit(experiment(places, places / "failing", f"callbacks=[{inference(every=2, formats=['npy'])}]",
+                              "trainer.val_every_n_steps=2"))  # fmt: skip
     assert "'someone stands still' failed: this prompt is cursed" in caplog.text
-    assert [p.name for p in made.glob("samples/*/*")] == [
-        "a-person-walks-forward_s0.npy"
-    ]  # of the first alone: every=2
+    assert sorted(str(p.relative_to(made / "samples")) for p in made.glob("samples/*/*")) == [
+        f"step-0000000{step}/a-person-walks-forward_s0.npy"
+        for step in (2, 6, 8)  # every second, and the last
+    ]
+    assert float([row for row in rows_of(made) if row.get("val/prompts_failed")][-1]["val/prompts_failed"]) == 0.5
 
 
 def test_wrong_settings_are_refused_before_training(places):
@@ -133,10 +138,90 @@ def test_wrong_settings_are_refused_before_training(places):
         T2MEvaluationCallback(T2MEvaluationCallback.Config(evaluator="./nowhere", root=str(places / "data")))
 
 
+def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
+    whole = MotionMillionPipeline.infer_t2m
+
+    def failing(self, captions, *others, **settings):
+        if any("squat" in text for text in captions):
+            raise RuntimeError("this caption is cursed")
+        return whole(self, captions, *others, **settings)
+
+    monkeypatch.setattr(MotionMillionPipeline, "infer_t2m", failing)
+    config = T2MEvaluationCallback.Config(str(places / "evaluator"), str(places / "data"), split="train", repeats=1)
+    callback = T2MEvaluationCallback(config)
+    trainer = SimpleNamespace(global_rank=0, world_size=1)
+    bundle = make_tiny_bundle()
+    with caplog.at_level(logging.WARNING):
+        motions = callback._generate(trainer, SimpleNamespace(bundle=bundle))
+    cursed = ["squat" in caption for caption in callback.captions]
+    assert any(cursed)
+    assert all(motions[i] is None for i, bad in enumerate(cursed) if bad)
+    assert sum(motion is not None for motion in motions) >= 4
+    values = callback._measure_or_not(motions)
+    assert values["val/failed"] >= sum(cursed) / len(cursed) - 1e-9
+    assert all(np.isfinite(value) for name, value in values.items())
+    assert values["val/real_fid"] > 0
+    monkeypatch.undo()
+    alone = callback._generate(trainer, SimpleNamespace(bundle=bundle))
+    for before, after in zip(motions, alone, strict=True):  # what failed changed nothing else
+        assert before is None or np.allclose(before, after, atol=1e-5)  # batches of other sizes round otherwise
+
+
+def test_an_evaluation_that_fails_is_not_the_end(places, monkeypatch, caplog):
+    callback = T2MEvaluationCallback(T2MEvaluationCallback.Config(str(places / "evaluator"), str(places / "data")))
+    monkeypatch.setattr(callback.evaluator, "encode_motions", lambda *_: 1 / 0)
+    with caplog.at_level(logging.WARNING):
+        values = callback._measure_or_not(list(callback.real))
+    assert "the evaluation failed" in caplog.text
+    assert np.isnan(values["val/fid"])
+    assert np.isnan(values["val/real_r3"])
+    assert callback._measure_or_not([None] * len(callback.real))["val/failed"] == 1
+
+
+def test_shares_of_ranks_are_everything_once():
+    shares = [share(SimpleNamespace(global_rank=rank, world_size=3), 8) for rank in range(3)]
+    assert sorted(i for part in shares for i in part) == list(range(8))
+    assert list(gather(SimpleNamespace(world_size=1), {2: "b", 0: "a"})) == [0, 2]
+
+
+def at(step, last=1000, epochs=0.0):
+    return SimpleNamespace(global_step=step, max_steps=last, datamodule=SimpleNamespace(epochs=epochs))
+
+
 def test_cadence_and_share_of_time():
     cadence = Cadence(3)
-    assert [cadence.due() for _ in range(7)] == [True, False, False, True, False, False, True]
+    assert [cadence.due(at(i)) for i in range(7)] == [True, False, False, True, False, False, True]
+    assert cadence.due(at(1000))  # the last
+    steps = Cadence(1000, "steps")
+    assert [steps.due(at(s, 9000)) for s in (400, 800, 1200, 1600, 2000, 2400)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    resumed = Cadence(1000, "steps")
+    resumed.load_state_dict(steps.state_dict())
+    assert [resumed.due(at(s, 9000)) for s in (2800, 3200)] == [False, True]
+    epochs = Cadence(2, "epochs")
+    assert [epochs.due(at(1, epochs=e)) for e in (0.5, 1.5, 2.5, 3.5, 4.1)] == [True, False, True, False, True]
+    with pytest.raises(ConfigError, match="unit must be one of"):
+        Cadence(1, "days")
     timer = Timer()
     with timer.within():
         sum(range(10_000))
     assert 0 < timer.share() <= 1
+
+
+def test_the_last_step_is_validated_and_reconstructions_are_shown(places):
+    run = places / "tokenizer"
+    config = REPOSITORY / "configs" / "gotozero" / "debug_tokenizer.yaml"
+    settings = ["callbacks=[{name: reconstruction, clips: 2}, {name: artifact}]", "trainer.max_steps=6"]
+    fit(load_experiment(config, [f"output_dir={run}", f"data.root={places / 'data'}", *SETTINGS, *settings]))
+    rows = [row for row in rows_of(run) if row.get("val/mpjpe_mm")]
+    assert [int(row["step"]) for row in rows] == [3, 5]
+    assert all(float(row["val/codes_active"]) > 0 for row in rows)
+    assert json.loads((run / "best.json").read_text())["step"] in (4, 6)
+    page = (run / "samples" / "step-00000006" / "reconstructions.html").read_text()
+    assert page.count(": original") == page.count(": reconstruction") == 2

@@ -12,6 +12,8 @@ import lightning as L
 from hftrainer.files import write_json
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.ema import averaged
+from hftrainer.training.callbacks.wandb_media import log_model
+from hftrainer.training.faults import without_losing_the_run
 
 
 @dataclass
@@ -48,13 +50,22 @@ class ArtifactWriter(L.Callback):
             )
         value = float(trainer.callback_metrics[name])
         if (value < self.best) if self.config.mode == "min" else (value > self.best):
-            self.best = value
-            self._write(trainer, task, "best", {name: value})
+            before, self.best = self.best, value
+            written = False
+            with without_losing_the_run(str(self.output_dir / "best")):
+                self._write(trainer, task, "best", {name: value})
+                written = True
+            if not trainer.strategy.broadcast(written, src=0):
+                self.best = before  # the next one that is better than what is on disk takes its place
+                return
+            log_model(trainer, self.output_dir / "best", "best", {name: value}, at_end=False)
 
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """The final weights."""
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self._write(trainer, task, "last", metrics)
+        for name in ("last", "best"):
+            log_model(trainer, self.output_dir / name, name, metrics if name == "last" else {}, at_end=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""

@@ -5,18 +5,47 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
+
+from hftrainer.config import ConfigError
+
+UNITS = ("validations", "steps", "epochs")
 
 
 class Cadence:
-    """True at the first call and every `every`-th one."""
+    """Whether a validation is one to act at: the first, each after another `every` of `unit` went by, and the last.
 
-    def __init__(self, every: int):
-        self.every, self.calls = every, 0
+    An epoch is as many samples as the training data has.
+    """
 
-    def due(self) -> bool:
-        """Ask once at each occasion."""
-        self.calls += 1
-        return (self.calls - 1) % self.every == 0
+    def __init__(self, every: int, unit: str = "validations"):
+        if unit not in UNITS:
+            raise ConfigError(f"unit must be one of {', '.join(UNITS)}, got {unit!r}")
+        if every < 1:
+            raise ConfigError(f"every must be at least 1, got {every}")
+        self.every, self.unit = every, unit
+        self.validations, self.done = 0, -1
+
+    def due(self, trainer: Any) -> bool:
+        """Ask once at each validation."""
+        position = {
+            "validations": self.validations,
+            "steps": trainer.global_step,
+            "epochs": int(getattr(trainer.datamodule, "epochs", 0)),
+        }[self.unit]
+        self.validations += 1
+        new = bool(position // self.every > self.done)
+        last = bool(trainer.global_step >= trainer.max_steps)
+        self.done = max(self.done, position // self.every)
+        return new or last
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a resume checkpoint."""
+        return {"validations": self.validations, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.validations, self.done = state["validations"], state["done"]
 
 
 class Timer:

@@ -65,6 +65,10 @@ class EMA(L.Callback):
         """Go on training the weights."""
         self.swap_out(task)
 
+    def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
+        """A validation that ends early leaves the weights in place for what is saved then."""
+        self.swap_out(task)
+
     def swap_in(self, task: L.LightningModule) -> None:
         """Put the average in place and keep the weights."""
         if self._kept or not self.shadow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -12,25 +13,39 @@ from torch import Tensor
 
 from hftrainer.data.windows import MotionBatch
 from hftrainer.evaluation.reconstruction import foot_slide, mpjpe
+from hftrainer.motion.render.viewer import ViewerClip, write_viewer
 from hftrainer.motion.representation import motion272
 from hftrainer.registry import CALLBACKS
+from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
+from hftrainer.training.faults import without_losing_the_run
 
 
 @dataclass
 class ReconstructionConfig:
-    """Nothing to set."""
+    """`clips`: so many validation clips, of all lengths, are shown beside their reconstructions; 0 for none."""
+
+    clips: int = 4
+
+    def __post_init__(self) -> None:
+        if self.clips < 0:
+            raise ValueError(f"clips is a number of motions, got {self.clips}")
 
 
 @CALLBACKS.register("reconstruction")
 class ReconstructionMetrics(L.Callback):
-    """Logs ``val/mpjpe_mm``, ``val/slide_ratio``, ``val/jitter_ratio`` (1 is as the real clips) and codebook use."""
+    """Logs ``val/mpjpe_mm``, ``val/slide_ratio``, ``val/jitter_ratio`` (1 is as the real clips) and codebook use.
+
+    Clips beside their reconstructions go to ``samples/step-.../reconstructions.html`` and to W&B.
+    """
 
     Config = ReconstructionConfig
 
-    def __init__(self, config: ReconstructionConfig | None = None):
+    def __init__(self, config: ReconstructionConfig, *, output_dir: Path):
+        self.config, self.output_dir = config, output_dir
         self._reset()
 
     def _reset(self) -> None:
+        self.shown: list[tuple[str, np.ndarray, np.ndarray]] = []
         self.errors: list[np.ndarray] = []
         self.slides: list[tuple[float, float]] = []
         self.jitters: list[tuple[float, float]] = []
@@ -45,6 +60,7 @@ class ReconstructionMetrics(L.Callback):
     ) -> None:
         """Take the motions that the task's validation step reconstructed."""
         stride = task.bundle.vqvae.frames_per_code
+        show = self._shown_of(index, trainer.num_val_batches[loader])
         for row, length in enumerate((batch.lengths // stride * stride).tolist()):
             got = motion272.to_joints(outputs["motion"][row, :length].float().cpu().numpy())
             want = motion272.to_joints(batch.motion[row, :length].float().cpu().numpy())
@@ -52,6 +68,8 @@ class ReconstructionMetrics(L.Callback):
             self.slides.append((foot_slide(got, want), foot_slide(want)))
             self.jitters.append((_jitter(got), _jitter(want)))
             self.codes.append(outputs["codes"][row, : length // stride].cpu())
+            if row < show:
+                self.shown.append((batch.names[row], want, got))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         """Log the means over frames."""
@@ -68,6 +86,33 @@ class ReconstructionMetrics(L.Callback):
                 "val/codes_active": active,
             }
         )
+        if trainer.is_global_zero and self.shown and not trainer.sanity_checking:
+            folder = self.output_dir / "samples" / f"step-{trainer.global_step:08d}"
+            with without_losing_the_run(str(folder)):
+                self._show(trainer, folder)
+
+    def _shown_of(self, batch: int, batches: int | float) -> int:
+        """How many rows of a validation batch are shown; batches are sorted by length."""
+        chosen = np.linspace(0, int(batches) - 1, self.config.clips).round()
+        return int(np.sum(chosen == batch))
+
+    def _show(self, trainer: Any, folder: Path) -> None:
+        rows, pages = [], []
+        for number, (name, want, got) in enumerate(self.shown):
+            error = 1000 * float(mpjpe(got, want).mean())
+            pair = [
+                ViewerClip(joints=want, title=f"{name}: original"),
+                ViewerClip(joints=got, title=f"{name}: reconstruction", notes={"mpjpe": f"{error:.1f} mm"}),
+            ]
+            pages += pair
+            file = f"reconstruction_{number:02d}.html"
+            rows.append({"clip": name, "frames": len(want), "mpjpe_mm": error, "files": []})
+            if wandb_log(trainer) is not None:
+                write_viewer(folder / file, pair, title=name)
+                rows[-1]["files"] = [file]
+        write_viewer(folder / "reconstructions.html", pages, title=f"step {trainer.global_step}")
+        page = {"val/reconstruction_viewer": folder / "reconstructions.html"}
+        log_samples(trainer, "val/reconstructions", rows, folder, page)
 
 
 def _jitter(joints: np.ndarray) -> float:

@@ -8,21 +8,26 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 
 from hftrainer.config import ConfigError
 from hftrainer.data.folder import DatasetFolder, load_motion
-from hftrainer.evaluation.metrics import evaluate_embeddings
-from hftrainer.evaluation.physical import aggregate_physical_metrics, physical_metrics_from_motion
+from hftrainer.evaluation.metrics import evaluate_embeddings, frechet_distance
+from hftrainer.evaluation.physical import KEYS, aggregate_physical_metrics, physical_metrics_from_motion
 from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
+from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.cadence import Cadence, Timer
+from hftrainer.training.callbacks.ranks import gather, share
 
 log = logging.getLogger(__name__)
 _NAMES = {"FID": "fid", "FID of unit vectors": "fid_normalized", "R@1": "r1", "R@2": "r2", "R@3": "r3"}
+
+
+REAL = ("fid", "r1", "r2", "r3", "matching", "diversity", *map(str.lower, KEYS))
+LOGGED = ("fid_normalized", *REAL, *(f"real_{name}" for name in REAL))
 
 
 @dataclass
@@ -31,6 +36,7 @@ class T2MEvaluationConfig:
 
     Each clip's first caption is used, and its motion is asked for in the real length (shorter ones stay shorter).
     `max_clips` takes the first so many. Pools for R-precision have `pool` motions, fewer where there are fewer clips.
+    `every` and `unit`: as of t2m_inference.
     """
 
     evaluator: str
@@ -38,6 +44,7 @@ class T2MEvaluationConfig:
     split: str = "val"
     max_clips: int = 512
     every: int = 1
+    unit: str = "validations"
     seed: int = 0
     do_sample: bool = True
     temperature: float = 1.0
@@ -47,22 +54,26 @@ class T2MEvaluationConfig:
     repeats: int = 5
 
     def __post_init__(self) -> None:
-        if min(self.every, self.max_clips, self.pool, self.repeats) < 1:
-            raise ConfigError("every, max_clips, pool and repeats must be at least 1")
+        if min(self.max_clips, self.pool, self.repeats) < 1:
+            raise ConfigError("max_clips, pool and repeats must be at least 1")
+        Cadence(self.every, self.unit)
 
 
 @CALLBACKS.register("t2m_evaluation")
 class T2MEvaluationCallback(L.Callback):
     """Logs ``val/fid``, ``val/fid_normalized``, ``val/r1`` to ``r3``, ``val/matching``, ``val/diversity``, physical
     metrics (``val/slide`` and so on) and the real clips' values (``val/real_r1`` ...), all of which checkpoints may
-    monitor, and ``val/evaluation_time_share``. Clips are shared out over ranks.
+    monitor, ``val/failed`` (share of clips) and ``val/evaluation_time_share``. Clips are shared out over ranks.
+
+    ``val/real_fid`` is that of one half of the real clips against the other: what chance alone makes of so few. A
+    caption that fails is left out and counted; where nothing can be measured, every value is NaN.
     """
 
     Config = T2MEvaluationConfig
 
     def __init__(self, config: T2MEvaluationConfig):
         self.config = config
-        self.cadence, self.timer = Cadence(config.every), Timer()
+        self.cadence, self.timer = Cadence(config.every, config.unit), Timer()
         self.sampling = Sampling(config.do_sample, config.temperature, config.top_k, config.top_p)
         self.sampling.choice()
         folder = DatasetFolder(config.root)
@@ -74,75 +85,106 @@ class T2MEvaluationCallback(L.Callback):
         self.captions = [folder.captions(name)[0].text for name in self.names]
         self.real = [load_motion(folder.motion_path(name)) for name in self.names]
         self.evaluator = MotionStreamer272Evaluator.from_pretrained(config.evaluator)
+        self._reference: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, task: Any) -> None:
-        """Time is counted from here."""
+        """Time is counted from here; embeddings are taken where the model is."""
         self.timer.start()
+        if trainer.is_global_zero:
+            self.evaluator.to(task.device)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         """Generate, embed, measure, log."""
-        if trainer.sanity_checking or not self.cadence.due():
+        if trainer.sanity_checking or not self.cadence.due(trainer):
             return
         with self.timer.within(), isolate_rng():
             motions = self._generate(trainer, task)
-            values = self._measure(motions) if trainer.is_global_zero else {}
+            values = self._measure_or_not(motions) if trainer.is_global_zero else {}
         values = trainer.strategy.broadcast(values, src=0)
         task.log_dict({**values, "val/evaluation_time_share": self.timer.share()}, rank_zero_only=False)
 
     def _generate(self, trainer: L.Trainer, task: Any) -> list[NDArray[np.float32] | None]:
-        """A motion for every clip, or None where it failed or has no frames; all ranks' on every rank."""
-        mine = list(range(len(self.names)))[trainer.global_rank :: trainer.world_size]
+        """A motion for every clip, or None where it failed or has no frames; all ranks' on every rank.
+
+        Which seed a caption has depends neither on the number of ranks nor on what failed.
+        """
         pipeline = MotionMillionPipeline(task.bundle)
-        made: dict[int, NDArray[np.float32] | None] = dict.fromkeys(mine)
+        seeds = [seed for _, seed in seeded_rows(self.captions, self.config.seed)]
+        made: dict[int, NDArray[np.float32] | None] = {}
+        mine = share(trainer, len(self.names))
+        for seed in sorted({seeds[i] or 0 for i in mine}):
+            made |= self._some(pipeline, [i for i in mine if seeds[i] == seed], seed)
+        return [_measurable(motion) for motion in gather(trainer, made).values()]
+
+    def _some(
+        self, pipeline: MotionMillionPipeline, clips: list[int], seed: int
+    ) -> dict[int, NDArray[np.float32] | None]:
+        """Motions of different captions with one seed; what fails is halved until the culprit stands alone."""
+        if not clips:
+            return {}
         settings: dict[str, Any] = {
             "do_sample": self.sampling.do_sample, "temperature": self.sampling.temperature,
-            "top_k": self.sampling.top_k, "top_p": self.sampling.top_p, "seed": self.config.seed,
+            "top_k": self.sampling.top_k, "top_p": self.sampling.top_p, "seed": seed,
         }  # fmt: skip
         try:
-            motions = pipeline.infer_t2m(
-                [self.captions[i] for i in mine], [len(self.real[i]) for i in mine], **settings
+            lengths = [len(self.real[i]) for i in clips]
+            return dict(
+                zip(clips, pipeline.infer_t2m([self.captions[i] for i in clips], lengths, **settings), strict=True)
             )
-            made |= dict(zip(mine, motions, strict=True))
         except Exception as error:  # noqa: BLE001 -- a run of days must not end for a measurement
-            log.warning("generating for the evaluation failed: %s", error)
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, made)
-            made = {i: motion for part in parts for i, motion in part.items()}
-        return [_measurable(made[i]) for i in range(len(self.names))]
+            if len(clips) == 1:
+                log.warning("the caption %r failed: %s", self.captions[clips[0]], error)
+                return {clips[0]: None}
+            half = len(clips) // 2
+            return {**self._some(pipeline, clips[:half], seed), **self._some(pipeline, clips[half:], seed)}
 
-    def _measure(self, motions: list[NDArray[np.float32] | None]) -> dict[str, float]:
+    def _measure_or_not(self, motions: list[NDArray[np.float32] | None]) -> dict[str, float]:
         """Failed clips are counted, not hidden: they are left out of every metric and reported as ``val/failed``."""
-        found = {i: motion for i, motion in enumerate(motions) if motion is not None}
-        kept = list(found)
-        failed = 1 - len(kept) / len(motions)
+        kept = [i for i, motion in enumerate(motions) if motion is not None]
+        values = {f"val/{name}": float("nan") for name in LOGGED} | {"val/failed": 1 - len(kept) / len(motions)}
         if len(kept) < 2:
             log.warning("only %d of %d motions could be made; nothing is measured", len(kept), len(motions))
-            return {"val/failed": failed}
-        generated = list(found.values())
+            return values
+        try:
+            return values | self._measure(kept, [motion for motion in motions if motion is not None])
+        except Exception as error:  # noqa: BLE001 -- as above
+            log.warning("the evaluation failed: %s", error)
+            return values
+
+    def _measure(self, kept: list[int], generated: list[NDArray[np.float32]]) -> dict[str, float]:
+        """Values of the motions that were made for the clips `kept`."""
         limit = self.evaluator.config.max_motion_length
-        text = self.evaluator.encode_texts([self.captions[i] for i in kept])
-        real = self.evaluator.encode_motions([self.real[i][:limit] for i in kept])
+        if self._reference is None:  # the same at every validation
+            texts = self.evaluator.encode_texts(self.captions)
+            self._reference = texts, self.evaluator.encode_motions([clip[:limit] for clip in self.real])
+        text, real = (embeddings[kept] for embeddings in self._reference)
         ours = self.evaluator.encode_motions([motion[:limit] for motion in generated])
-        pool = min(self.config.pool, len(kept))
-        pairs = min(300, len(kept) // 2)
         estimates = evaluate_embeddings(
-            text, real, ours, repeats=self.config.repeats, seed=self.config.seed, pool=pool, pairs=pairs,
+            text, real, ours, repeats=self.config.repeats, seed=self.config.seed,
+            pool=min(self.config.pool, len(kept)), pairs=min(300, len(kept) // 2),
             groups=[self.captions[i] for i in kept],
         )  # fmt: skip
-        values = {"val/failed": failed}
+        values: dict[str, float] = {}
         for name, estimate in estimates.items():
             base, is_real = name.removesuffix(" real"), name.endswith(" real")
             key = _NAMES.get(base, base)
             values[f"val/{'real_' if is_real else ''}{key}"] = estimate.mean
+        if len(kept) >= 4:
+            values["val/real_fid"] = frechet_distance(real[::2], real[1::2])
         for prefix, clips in (("", generated), ("real_", [self.real[i] for i in kept])):
-            rows = [
-                physical_metrics_from_motion(clip, "ms272") for clip in clips if clip is not None and len(clip) >= 4
-            ]
+            rows = [physical_metrics_from_motion(clip, "ms272") for clip in clips if len(clip) >= 4]
             for key, value in aggregate_physical_metrics(rows).items():
                 if key != "n":
                     values[f"val/{prefix}{key.lower()}"] = value
         return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cadence."""
+        return self.cadence.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in it."""
+        self.cadence.load_state_dict(state)
 
 
 def _measurable(motion: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

@@ -13,14 +13,17 @@ import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from hftrainer.config import ConfigError
+from hftrainer.evaluation.physical import KEYS, physical_metrics_from_motion
 from hftrainer.motion.render.viewer import ViewerClip, write_viewer
 from hftrainer.motion.representation import motion272
 from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling
-from hftrainer.pipelines.outputs import check_formats, write_files
+from hftrainer.pipelines.outputs import PAGE, check_formats, write_files
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.cadence import Cadence, Timer
-from hftrainer.training.callbacks.wandb_media import log_samples
+from hftrainer.training.callbacks.ranks import gather, share
+from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
+from hftrainer.training.faults import reason, without_losing_the_run
 
 log = logging.getLogger(__name__)
 PROMPTS = ["a person walks forward", "someone waves the left hand", "a person runs, then stops", "a person sits down"]
@@ -28,7 +31,8 @@ PROMPTS = ["a person walks forward", "someone waves the left hand", "a person ru
 
 @dataclass
 class T2MInferenceConfig:
-    """`prompts`, or a text file with one a line; `every`: at each validation, each second, ...
+    """`prompts`, or a text file with one a line. With `every: 2` it acts at the first validation, at every second one
+    after it, and at the last; `unit` steps or epochs: at the first one after so many more of them have gone by.
 
     `seconds` makes all motions of one length, else they end by themselves. `formats` of npy, npz, bvh, mp4, html; the
     files go to ``samples/step-...`` in the run's folder, and to W&B where that is on.
@@ -44,6 +48,7 @@ class T2MInferenceConfig:
     top_k: int | None = None
     top_p: float | None = None
     every: int = 1
+    unit: str = "validations"
     formats: list[str] = field(default_factory=lambda: ["npy", "html"])
 
     def __post_init__(self) -> None:
@@ -52,8 +57,9 @@ class T2MInferenceConfig:
             raise ConfigError(f"prompts_file: there is no file {self.prompts_file!r}")
         if not self.prompts and self.prompts_file is None:
             raise ConfigError("t2m_inference needs prompts or a prompts_file")
-        if self.every < 1 or self.num_motions < 1:
-            raise ConfigError("every and num_motions must be at least 1")
+        if self.num_motions < 1:
+            raise ConfigError("num_motions must be at least 1")
+        Cadence(self.every, self.unit)
 
     def texts(self) -> list[str]:
         """All prompts."""
@@ -69,15 +75,16 @@ class T2MInferenceCallback(L.Callback):
     """Generates at validation, with averaged weights if an average is kept; training goes on as if it had not.
 
     Prompts are shared out over ranks. A prompt that fails is reported and does not end the run. Logs
-    ``val/generated_seconds`` (mean length), ``val/ended`` (share that ended by themselves) and
-    ``val/inference_time_share`` (of all time since the last validation).
+    ``val/generated_seconds`` (mean length), ``val/ended`` (share that ended by themselves), ``val/prompts_failed`` and
+    ``val/inference_time_share`` (of all time since training began), and to W&B a table ``val/samples``: prompt, seed,
+    length, physical metrics, text-motion distance where a `t2m_evaluation` has an evaluator, video and 3D viewer.
     """
 
     Config = T2MInferenceConfig
 
     def __init__(self, config: T2MInferenceConfig, *, output_dir: Path):
         self.config, self.output_dir = config, output_dir
-        self.cadence, self.timer = Cadence(config.every), Timer()
+        self.cadence, self.timer = Cadence(config.every, config.unit), Timer()
         self.sampling = Sampling(config.do_sample, config.temperature, config.top_k, config.top_p)
         self.sampling.choice()
 
@@ -87,71 +94,123 @@ class T2MInferenceCallback(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         """Generate, write, log."""
-        if trainer.sanity_checking or not self.cadence.due():
+        if trainer.sanity_checking or not self.cadence.due(trainer):
             return
         folder = self.output_dir / "samples" / f"step-{trainer.global_step:08d}"
         with self.timer.within(), isolate_rng():
             made = self._generate(trainer, task)
-            rows = self._write(folder, made)
-        trainer.strategy.barrier("samples are written")
-        ends = [float(motion.ended) for _, motion in made if motion is not None]
-        lengths = [motion.seconds for _, motion in made if motion is not None]
+            rows = gather(trainer, {i: self._row(trainer, folder, motion) for i, motion in made.items()})
+            if trainer.is_global_zero:
+                score_texts(trainer, list(rows.values()), folder)
+                with without_losing_the_run(str(folder / PAGE)):
+                    self._page(folder, list(rows.values()), trainer.global_step)
+                log_samples(trainer, "val/samples", list(rows.values()), folder, {"val/viewer": folder / PAGE})
+        found = [row for row in rows.values() if row["seconds"] is not None]
         task.log_dict(
             {
-                "val/generated_seconds": float(np.mean(lengths)) if lengths else 0.0,
-                "val/ended": float(np.mean(ends)) if ends else 0.0,
+                "val/generated_seconds": float(np.mean([row["seconds"] for row in found])) if found else 0.0,
+                "val/ended": float(np.mean([row["ended"] for row in found])) if found else 0.0,
+                "val/prompts_failed": 1 - len(found) / len(rows),
                 "val/inference_time_share": self.timer.share(),
             },
             sync_dist=True,
         )
-        if trainer.is_global_zero:
-            self._page(folder, trainer.global_step)
-            log_samples(trainer, rows, folder)
 
-    def _generate(self, trainer: L.Trainer, task: Any) -> list[tuple[str, GeneratedMotion | None]]:
+    def _generate(self, trainer: L.Trainer, task: Any) -> dict[int, GeneratedMotion | Failed]:
         pipeline = MotionMillionPipeline(task.bundle)
         texts = [text for text in self.config.texts() for _ in range(self.config.num_motions)]
         rows = seeded_rows(texts, self.config.seed)
-        mine = rows[trainer.global_rank :: trainer.world_size]
+        mine = share(trainer, len(rows))
         settings: dict[str, Any] = {"seconds": self.config.seconds, "sampling": self.sampling, "truncate": True}
         try:
-            return [(m.prompt, m) for m in pipeline.generate_rows(mine, **settings)]
+            return dict(zip(mine, pipeline.generate_rows([rows[i] for i in mine], **settings), strict=True))
         except Exception as error:  # noqa: BLE001 -- a run of days must not end for a picture
             log.warning("generating together failed (%s); trying one by one", error)
-            return [(text, self._one(pipeline, (text, seed), settings)) for text, seed in mine]
+            return {i: self._one(pipeline, rows[i], settings) for i in mine}
 
     def _one(
         self, pipeline: MotionMillionPipeline, row: tuple[str, int | None], settings: dict[str, Any]
-    ) -> GeneratedMotion | None:
+    ) -> GeneratedMotion | Failed:
         try:
             return pipeline.generate_rows([row], **settings)[0]
         except Exception as error:  # noqa: BLE001 -- as above
             log.warning("the prompt %r failed: %s", row[0], error)
-            return None
+            return Failed(row[0], row[1], str(error))
 
-    def _write(self, folder: Path, made: Sequence[tuple[str, GeneratedMotion | None]]) -> list[dict[str, Any]]:
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = []
-        formats = [name for name in dict.fromkeys(["npy", *self.config.formats]) if name != "html"]
-        for prompt, motion in made:
-            row: dict[str, Any] = {"prompt": prompt, "seconds": None, "ended": None, "files": []}
-            if motion is not None and len(motion.motion):
-                stem = folder / f"{_slug(prompt)}_s{motion.seed}"
-                row |= {"seconds": motion.seconds, "ended": motion.ended, "seed": motion.seed}
-                row["files"] = write_files(stem, motion.motion, prompt, formats)
-            rows.append(row)
-        return rows
+    def _row(self, trainer: Any, folder: Path, made: GeneratedMotion | Failed) -> dict[str, Any]:
+        """What the table says of a motion, its files written."""
+        row: dict[str, Any] = {"prompt": made.prompt, "seed": made.seed, "frames": None, "seconds": None, "ended": None}
+        row |= {"matching": None, **dict.fromkeys(map(str.lower, KEYS)), "error": None, "files": []}
+        if isinstance(made, Failed):
+            return {**row, "error": made.error}
+        if not len(made.motion):
+            return {**row, "error": "the model ended before the first frame"}
+        row |= {"frames": len(made.motion), "seconds": made.seconds, "ended": made.ended}
+        try:
+            stem = folder / f"{_slug(made.prompt)}_s{made.seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            formats = [name for name in dict.fromkeys(["npy", *self.config.formats]) if name != "html"]
+            row["files"] = write_files(stem, made.motion, made.prompt, formats)
+            if "html" in self.config.formats and wandb_log(trainer) is not None:  # one a row of the table
+                clip = ViewerClip(joints=motion272.to_joints(made.motion), title=made.prompt)
+                write_viewer(stem.with_name(f"{stem.name}.html"), [clip], title=made.prompt)
+                row["files"].append(f"{stem.name}.html")
+            if len(made.motion) >= 4:
+                values = physical_metrics_from_motion(made.motion, "ms272")
+                row |= {key.lower(): values[key] for key in KEYS}
+        except Exception as error:  # noqa: BLE001 -- as above
+            log.warning("writing the motion of %r failed: %s", made.prompt, reason(error))
+            row["error"] = str(error)
+        return row
 
-    def _page(self, folder: Path, step: int) -> None:
+    def _page(self, folder: Path, rows: Sequence[dict[str, Any]], step: int) -> None:
         """All ranks' motions on one page."""
         if "html" not in self.config.formats:
             return
-        clips = [
-            ViewerClip(joints=motion272.to_joints(np.load(path, allow_pickle=False)), title=path.stem)
-            for path in sorted(folder.glob("*.npy"))
-        ]
+        clips = []
+        for row in rows:
+            for name in row["files"]:
+                if name.endswith(".npy"):
+                    joints = motion272.to_joints(np.load(folder / name, allow_pickle=False))
+                    notes = {"seed": str(row["seed"]), "length": f"{row['seconds']:.1f} s"}
+                    clips.append(ViewerClip(joints=joints, title=row["prompt"], notes=notes))
         if clips:
-            write_viewer(folder / "index.html", clips, title=f"step {step}")
+            write_viewer(folder / PAGE, clips, title=f"step {step}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cadence."""
+        return self.cadence.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in it."""
+        self.cadence.load_state_dict(state)
+
+
+@dataclass
+class Failed:
+    """A prompt that no motion could be made for."""
+
+    prompt: str
+    seed: int | None
+    error: str
+
+
+def score_texts(trainer: Any, rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Put the text-motion distance into rows, with the evaluator of the run's `t2m_evaluation`, if it has one."""
+    evaluator = next((c.evaluator for c in trainer.callbacks if type(c).__name__ == "T2MEvaluationCallback"), None)
+    found = [(row, name) for row in rows for name in row["files"] if name.endswith(".npy")]
+    if evaluator is None or not found:
+        return
+    try:
+        limit = evaluator.config.max_motion_length
+        motions = [np.load(folder / name, allow_pickle=False)[:limit] for _, name in found]
+        text = evaluator.encode_texts([row["prompt"] for row, _ in found])
+        distances = np.linalg.norm(text - evaluator.encode_motions(motions), axis=1)
+    except Exception as error:  # noqa: BLE001 -- as above
+        log.warning("the samples could not be scored: %s", reason(error))
+        return
+    for (row, _), distance in zip(found, distances, strict=True):
+        row["matching"] = float(distance)
 
 
 def _slug(text: str) -> str:

@@ -1,0 +1,163 @@
+"""Weights & Biases beside a run, never in its way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import netrc
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from hftrainer.config import LoggerConfig
+from hftrainer.files import write_json
+from hftrainer.training.faults import reason
+from hftrainer.training.provenance import provenance
+
+log = logging.getLogger(__name__)
+START_SECONDS = 60  # that a server has to answer when a run starts
+_PUBLIC = {"api.wandb.ai", "api.forge.coreweave.com"}  # names of one server; a login under either is good for both
+
+
+class WandbLog(Logger):  # type: ignore[misc]
+    """Scalars at ``trainer/global_step``, the resolved configuration, the git revision, system metrics, media, models.
+
+    The id of the run is kept in ``wandb_run.json``, and a resumed run takes it up. A server that does not answer makes
+    the run an offline one; W&B's process dying makes the run go on without. Both are said once.
+    """
+
+    def __init__(self, config: LoggerConfig, output: Path, resolved: Mapping[str, Any], *, resumed: bool):
+        self.config, self.output, self.resolved = config, output, dict(resolved)
+        self._resumed, self._dead = resumed, False
+        self._run: Any = None
+
+    @property
+    def name(self) -> str:
+        """The project."""
+        return self.config.project
+
+    @property
+    def version(self) -> str:
+        """The id of the run."""
+        return str(self._identity()["id"])
+
+    @property
+    def save_dir(self) -> str:
+        """Where ``wandb/`` lies."""
+        return str(self.output)
+
+    @property
+    def run(self) -> Any:
+        """W&B's run, started when first asked for; None on other processes and once W&B is dead."""
+        if rank_zero_only.rank != 0 or self._dead:
+            return None
+        if self._run is None:
+            self._start()
+        return self._run
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """The configuration goes in when the run starts."""
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Scalars at a step."""
+        values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        self.safely(lambda run: run.log({**values, "trainer/global_step": step}))
+
+    def safely(self, action: Callable[[Any], Any]) -> None:
+        """Do something with the run, if there is one; an error ends W&B, not training."""
+        try:
+            run = self.run
+            if run is not None:
+                action(run)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is not worth a run
+            self._give_up(error)
+
+    def finalize(self, status: str) -> None:
+        """Close the run, as finished or as failed."""
+        run, self._run = self._run, None
+        if run is not None and not self._dead:
+            try:
+                run.finish(exit_code=0 if status in ("success", "finished") else 1)
+            except Exception as error:  # noqa: BLE001 -- as above
+                self._give_up(error)
+
+    def _start(self) -> None:
+        import wandb
+
+        made = provenance()
+        settings: dict[str, Any] = {"init_timeout": START_SECONDS, "silent": True}
+        if self.config.system_metrics_seconds is None:
+            settings["x_disable_stats"] = True
+        else:
+            settings["x_stats_sampling_interval"] = self.config.system_metrics_seconds
+        arguments: dict[str, Any] = {
+            **self._identity(),
+            "name": self.config.run_name or self.output.name,
+            "dir": str(self.output),
+            "config": {**self.resolved, **made},
+        }
+        mode = wandb_mode(self.config.offline)
+        if mode != "offline":
+            arguments["resume"] = "allow"
+        try:
+            self._run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **arguments)
+        except Exception as error:
+            if mode != "online":
+                raise
+            log.warning("W&B cannot start online (%s); the run is recorded offline", reason(error))
+            wandb.teardown()  # its process holds the id of the run that did not start
+            arguments.pop("resume")
+            self._run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **arguments)
+        self._run.define_metric("trainer/global_step")
+        self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        write_json(self.output / "wandb_run.json", self._identity())
+        if getattr(self._run, "offline", False):
+            log.warning("W&B is offline; when there is a network: wandb sync %s", Path(self._run.dir).parent)
+
+    def _identity(self) -> dict[str, Any]:
+        """Id, project and entity: the old ones if the run goes on, else new ones."""
+        path = self.output / "wandb_run.json"
+        if not hasattr(self, "_known"):
+            if self._resumed and path.is_file():
+                self._known = dict(json.loads(path.read_text(encoding="utf-8")))
+            else:
+                self._known = {"id": secrets.token_hex(4), "project": self.config.project, "entity": self.config.entity}
+        return self._known
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._dead:
+            log.warning("W&B failed (%s). The run goes on without it; scalars are in logs/.", reason(error))
+        self._dead, self._run = True, None
+
+
+def wandb_mode(offline: bool | None) -> Literal["online", "offline"] | None:
+    """ "offline", "online", or None, which leaves it to the environment variable WANDB_MODE.
+
+    Without a choice in the configuration or there, a run is online where a key for the server is known.
+    """
+    if offline is not None:
+        return "offline" if offline else "online"
+    if os.environ.get("WANDB_MODE"):
+        return None
+    return "online" if key_is_known() else "offline"
+
+
+def key_is_known() -> bool:
+    """Whether a login was stored, where W&B looks for one: its environment variables, or a netrc file."""
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url).netloc
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        known = netrc.netrc(path)
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any(known.authenticators(name) is not None for name in ({host, *_PUBLIC} if host in _PUBLIC else {host}))
