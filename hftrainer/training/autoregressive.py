@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +13,13 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.data.text_tokens import TokenBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.rows import layout_rows
 from hftrainer.registry import TASKS
+from hftrainer.training.fsdp import FSDP2
 from hftrainer.training.schedules import OptimizerConfig
-from hftrainer.training.task import Task
+from hftrainer.training.shares import is_shared, whole_state
+from hftrainer.training.task import Task, compile_forward
 
 
 def _released_optimizer() -> OptimizerConfig:
@@ -50,6 +55,8 @@ class ARTask(Task):
 
     Config = ARTaskConfig
     bundle: MotionMillionBundle
+    in_half = True
+    in_shares = True
 
     def __init__(self, config: ARTaskConfig, *, bundle: MotionMillionBundle, source: Any):
         super().__init__(bundle, config.optimizer)
@@ -61,7 +68,6 @@ class ARTask(Task):
         if bundle.tokenizer_sha256 is None and source.statistics is not None:
             bundle.set_statistics(*source.statistics)  # a tokenizer of no artifact has none of its own
         self.config = config
-        self.ar, self.text_encoder = bundle.ar, bundle.text_encoder
         init_transformer(bundle, std=config.init_std, fsq_share=config.fsq_init)
         self.freeze_the_rest()
 
@@ -70,6 +76,17 @@ class ARTask(Task):
         assert self.bundle.ar is not None
         assert self.bundle.text_encoder is not None
         return [self.bundle.ar, *([self.bundle.text_encoder.model] if self.config.train_text_encoder else [])]
+
+    @property
+    def ar(self) -> LLaMAHF:
+        """The bundle's transformer; a second registration would be a second name for each of its tensors."""
+        assert self.bundle.ar is not None
+        return self.bundle.ar
+
+    @property
+    def text_encoder(self) -> Any:
+        """The bundle's text encoder."""
+        return self.bundle.text_encoder
 
     def training_step(self, batch: TokenBatch, index: int) -> Tensor:
         """Loss of one batch."""
@@ -94,6 +111,33 @@ class ARTask(Task):
         if rows.shape[1] - 1 > config.block_size:
             raise ValueError(f"a row of {rows.shape[1]} positions does not fit block_size={config.block_size}")
         return self.ar.next_token_loss(rows, features, text.mask)
+
+    # --- what `trainer` asks for --------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Under fsdp2, share the transformer out block by block."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FSDP2):
+            strategy.shard(list(self.ar.transformer.blocks()), self.ar, ["next_token_loss"])
+
+    def checkpoint_activations(self) -> None:
+        """Keep what enters each block alone."""
+        self.ar.checkpoint_blocks = True
+
+    def compile_parts(self) -> None:
+        """Compile the blocks: one compilation serves all of them."""
+        for block in self.ar.transformer.blocks():
+            compile_forward(block)
+
+    @contextlib.contextmanager
+    def deployed(self, *, everywhere: bool = True) -> Iterator[MotionMillionBundle | None]:
+        """See `Task.deployed`; a transformer in shares is put together in a second one, beside the other parts."""
+        if not is_shared(self.ar):
+            yield self.bundle if everywhere or self.global_rank == 0 else None
+            return
+        mine = everywhere or self.global_rank == 0
+        state = whole_state(self.ar, keep=mine)
+        yield self.bundle.with_transformer(state, device=self.device if everywhere else "cpu") if mine else None
 
 
 def _check_tokens(bundle: MotionMillionBundle, source: Any) -> None:

@@ -12,10 +12,12 @@ from hftrainer.config import ConfigError, Experiment, plain, save_yaml
 from hftrainer.extras import need
 from hftrainer.files import check_writable
 from hftrainer.registry import CALLBACKS, DATASETS, MODELS, TASKS
+from hftrainer.training.strategies import check_resume, check_strategy, leave_together, prepare_task, trainer_arguments
 
 
 def check_experiment(experiment: Experiment) -> dict[str, Any]:
     """Check every section against its schema without building anything; the resolved configuration, defaults filled."""
+    check_strategy(experiment.trainer)
     resolved: dict[str, Any] = plain(experiment)
     for section, registry in (("model", MODELS), ("task", TASKS), ("data", DATASETS)):
         resolved[section] = _resolved(registry, getattr(experiment, section), section)
@@ -40,11 +42,15 @@ def fit(experiment: Experiment) -> Path:
     source = DATASETS.build(experiment.data, path="data")
     bundle = MODELS.build(experiment.model, path="model")
     task = TASKS.build(experiment.task, path="task", bundle=bundle, source=source)
+    prepare_task(task, experiment.trainer)
     trainer = _make_trainer(experiment, output)
     resume = find_checkpoint(experiment, output)
+    if resume is not None:
+        check_resume(resume, experiment.trainer, trainer.world_size)
     save_yaml(resolved, output / "config.yaml")
     data = PlannedData(source, seed=experiment.seed, num_workers=experiment.num_workers)
     trainer.fit(task, datamodule=data, ckpt_path=resume)
+    leave_together()
     return output
 
 
@@ -57,7 +63,7 @@ def find_checkpoint(experiment: Experiment, output: Path) -> Path | None:
         if not path.exists():
             raise ConfigError(f"resume: there is no checkpoint {experiment.resume!r}")
         return path
-    last = output / "checkpoints" / "last.ckpt"
+    last = output / "checkpoints" / "last.ckpt"  # a file, or a folder of shares
     return last if last.exists() else None
 
 
@@ -89,11 +95,7 @@ def _make_trainer(experiment: Experiment, output: Path) -> Any:
     return L.Trainer(
         max_steps=config.max_steps,
         max_epochs=-1,
-        accelerator=config.accelerator,
-        devices=int(config.devices) if config.devices.lstrip("-").isdigit() else config.devices,
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
-        precision=config.precision,
+        **trainer_arguments(config),
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         val_check_interval=(config.val_every_n_steps or config.max_steps + 1) * config.accumulate_grad_batches,

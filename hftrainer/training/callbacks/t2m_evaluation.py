@@ -20,6 +20,7 @@ from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.cadence import Cadence, Timer
+from hftrainer.training.callbacks.ema import deployed
 
 log = logging.getLogger(__name__)
 _NAMES = {"FID": "fid", "FID of unit vectors": "fid_normalized", "R@1": "r1", "R@2": "r2", "R@3": "r3"}
@@ -84,15 +85,16 @@ class T2MEvaluationCallback(L.Callback):
         if trainer.sanity_checking or not self.cadence.due():
             return
         with self.timer.within(), isolate_rng():
-            motions = self._generate(trainer, task)
+            with deployed(trainer, task) as bundle:
+                motions = self._generate(trainer, bundle)
             values = self._measure(motions) if trainer.is_global_zero else {}
         values = trainer.strategy.broadcast(values, src=0)
         task.log_dict({**values, "val/evaluation_time_share": self.timer.share()}, rank_zero_only=False)
 
-    def _generate(self, trainer: L.Trainer, task: Any) -> list[NDArray[np.float32] | None]:
+    def _generate(self, trainer: L.Trainer, bundle: Any) -> list[NDArray[np.float32] | None]:
         """A motion for every clip, or None where it failed or has no frames; all ranks' on every rank."""
         mine = list(range(len(self.names)))[trainer.global_rank :: trainer.world_size]
-        pipeline = MotionMillionPipeline(task.bundle)
+        pipeline = MotionMillionPipeline(bundle)
         made: dict[int, NDArray[np.float32] | None] = dict.fromkeys(mine)
         settings: dict[str, Any] = {
             "do_sample": self.sampling.do_sample, "temperature": self.sampling.temperature,

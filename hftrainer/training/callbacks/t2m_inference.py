@@ -20,6 +20,7 @@ from hftrainer.pipelines.outputs import check_formats, write_files
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.cadence import Cadence, Timer
+from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.wandb_media import log_samples
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ class T2MInferenceCallback(L.Callback):
             return
         folder = self.output_dir / "samples" / f"step-{trainer.global_step:08d}"
         with self.timer.within(), isolate_rng():
-            made = self._generate(trainer, task)
+            with deployed(trainer, task) as bundle:
+                made = self._generate(trainer, bundle)
             rows = self._write(folder, made)
         trainer.strategy.barrier("samples are written")
         ends = [float(motion.ended) for _, motion in made if motion is not None]
@@ -108,8 +110,8 @@ class T2MInferenceCallback(L.Callback):
             self._page(folder, trainer.global_step)
             log_samples(trainer, rows, folder)
 
-    def _generate(self, trainer: L.Trainer, task: Any) -> list[tuple[str, GeneratedMotion | None]]:
-        pipeline = MotionMillionPipeline(task.bundle)
+    def _generate(self, trainer: L.Trainer, bundle: Any) -> list[tuple[str, GeneratedMotion | None]]:
+        pipeline = MotionMillionPipeline(bundle)
         texts = [text for text in self.config.texts() for _ in range(self.config.num_motions)]
         rows = seeded_rows(texts, self.config.seed)
         mine = rows[trainer.global_rank :: trainer.world_size]

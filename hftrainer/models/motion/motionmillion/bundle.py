@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,22 @@ class MotionMillionBundle(nn.Module):
                 part.to(device)
         self.mean, self.std = (values.to(places.get("vqvae", self.device)) for values in (self.mean, self.std))
         return self
+
+    def with_transformer(self, state: Mapping[str, Tensor], device: str | torch.device) -> MotionMillionBundle:
+        """A bundle with these weights for its transformer, on `device`, and the other parts of this one, where they are.
+
+        For training, which may hold the transformer itself in a form that neither generates nor is saved.
+        """
+        assert self.ar is not None
+        with torch.device("meta"):
+            ar = LLaMAHF(self.ar.config)
+        ar.load_state_dict({name: value.to(device) for name, value in state.items()}, assign=True)
+        if ar.config.tie_weights:
+            ar.lm_head.weight = ar.transformer.wte.weight
+        twin = copy.copy(self)  # parts, buffers and all; what follows replaces one part in it alone
+        twin._modules = {**self._modules, "ar": ar.eval().requires_grad_(False)}
+        twin._buffers = dict(self._buffers)
+        return twin
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
         """Write an artifact folder. It appears whole or not at all."""
