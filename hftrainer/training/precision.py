@@ -1,4 +1,4 @@
-"""Precision that keeps to the parts that train: Lightning's plugins convert a whole task, and with it what is frozen."""
+"""Precision that keeps to the parts that train; Lightning's plugins convert a whole task, what is frozen included."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Parameters that lie in shares on several processes: one's own share, and the whole put together.
 
-Under ddp, single and ZeRO 1 and 2 a parameter is its own share. Under fsdp2 it is a DTensor; under ZeRO 3 DeepSpeed keeps
-the share beside an empty parameter. Everything that gathers has to be called by all processes.
+Under ddp, single and ZeRO 1 and 2 a parameter is its own share. Under fsdp2 it is a DTensor; under ZeRO 3 DeepSpeed
+keeps the share beside an empty parameter. Everything that gathers has to be called by all processes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def whole_state(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
     """
     settle(module)
     state: dict[str, Tensor] = {}
-    buffers = {name: value for name, value in module.state_dict(keep_vars=True).items() if not isinstance(value, nn.Parameter)}
+    buffers = {
+        name: value for name, value in module.state_dict(keep_vars=True).items() if not isinstance(value, nn.Parameter)
+    }
     for name, p in module.named_parameters(remove_duplicate=False):
         if is_zero3(p):
             import deepspeed

@@ -89,7 +89,9 @@ def find_devices(config: TrainerConfig) -> Devices:
     if kind not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"trainer.accelerator is auto, cpu, gpu, cuda or mps, got {config.accelerator!r}")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"trainer.accelerator={config.accelerator}, but this machine or this torch has no CUDA device")
+        raise ConfigError(
+            f"trainer.accelerator={config.accelerator}, but this machine or this torch has no CUDA device"
+        )
     there = torch.cuda.device_count() if kind == "cuda" else 1
     wanted = _written_devices(config) or there
     if kind == "cuda" and wanted > there:
@@ -127,12 +129,15 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
         from hftrainer.training.fsdp import FSDP2
 
         strategy = FSDP2(processes=devices.processes, in_bfloat16=config.precision == "bf16-mixed")
-        return {**arguments, "strategy": strategy, "precision": "32-true"}  # the shares'; fully_shard casts what it sends
+        return {
+            **arguments,
+            "strategy": strategy,
+            "precision": "32-true",
+        }  # the shares'; fully_shard casts what it sends
     if name == "ddp":
         from lightning.pytorch.strategies import DDPStrategy
 
-        # frozen buffers need no broadcast; gradients live in the buckets that are sent
-        arguments["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        arguments["strategy"] = DDPStrategy(gradient_as_bucket_view=True)  # no second copy of the gradients
     if config.precision == "bf16-true":
         return {**arguments, "plugins": [plugins.TrainedPartsInHalf("bf16-true")]}
     return {**arguments, "precision": config.precision}
@@ -142,7 +147,10 @@ def prepare_task(task: Any, config: TrainerConfig) -> None:
     """Check that the task can be trained so, and switch on what it is asked for."""
     kind = type(task).__name__
     if shards_parameters(config.strategy) and not task.in_shares:
-        raise ConfigError(f"trainer.strategy={config.strategy} is for large models; {kind} trains with ddp, zero1 or zero2")
+        raise ConfigError(
+            f"trainer.strategy={config.strategy} shares parameters out, which {kind} does not do as it is configured "
+            "(a transformer that is trained whole, alone, does); take ddp, zero1 or zero2"
+        )
     if config.precision.endswith("-true") and config.precision != "32-true" and not task.in_half:
         raise ConfigError(f"trainer.precision={config.precision}: {kind} trains in 32-true or bf16-mixed")
     if config.activation_checkpointing:
@@ -205,7 +213,9 @@ def _form_of(path: Path) -> tuple[str, int]:
 
 def _check_count(config: TrainerConfig, processes: int) -> None:
     if config.strategy == "single" and processes != 1:
-        raise ConfigError(f"trainer.strategy=single is one device, but {processes} are asked for; take ddp or devices=1")
+        raise ConfigError(
+            f"trainer.strategy=single is one device, but {processes} are asked for; take ddp or devices=1"
+        )
     if config.strategy == "fsdp2" and processes < 2:
         raise ConfigError(
             "trainer.strategy=fsdp2 shares a model out over processes, and this run has one; take single, or set "

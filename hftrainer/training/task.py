@@ -99,7 +99,9 @@ class Task(L.LightningModule):
 
     def checkpoint_activations(self) -> None:
         """Keep fewer activations than the backward pass needs, and compute the others again."""
-        raise ConfigError(f"trainer.activation_checkpointing: {type(self).__name__} has too few activations to gain by it")
+        raise ConfigError(
+            f"trainer.activation_checkpointing: {type(self).__name__} has too few activations to gain by it"
+        )
 
     def compile_parts(self) -> None:
         """Compile the forward passes of what trains, in place: names of tensors stay as they are."""

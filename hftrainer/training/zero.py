@@ -52,9 +52,7 @@ class ZeRO(DeepSpeedStrategy):
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
-    def _setup_model_and_optimizer(
-        self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None
-    ) -> tuple[Any, Any]:
+    def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         import deepspeed
 
         index = self.root_device.index
