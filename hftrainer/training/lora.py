@@ -1,7 +1,7 @@
 """LoRA (arXiv 2106.09685): train a low-rank correction of a transformer's matrices instead of the matrices, by peft.
 
 W x becomes W x + (alpha / rank) B A dropout(x), with A (rank, in) random and B (out, rank) zero, so that training
-starts from the transformer as it is. What a run writes is an adapter in peft's layout, and a model with the correction merged.
+starts from the transformer as it is. A run writes an adapter in peft's layout, and a model with the correction merged.
 """
 
 from __future__ import annotations

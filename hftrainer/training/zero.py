@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
 
@@ -36,9 +35,11 @@ def make_zero(stage: int, *, offload: str, kind: str) -> ZeRO:
 class ZeRO(DeepSpeedStrategy):
     """Lightning's strategy, with frozen parts kept out of the engine, and without its insistence on CUDA.
 
-    The engine converts all that it is given to bfloat16, and writes it into checkpoints; a tokenizer must not be
-    rounded, and a text encoder need not be saved. So the engine is made while the frozen parts are elsewhere.
+    The engine converts all that it is given to bfloat16, shares it out (stage 3) and writes it into checkpoints; a
+    tokenizer must not be rounded, and a text encoder need not be saved.
     """
+
+    _aside: dict[str, Any] = {}  # noqa: RUF012 -- replaced, never changed
 
     def setup_environment(self) -> None:
         """Without the check for CUDA."""
@@ -52,47 +53,51 @@ class ZeRO(DeepSpeedStrategy):
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
+    def setup(self, trainer: Any) -> None:
+        """Make the engine of what trains; what is frozen goes to the device by itself."""
+        self._aside = put_aside(self.lightning_module, self.root_device)
+        super().setup(trainer)
+
+    def teardown(self) -> None:
+        """Leave the task as it came."""
+        put_back(self.lightning_module, self._aside)
+        self._aside = {}
+        super().teardown()
+
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         import deepspeed
 
         index = self.root_device.index
-        with without_frozen_parts(model):
-            engine, wrapped, _, _ = deepspeed.initialize(
-                args=argparse.Namespace(device_rank=self.local_rank if index is None else index),
-                config=self.config,
-                model=model,
-                model_parameters=[p for p in model.parameters() if p.requires_grad],
-                optimizer=optimizer,
-                lr_scheduler=lr_scheduler,
-                dist_init_required=False,
-            )
-        for part in _frozen(model):
-            part.to(self.root_device)
+        engine, wrapped, _, _ = deepspeed.initialize(
+            args=argparse.Namespace(device_rank=self.local_rank if index is None else index),
+            config=self.config,
+            model=model,
+            model_parameters=[p for p in model.parameters() if p.requires_grad],
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            dist_init_required=False,
+        )
         return engine, wrapped
 
 
-@contextlib.contextmanager
-def without_frozen_parts(task: Any) -> Iterator[None]:
-    """Within the block, the task's bundle has only the parts in which something trains, and no buffers."""
+def put_aside(task: Any, device: torch.device) -> dict[str, Any]:
+    """Take the parts of a task's bundle in which nothing trains, and its buffers, out of what torch counts as modules.
+
+    They stay attributes, so that the bundle works as before.
+    """
     bundle = task.bundle
-    names = [name for name, part in bundle.named_children() if not _trains(part)]
-    parts = {name: bundle._modules.pop(name) for name in names}
-    buffers = dict(bundle._buffers)
-    bundle._buffers.clear()
-    try:
-        yield
-    finally:
-        bundle._modules.update(parts)
-        bundle._buffers.update({name: value.to(_device_of(task)) for name, value in buffers.items()})
+    parts = {
+        name: part for name, part in bundle.named_children() if not any(p.requires_grad for p in part.parameters())
+    }
+    aside = {**parts, **bundle._buffers}
+    for name, value in aside.items():
+        (bundle._modules if name in parts else bundle._buffers).pop(name)
+        bundle.__dict__[name] = value.to(device)
+    return aside
 
 
-def _frozen(task: Any) -> list[nn.Module]:
-    return [part for part in task.bundle.children() if not _trains(part)]
-
-
-def _trains(part: nn.Module) -> bool:
-    return any(p.requires_grad for p in part.parameters())
-
-
-def _device_of(task: Any) -> Any:
-    return next(p.device for p in task.parameters() if p.requires_grad)
+def put_back(task: Any, aside: dict[str, Any]) -> None:
+    """The inverse of `put_aside`."""
+    for name, value in aside.items():
+        registered = task.bundle._modules if isinstance(value, nn.Module) else task.bundle._buffers
+        registered[name] = task.bundle.__dict__.pop(name)

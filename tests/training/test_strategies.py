@@ -1,0 +1,405 @@
+"""Every strategy against one process: losses, resuming, artifacts; and what cannot be combined is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
+
+from hftrainer.config import ConfigError, TrainerConfig, load_experiment
+from hftrainer.models.checkpoint import open_checkpoint
+from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.models.motion.motionmillion.rows import layout_rows
+from hftrainer.training import strategies
+from hftrainer.training.export import export_run
+from hftrainer.training.fit import fit
+from hftrainer.training.strategies import Devices, check_resume, check_strategy, find_devices
+from tests.conftest import REPOSITORY
+from tests.tiny import make_tiny_bundle, tiny_text_encoder
+from tests.training.recorder import read
+from tests.training.two_processes import STEPS, callbacks, settings, train
+
+CONFIG = REPOSITORY / "configs" / "gotozero" / "debug_ar.yaml"
+WORKER = Path(__file__).parent / "two_processes.py"
+QUICK = ["ddp", "fsdp2", "zero1", "zero2", "zero3"]
+LONG = [
+    "zero2:trainer.offload=optimizer",
+    "zero3:trainer.offload=all:trainer.activation_checkpointing=true",
+    "fsdp2:trainer.activation_checkpointing=true",
+]  # fmt: skip
+ROUNDED = [
+    "zero2:trainer.precision=bf16-true",
+    "fsdp2:trainer.precision=bf16-mixed",
+    "ddp:trainer.precision=bf16-mixed",
+]
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "deepspeed_stage_2"}, "did you mean zero2"),
+        ({"strategy": "fsdp"}, "did you mean fsdp2"),
+        ({"strategy": "ddq"}, "did you mean ddp"),
+        ({"precision": "bf16"}, "bf16-true, bf16-mixed"),
+        ({"strategy": "ddp", "offload": "optimizer"}, "take strategy: zero2"),
+        ({"strategy": "zero2", "offload": "all"}, "take strategy: zero3"),
+        ({"strategy": "zero2", "offload": "disk"}, "none, optimizer, all"),
+        ({"strategy": "zero2", "precision": "bf16-mixed"}, "which is called bf16-true"),
+        ({"strategy": "fsdp2", "precision": "bf16-true", "devices": "2"}, "write bf16-mixed"),
+        ({"strategy": "fsdp2", "devices": "1"}, "this run has one"),
+        ({"strategy": "single", "devices": "2"}, "take ddp"),
+        ({"strategy": "single", "num_nodes": 2, "devices": "1"}, "take ddp"),
+        ({"devices": "two"}, "'0,1'"),
+        ({"devices": "0"}, "'0,1'"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused_with_what_to_do(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        check_strategy(TrainerConfig(**settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"strategy": "fsdp2"}, {"strategy": "fsdp2", "devices": "1", "num_nodes": 2}, {"devices": "0,1"},
+     {"strategy": "zero3", "offload": "all", "devices": "1"}],
+)  # fmt: skip
+def test_combinations_that_work_somewhere_pass(settings):
+    check_strategy(TrainerConfig(**settings))
+
+
+def test_devices_are_counted(monkeypatch):
+    assert find_devices(TrainerConfig(accelerator="cpu")) == Devices("cpu", 1, 1)
+    assert find_devices(TrainerConfig(accelerator="cpu", devices="2", num_nodes=3)).processes == 6
+    with pytest.raises(ConfigError, match="this run has one"):
+        find_devices(TrainerConfig(accelerator="cpu", strategy="fsdp2"))
+    with pytest.raises(ConfigError, match="auto, cpu, gpu"):
+        find_devices(TrainerConfig(accelerator="tpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        find_devices(TrainerConfig(accelerator="gpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert find_devices(TrainerConfig()) == Devices("cuda", 4, 1)
+    with pytest.raises(ConfigError, match="has 4 CUDA devices"):
+        find_devices(TrainerConfig(devices="8"))
+
+
+def test_a_torchrun_of_another_size_is_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert find_devices(TrainerConfig(accelerator="cpu", devices="2")).processes == 2
+    with pytest.raises(ConfigError, match="torchrun started 2 processes, the configuration asks for 4"):
+        find_devices(TrainerConfig(accelerator="cpu", devices="4"))
+
+
+def test_checkpoints_of_other_strategies_and_sizes_are_refused(tmp_path):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    zero, fsdp2, file = (checkpoints / name for name in ("zero.ckpt", "fsdp2.ckpt", "file.ckpt"))
+    for rank in range(2):
+        (zero / "checkpoint").mkdir(parents=True, exist_ok=True)
+        (zero / "checkpoint" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+    fsdp2.mkdir()
+    (fsdp2 / ".metadata").touch()
+    file.touch()
+    check_resume(zero, TrainerConfig(strategy="zero2"), 2)
+    check_resume(fsdp2, TrainerConfig(strategy="fsdp2"), 8)
+    check_resume(file, TrainerConfig(strategy="ddp"), 8)
+    with pytest.raises(ConfigError, match=r"written by 2 processes and this run has 4.*model.init.ar=.*run/last"):
+        check_resume(zero, TrainerConfig(strategy="zero2"), 4)
+    with pytest.raises(ConfigError, match="written by DeepSpeed, this run has strategy=ddp"):
+        check_resume(zero, TrainerConfig(strategy="ddp"), 2)
+    with pytest.raises(ConfigError, match="written by single or ddp, this run has strategy=fsdp2"):
+        check_resume(file, TrainerConfig(strategy="fsdp2"), 2)
+    with pytest.raises(ConfigError, match="is it whole"):
+        check_resume(checkpoints, TrainerConfig(), 1)
+
+
+# --- one process -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, synthetic) -> Path:
+    """A folder with data and a text encoder, in which runs lie side by side."""
+    folder = tmp_path_factory.mktemp("strategies")
+    shutil.copytree(synthetic, folder / "data")
+    tiny_text_encoder().save_pretrained(folder / "text")
+    return folder
+
+
+def run_single(work: Path, name: str, *more: str, base: Path = CONFIG) -> Path:
+    return fit(load_experiment(base, [*settings(work, work / name), *more]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("trainer.strategy=zero3", "does not do as it is configured"), ("trainer.precision=bf16-true", "32-true or bf16"),
+     ("trainer.activation_checkpointing=true", "too few activations")],
+)  # fmt: skip
+def test_what_a_task_cannot_do_is_refused(tmp_path, work, setting, message):
+    tokenizer = REPOSITORY / "configs" / "gotozero" / "debug_tokenizer.yaml"
+    basic = [f"output_dir={tmp_path}", f"data.root={work / 'data'}", "trainer.accelerator=cpu"]
+    with pytest.raises(ConfigError, match=message):
+        fit(load_experiment(tokenizer, [*basic, setting]))
+
+
+def test_half_precision_leaves_the_tokenizer_alone(work):
+    """Lightning's own plugin rounds the whole task, and with it codes, statistics and motions."""
+    run = run_single(work, "half", "trainer.precision=bf16-true", "callbacks=[{name: artifact}, {name: ema}]")
+    bundle = MotionMillionBundle.from_pretrained(run / "last")
+    assert bundle.ar.lm_head.weight.dtype == torch.bfloat16
+    assert {p.dtype for p in bundle.vqvae.parameters()} == {torch.float32}
+    assert {p.dtype for p in bundle.text_encoder.model.parameters()} == {torch.float32}
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    average = next(value["shadow"] for key, value in state["callbacks"].items() if "EMA" in key)
+    assert {value.dtype for value in average.values()} == {torch.float32}  # 1/1000 of a step would be lost in bfloat16
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_gradients_are_clipped_in_every_precision(work, precision):
+    """Lightning takes a fused AdamW for one that cannot be clipped in mixed precision."""
+    losses = {}
+    for clip in ("0.001", "1000"):
+        run = work / f"clip-{precision}-{clip}"
+        run_single(work, run.name, f"trainer.precision={precision}", f"trainer.gradient_clip_val={clip}",
+                   "task.optimizer.eps=1.0", callbacks(run, ema=False, samples=False))  # fmt: skip
+        losses[clip] = read(Path(f"{run}.losses.0"))
+    assert losses["0.001"][0] == losses["1000"][0]
+    assert losses["0.001"][-1] > losses["1000"][-1]  # with a large eps, steps are in proportion to gradients
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recomputed_activations_give_the_same_loss_and_gradients(dtype):
+    """Bit for bit; and they are recomputed: fewer tensors are kept."""
+    ar = make_tiny_bundle().ar.to(dtype).requires_grad_(True)
+    features, mask = torch.randn(3, 5, 32, dtype=dtype), torch.arange(5)[None] < torch.tensor([5, 3, 1])[:, None]
+    rows = layout_rows(torch.randint(0, 240, (3, 9)), torch.tensor([9, 4, 7]), mask.sum(dim=1), 240, 241)
+    losses, gradients, kept = [], [], []
+    for ar.checkpoint_blocks in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1], lambda t: t
+        ):
+            loss, _ = ar.next_token_loss(rows, features, mask)
+        ar.zero_grad()
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append({name: p.grad.clone() for name, p in ar.named_parameters()})
+        kept.append(sum(sizes))
+    assert torch.equal(*losses)
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+    assert kept[1] < 0.6 * kept[0]
+    with torch.no_grad():
+        assert torch.equal(ar.next_token_loss(rows, features, mask)[0], losses[0])
+
+
+def test_compiled_blocks_have_the_same_losses_and_names(work, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: compiled(f, backend="eager", **kw))
+    losses, names = [], []
+    for setting in ("false", "true"):
+        run = work / f"compile-{setting}"
+        run_single(work, run.name, f"trainer.compile={setting}", callbacks(run, ema=False, samples=False))
+        losses.append(read(Path(f"{run}.losses.0")))
+        names.append(set(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]))
+        assert set(open_checkpoint(run / "last" / "ar.safetensors")) == {
+            n.removeprefix("bundle.ar.") for n in names[-1]
+        }
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert names[0] == names[1]
+
+
+compiled = torch.compile
+
+
+# --- two processes ----------------------------------------------------------------------------------------------------
+
+
+def launch(work: Path, names: list[str]) -> None:
+    """Both processes of `two_processes.py`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    pair = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(work), str(rank), port, *names],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    logs = [process.communicate(timeout=900)[0] for process in pair]
+    assert all(process.returncode == 0 for process in pair), "\n".join(logs)[-6000:]
+
+
+@pytest.fixture(scope="module")
+def alone(work) -> Path:
+    """The same training in one process, which takes two batches for a step."""
+    return train(work, "single", "trainer.accumulate_grad_batches=2")
+
+
+@pytest.fixture(scope="module")
+def quick(work, alone) -> Path:
+    launch(work, QUICK)
+    return work
+
+
+@pytest.fixture(scope="module")
+def long(work, alone) -> Path:
+    launch(work, LONG)
+    return work
+
+
+@pytest.fixture(scope="module")
+def rounded(work) -> Path:
+    train(work, "single:trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2")
+    launch(work, ROUNDED)
+    return work
+
+
+def compare(work: Path, name: str, *, against: str = "single", loss: float = 1e-4, weights: float = 2e-4) -> None:
+    """Losses of each batch, whichever process saw it, and the artifact, which one process wrote whole."""
+    run = work / name.replace(":", "_")
+    both = [read(Path(f"{run}.losses.{rank}")) for rank in range(2)]
+    got = [value for pair in zip(*both, strict=True) for value in pair]
+    want = read(Path(f"{work / against.replace(':', '_')}.losses.0"))
+    assert len(got) == len(want) == 2 * STEPS
+    assert got == pytest.approx(want, rel=loss)
+    made = open_checkpoint(run / "last" / "ar.safetensors")
+    expected = open_checkpoint(work / against.replace(":", "_") / "last" / "ar.safetensors")
+    if not name.startswith("zero3"):  # which has no average
+        assert set(made) == set(expected)
+        for key in expected:
+            torch.testing.assert_close(made[key].float(), expected[key].float(), atol=weights, rtol=0.0)
+    assert json.loads((run / "last.json").read_text())["step"] == STEPS
+    samples = sorted(path.stem for path in (run / "samples" / f"step-{STEPS:08d}").glob("*.npy"))
+    assert len(samples) == 2  # one prompt a process
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_two_processes_train_as_one(quick, name):
+    compare(quick, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_two_processes_train_as_one_in_shares_and_offloaded(long, name):
+    compare(long, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROUNDED)
+def test_two_processes_train_as_one_in_16_bits(rounded, name):
+    compare(rounded, name, against="single:trainer.precision=bf16-mixed", loss=0.02, weights=0.01)
+    dtypes = {
+        str(value.dtype)
+        for value in MotionMillionBundle.from_pretrained(rounded / name.replace(":", "_") / "last").vqvae.parameters()
+    }
+    assert dtypes == {"torch.float32"}
+
+
+def check_deepspeed_checkpoint(run: Path) -> None:
+    """The resume checkpoint opens without DeepSpeed, and holds what was trained and nothing that was frozen."""
+    checkpoint = open_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert not [name for name in checkpoint if "vqvae" in name or "text_encoder" in name]
+    ar = open_checkpoint(run / "checkpoints" / "last.ckpt", prefix="bundle.ar.")
+    assert set(ar) == set(open_checkpoint(run / "last" / "ar.safetensors"))
+    out = subprocess.run(
+        [sys.executable, "-c", "import sys; from hftrainer.models.motion.motionmillion import MotionMillionBundle; "
+         f"MotionMillionBundle.from_pretrained({str(run / 'last')!r}); print('deepspeed' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert out.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+def test_deepspeed_checkpoints_open_without_deepspeed(quick, name):
+    check_deepspeed_checkpoint(quick / name)
+
+
+def test_shares_of_parameters_are_put_together_as_they_are(quick):
+    """Two ways: gathered by DeepSpeed for the artifact, and by us from the checkpoint's files."""
+    weights = open_checkpoint(quick / "zero3" / "checkpoints" / "last.ckpt", prefix="bundle.ar.")
+    written = open_checkpoint(quick / "zero3" / "last" / "ar.safetensors")
+    for name in written:
+        assert torch.equal(weights[name], written[name]), name
+
+
+def test_a_ddp_run_goes_on_in_one_process(quick, alone):
+    """On another number of processes the data goes on where it was; here the steps are made the same size, too."""
+    longer = f"trainer.max_steps={STEPS + 2}"
+    parts = "trainer.accumulate_grad_batches=2"
+    runs = []
+    for name in ("ddp", "single"):
+        run = Path(shutil.copytree(quick / name, quick / f"{name}-on"))
+        fit(load_experiment(CONFIG, [*settings(quick, run, callbacks(run, samples=False), longer, parts)]))
+        runs.append(read(Path(f"{run}.losses.0")))
+    assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+    assert len(runs[0]) == 4
+
+
+def test_a_deepspeed_run_on_another_number_of_processes_is_refused(quick):
+    with pytest.raises(ConfigError, match="written by 2 processes and this run has 1"):
+        fit(load_experiment(CONFIG, settings(quick, quick / "zero2", "trainer.strategy=zero2", "trainer.max_steps=9")))
+
+
+def test_parameters_in_shares_leave_no_average_under_zero3():
+    from hftrainer.training.callbacks.ema import EMA, EMAConfig
+
+    class Task(torch.nn.Linear):
+        pass
+
+    task = Task(2, 2)
+    task.weight.ds_tensor = task.weight.data
+    with pytest.raises(ConfigError, match="fsdp2 or zero2, or no ema"):
+        EMA(EMAConfig()).on_train_start(None, task)
+
+
+def test_names_are_known_to_the_documentation():
+    text = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    for name in strategies.NAMES:
+        assert f"`{name}`" in text
+
+
+# --- checkpoints to models -------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_an_artifact_becomes_one(quick, tmp_path):
+    from hftrainer.cli import main
+
+    for name in ("ddp", "zero2"):
+        out = tmp_path / name
+        assert main(["convert", "run", str(quick / name), "--out", str(out)]) == 0
+        made = MotionMillionBundle.from_pretrained(out)
+        stored = open_checkpoint(quick / name / "checkpoints" / "last.ckpt", prefix="bundle.ar.")
+        for key, value in made.ar.state_dict().items():
+            assert torch.equal(value, stored[key]), key
+    with pytest.raises(ConfigError, match="was written by fsdp2"):
+        export_run(quick / "fsdp2", tmp_path / "fsdp2")
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        export_run(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_command_starts_and_ends_both_processes(work):
+    """`trainer.devices=2` alone: Lightning starts the second process, and both leave without an abort."""
+    run = work / "by-command"
+    command = [sys.executable, "-m", "hftrainer", "train", str(CONFIG),
+               *settings(work, run, "trainer.devices=2", "trainer.strategy=fsdp2", "callbacks=[{name: artifact}]")]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
+    for _ in range(3):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert "terminate called" not in done.stderr
+        assert (run / "last" / "ar.safetensors").is_file()
+        shutil.rmtree(run)
