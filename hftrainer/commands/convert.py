@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = what.add_parser("run", help="the newest checkpoint of a training run to an artifact folder")
     sub.add_argument("folder", type=Path, help="the run's output_dir")
     sub.add_argument("--checkpoint", type=Path, help="default: its checkpoints/last.ckpt")
+    sub.add_argument("--tokenizer", type=Path, help="a model folder; default: the run's model.init.tokenizer")
     sub.add_argument("--out", type=Path, required=True, help="folder to write")
     sub.set_defaults(run=run_run)
     sub = what.add_parser("adapter", help="a model with a LoRA adapter merged into it")
@@ -127,7 +128,7 @@ def run_run(args: argparse.Namespace) -> int:
     from hftrainer.training.export import export_run
 
     check_target(args.out)
-    export_run(args.folder, args.out, args.checkpoint)
+    export_run(args.folder, args.out, args.checkpoint, args.tokenizer)
     print(f"done: {args.out}")
     return 0
 

@@ -12,10 +12,13 @@ from hftrainer.registry import MODELS
 _PREFIX = "bundle.ar."
 
 
-def export_run(run: Path, out: Path, checkpoint: Path | None = None) -> MotionMillionBundle:
+def export_run(
+    run: Path, out: Path, checkpoint: Path | None = None, tokenizer: Path | None = None
+) -> MotionMillionBundle:
     """Put the transformer of a run's checkpoint (a file, or a folder of DeepSpeed) into its model, and write that.
 
-    The tokenizer and the text encoder come from where the run took them. Needs neither Lightning nor DeepSpeed.
+    The text encoder comes from where the run took it, and so does the tokenizer with its statistics, but for `tokenizer`,
+    a model folder. Needs neither Lightning nor DeepSpeed.
     """
     config = run / "config.yaml"
     if not config.is_file():
@@ -33,8 +36,12 @@ def export_run(run: Path, out: Path, checkpoint: Path | None = None) -> MotionMi
         raise ConfigError(
             f"{path} was written by fsdp2; go on with the run, whose artifact callback writes a model folder"
         )
+    init = {**(resolved["model"].get("init") or {})}
+    init["tokenizer"] = str(tokenizer) if tokenizer is not None else init.get("tokenizer")
+    if init["tokenizer"] is None:
+        raise ConfigError(f"{run} took its tokenizer from no model folder; name one with --tokenizer")
     state = open_checkpoint(path, prefix=_PREFIX)
-    bundle: MotionMillionBundle = MODELS.build(resolved["model"], path="model")
+    bundle: MotionMillionBundle = MODELS.build({**resolved["model"], "init": init}, path="model")
     assert bundle.ar is not None
     assign(bundle.ar, state, source=str(path))
     if bundle.ar.config.tie_weights:

@@ -33,7 +33,8 @@ def own(p: Tensor) -> Tensor:
     """This process's share of a parameter, itself and not a copy; changing it changes the parameter."""
     if is_zero3(p):
         raise NotImplementedError("a share of ZeRO 3 is not changed from outside")
-    return p.detach().to_local() if isinstance(p, DTensor) else p.detach()
+    whole_or_share = p.detach()
+    return whole_or_share.to_local() if isinstance(whole_or_share, DTensor) else whole_or_share
 
 
 def own_of(whole: Tensor, p: Tensor) -> Tensor:
@@ -71,10 +72,9 @@ def whole_state(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
 
             with deepspeed.zero.GatheredParameters([p]):
                 value = p.detach().clone() if keep else None
-        elif isinstance(p, DTensor):
-            value = p.detach().full_tensor()
         else:
-            value = p.detach()
+            detached = p.detach()
+            value = detached.full_tensor() if isinstance(detached, DTensor) else detached
         if keep and value is not None:
             state[name] = value
     return {**state, **buffers} if keep else {}

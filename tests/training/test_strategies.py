@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ import torch
 pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 
 from hftrainer.config import ConfigError, TrainerConfig, load_experiment
+from hftrainer.data.datamodule import PlannedData
 from hftrainer.models.checkpoint import open_checkpoint
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.rows import layout_rows
@@ -308,23 +310,23 @@ def test_two_processes_train_as_one_in_16_bits(rounded, name):
     assert dtypes == {"torch.float32"}
 
 
-def check_deepspeed_checkpoint(run: Path) -> None:
-    """The resume checkpoint opens without DeepSpeed, and holds what was trained and nothing that was frozen."""
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+def test_deepspeed_checkpoints_hold_what_was_trained_and_nothing_frozen(quick, name):
+    run = quick / name
     checkpoint = open_checkpoint(run / "checkpoints" / "last.ckpt")
     assert not [name for name in checkpoint if "vqvae" in name or "text_encoder" in name]
     ar = open_checkpoint(run / "checkpoints" / "last.ckpt", prefix="bundle.ar.")
     assert set(ar) == set(open_checkpoint(run / "last" / "ar.safetensors"))
+
+
+def test_nothing_of_deepspeed_is_needed_to_load(quick):
+    run = quick / "zero3"
     out = subprocess.run(
         [sys.executable, "-c", "import sys; from hftrainer.models.motion.motionmillion import MotionMillionBundle; "
          f"MotionMillionBundle.from_pretrained({str(run / 'last')!r}); print('deepspeed' in sys.modules)"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert out.strip() == "False"
-
-
-@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
-def test_deepspeed_checkpoints_open_without_deepspeed(quick, name):
-    check_deepspeed_checkpoint(quick / name)
 
 
 def test_shares_of_parameters_are_put_together_as_they_are(quick):
@@ -346,6 +348,20 @@ def test_a_ddp_run_goes_on_in_one_process(quick, alone):
         runs.append(read(Path(f"{run}.losses.0")))
     assert runs[0] == pytest.approx(runs[1], rel=1e-4)
     assert len(runs[0]) == 4
+
+
+@pytest.mark.parametrize(("processes", "start"), [(1, 12), (2, 6), (3, 4), (4, 3)])
+def test_data_goes_on_after_what_all_processes_have_used(processes, start):
+    trainer = SimpleNamespace(global_step=3, accumulate_grad_batches=2, world_size=2)
+    data = PlannedData(None, seed=1)
+    data.trainer = trainer
+    state = data.state_dict()
+    trainer.world_size = processes
+    data.load_state_dict(state)
+    assert data._start == start
+    trainer.world_size = 5
+    with pytest.raises(ValueError, match="used 12 batches on 2 processes, which 5 processes cannot share"):
+        data.load_state_dict(state)
 
 
 def test_a_deepspeed_run_on_another_number_of_processes_is_refused(quick):
@@ -374,16 +390,18 @@ def test_names_are_known_to_the_documentation():
 # --- checkpoints to models -------------------------------------------------------------------------------------------
 
 
-def test_a_run_without_an_artifact_becomes_one(quick, tmp_path):
+def test_a_run_without_an_artifact_becomes_one(quick, tiny_model, tmp_path):
     from hftrainer.cli import main
 
     for name in ("ddp", "zero2"):
         out = tmp_path / name
-        assert main(["convert", "run", str(quick / name), "--out", str(out)]) == 0
+        assert main(["convert", "run", str(quick / name), "--tokenizer", str(tiny_model), "--out", str(out)]) == 0
         made = MotionMillionBundle.from_pretrained(out)
         stored = open_checkpoint(quick / name / "checkpoints" / "last.ckpt", prefix="bundle.ar.")
         for key, value in made.ar.state_dict().items():
             assert torch.equal(value, stored[key]), key
+    with pytest.raises(ConfigError, match="name one with --tokenizer"):
+        export_run(quick / "ddp", tmp_path / "out")
     with pytest.raises(ConfigError, match="was written by fsdp2"):
         export_run(quick / "fsdp2", tmp_path / "fsdp2")
     with pytest.raises(ConfigError, match="not the folder of a run"):
@@ -395,11 +413,11 @@ def test_the_command_starts_and_ends_both_processes(work):
     """`trainer.devices=2` alone: Lightning starts the second process, and both leave without an abort."""
     run = work / "by-command"
     command = [sys.executable, "-m", "hftrainer", "train", str(CONFIG),
-               *settings(work, run, "trainer.devices=2", "trainer.strategy=fsdp2", "callbacks=[{name: artifact}]")]  # fmt: skip
+               *settings(work, run, "trainer.devices=2", "trainer.strategy=fsdp2", "callbacks=[]")]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
     for _ in range(3):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr[-4000:]
         assert "terminate called" not in done.stderr
-        assert (run / "last" / "ar.safetensors").is_file()
+        assert (run / "checkpoints" / "last.ckpt" / ".metadata").is_file()
         shutil.rmtree(run)

@@ -95,11 +95,11 @@ class EMA(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The average, for a resume checkpoint: whole, on the first process; all processes have to call."""
-        whole = {}
-        for name, p in _trained(self._task).items() if self._task is not None else ():
+        task, whole = self._task, {}
+        for name, p in _trained(task).items() if task is not None else ():
             value = together(self.shadow[name], p)
-            if value is not self.shadow[name]:  # put together: the device need not hold all of it
-                value = value.cpu() if self._task.global_rank == 0 else value[:0]
+            if value is not self.shadow[name] and task is not None:  # put together: no device need hold all of it
+                value = value.cpu() if task.global_rank == 0 else value[:0]
             whole[name] = value
         return {"shadow": whole, "step": self._step}
 
