@@ -15,10 +15,10 @@ _PREFIX = "bundle.ar."
 def export_run(
     run: Path, out: Path, checkpoint: Path | None = None, tokenizer: Path | None = None
 ) -> MotionMillionBundle:
-    """Put the transformer of a run's checkpoint (a file, or a folder of DeepSpeed) into its model, and write that.
+    """Put the transformer of a run's checkpoint (a file, or a folder of DeepSpeed) into its model; write that to `out`.
 
-    The text encoder comes from where the run took it, and so does the tokenizer with its statistics, but for `tokenizer`,
-    a model folder. Needs neither Lightning nor DeepSpeed.
+    The text encoder comes from where the run took it, and so does the tokenizer with its statistics, but for
+    `tokenizer`, a model folder. Needs neither Lightning nor DeepSpeed.
     """
     config = run / "config.yaml"
     if not config.is_file():

@@ -17,7 +17,7 @@ from hftrainer.training.strategies import check_resume, check_strategy, leave_to
 
 def check_experiment(experiment: Experiment) -> dict[str, Any]:
     """Check every section against its schema without building anything; the resolved configuration, defaults filled."""
-    check_strategy(experiment.trainer)
+    check_strategy(experiment.trainer, [str(section.get("name")) for section in experiment.callbacks])
     resolved: dict[str, Any] = plain(experiment)
     for section, registry in (("model", MODELS), ("task", TASKS), ("data", DATASETS)):
         resolved[section] = _resolved(registry, getattr(experiment, section), section)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,8 +48,8 @@ class Devices:
         return self.per_node * self.nodes
 
 
-def check_strategy(config: TrainerConfig) -> None:
-    """Raise `ConfigError` for what cannot be combined, whatever the machine."""
+def check_strategy(config: TrainerConfig, callbacks: Sequence[str] = ()) -> None:
+    """Raise `ConfigError` for what cannot be combined, whatever the machine; `callbacks` by their names."""
     name = config.strategy
     if name not in NAMES:
         near = _LIGHTNING_NAMES.get(name) or next(iter(get_close_matches(name, NAMES, n=1)), None)
@@ -78,6 +79,8 @@ def check_strategy(config: TrainerConfig) -> None:
             f"trainer.precision={config.precision} does not go with fsdp2, whose shares stay float32; write bf16-mixed "
             "(they are sent and multiplied in bfloat16) or 32-true"
         )
+    if name == "zero3" and "ema" in callbacks:
+        raise ConfigError("the ema callback does not know the shares of zero3; take fsdp2 or zero2, or leave it out")
     count = _written_devices(config)
     if count is not None:
         _check_count(config, count * config.num_nodes)

@@ -207,22 +207,56 @@ def test_recomputed_activations_give_the_same_loss_and_gradients(dtype):
         assert torch.equal(ar.next_token_loss(rows, features, mask)[0], losses[0])
 
 
+def losses_of(run: Path, *overrides: str, config: Path = CONFIG) -> list[float]:
+    """A short run's losses."""
+    recorder = f"callbacks=[{{name: 'tests.training.recorder:Recorder', path: '{run}.losses'}}]"
+    fit(load_experiment(config, [*overrides, recorder]))
+    return read(Path(f"{run}.losses.0"))
+
+
+def names_in(run: Path) -> set[str]:
+    return set(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+
+
 def test_compiled_blocks_have_the_same_losses_and_names(work, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda f, **kw: compiled(f, backend="eager", **kw))
-    losses, names = [], []
-    for setting in ("false", "true"):
-        run = work / f"compile-{setting}"
-        run_single(work, run.name, f"trainer.compile={setting}", callbacks(run, ema=False, samples=False))
-        losses.append(read(Path(f"{run}.losses.0")))
-        names.append(set(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]))
-        assert set(open_checkpoint(run / "last" / "ar.safetensors")) == {
-            n.removeprefix("bundle.ar.") for n in names[-1]
-        }
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert names[0] == names[1]
+    """The capture alone, without the compiler behind it."""
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: COMPILE(f, backend="eager", **kw))
+    plain, compiled = work / "plain-ar", work / "compiled-ar"
+    wanted = losses_of(plain, *settings(work, plain))
+    got = losses_of(compiled, *settings(work, compiled), "trainer.compile=true")
+    assert got == pytest.approx(wanted, rel=1e-5)
+    assert names_in(plain) == names_in(compiled)
 
 
-compiled = torch.compile
+@pytest.mark.slow
+def test_compiled_with_the_compiler(work):
+    """With inductor, for rows of changing lengths, with and without recomputing."""
+    wanted = losses_of(work / "plain-2", *settings(work, work / "plain-2"))
+    for recompute in ("false", "true"):
+        run = work / f"inductor-{recompute}"
+        got = losses_of(
+            run, *settings(work, run), "trainer.compile=true", f"trainer.activation_checkpointing={recompute}"
+        )
+        assert got == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_tokenizer_has_the_same_losses_and_names(work):
+    config = REPOSITORY / "configs" / "gotozero" / "debug_tokenizer.yaml"
+    runs = [work / "plain-tokenizer", work / "compiled-tokenizer"]
+    losses = [
+        losses_of(
+            run, f"output_dir={run}", f"data.root={work / 'data'}", "trainer.accelerator=cpu", "trainer.max_steps=3",
+            "trainer.val_every_n_steps=3", "trainer.progress_bar=false", f"trainer.compile={run.name[0] == 'c'}",
+            "trainer.log_every_n_steps=1", config=config,
+        )
+        for run in runs
+    ]  # fmt: skip
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert names_in(runs[0]) == names_in(runs[1])
+
+
+COMPILE = torch.compile
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------
@@ -323,6 +357,8 @@ def test_nothing_of_deepspeed_is_needed_to_load(quick):
     run = quick / "zero3"
     out = subprocess.run(
         [sys.executable, "-c", "import sys; from hftrainer.models.motion.motionmillion import MotionMillionBundle; "
+         "from hftrainer.models.checkpoint import open_checkpoint; "
+         f"open_checkpoint({str(run / 'checkpoints' / 'last.ckpt')!r}); "
          f"MotionMillionBundle.from_pretrained({str(run / 'last')!r}); print('deepspeed' in sys.modules)"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
