@@ -1,4 +1,4 @@
-"""Trains with every strategy in turn; run as one of two processes by test_strategies.py.
+"""Trains with every strategy in turn; run as one of two processes by test_two_processes.py.
 
 python two_processes.py WORK RANK PORT STRATEGY[:SETTING ...] ...
 """
