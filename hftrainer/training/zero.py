@@ -27,7 +27,7 @@ def make_zero(stage: int, *, offload: str, kind: str) -> ZeRO:
         logging_batch_size_per_gpu=1,  # for its own throughput figures, which are not used
         exclude_frozen_parameters=True,
     )
-    # torch's fused AdamW steps on the CPU as DeepSpeed's own does, without a compiler on the machine
+    # torch's fused AdamW steps on the CPU too; DeepSpeed's own would need a compiler on the machine
     strategy.config["zero_force_ds_cpu_optimizer"] = False
     return strategy
 

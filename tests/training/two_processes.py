@@ -14,13 +14,17 @@ STEPS = 4
 
 
 def settings(work: Path, run: Path, *more: str) -> list[str]:
-    """What all runs share; a run of two processes sees the batches of one that takes two for a step."""
+    """What all runs share; a run of two processes sees the batches of one that takes two for a step.
+
+    With a large eps AdamW's steps are in proportion to the gradients, so that wrong scales and wrong clipping show.
+    """
     return [
         f"output_dir={run}", f"data.root={work / 'data'}", f"model.text_encoder.source={work / 'text'}",
         "model.ar.clip_dim=32", "data.batch_size=4", "trainer.progress_bar=false", "trainer.accelerator=cpu",
         "trainer.log_every_n_steps=1", "trainer.checkpoint_every_n_steps=2", "trainer.val_every_n_steps=2",
         "trainer.limit_val_batches=1", f"trainer.max_steps={STEPS}", "trainer.gradient_clip_val=0.3",
-        "task.text_dtype=float32", "task.optimizer.schedule=constant", "task.optimizer.warmup=0", *more,
+        "task.text_dtype=float32", "task.optimizer.schedule=constant", "task.optimizer.warmup=0",
+        "task.optimizer.eps=0.1", "task.optimizer.lr=0.1", *more,
     ]  # fmt: skip
 
 
