@@ -120,6 +120,8 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
         "num_nodes": config.num_nodes,
     }
     if is_zero(name):
+        if devices.kind == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is first imported
         need("deepspeed", f"trainer.strategy={name}")
         from hftrainer.training.zero import make_zero
 
@@ -132,11 +134,7 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
         from hftrainer.training.fsdp import FSDP2
 
         strategy = FSDP2(processes=devices.processes, in_bfloat16=config.precision == "bf16-mixed")
-        return {
-            **arguments,
-            "strategy": strategy,
-            "precision": "32-true",
-        }  # the shares'; fully_shard casts what it sends
+        return {**arguments, "strategy": strategy, "precision": "32-true"}  # of shares; fully_shard casts what it sends
     if name == "ddp":
         from lightning.pytorch.strategies import DDPStrategy
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from torch import nn
 def make_zero(stage: int, *, offload: str, kind: str) -> ZeRO:
     """A strategy of ZeRO stage 1, 2 or 3 on devices of a `kind` ("cpu", "cuda")."""
     if kind == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is first imported
         import deepspeed.ops
 
         # a compiled helper for messages through shared memory, half a minute of C++ at every first start
