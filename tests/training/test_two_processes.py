@@ -91,7 +91,9 @@ def rounded(work) -> Path:
     return work
 
 
-def compare(work: Path, name: str, *, against: str = "single", loss: float = 1e-4, weights: float = 2e-4) -> None:
+def compare(
+    work: Path, name: str, *, against: str = "single", loss: float = 1e-4, weights: float = 2e-4, share: float = 0.0
+) -> None:
     """Losses of each batch, whichever process saw it, and the artifact, which one process wrote whole."""
     run = work / name.replace(":", "_")
     both = [read(Path(f"{run}.losses.{rank}")) for rank in range(2)]
@@ -104,7 +106,7 @@ def compare(work: Path, name: str, *, against: str = "single", loss: float = 1e-
     if not name.startswith("zero3"):  # which has no average
         assert set(made) == set(expected)
         for key in expected:
-            torch.testing.assert_close(made[key].float(), expected[key].float(), atol=weights, rtol=0.0)
+            torch.testing.assert_close(made[key].float(), expected[key].float(), atol=weights, rtol=share)
     assert json.loads((run / "last.json").read_text())["step"] == STEPS
     samples = sorted(path.stem for path in (run / "samples" / f"step-{STEPS:08d}").glob("*.npy"))
     assert len(samples) == 2  # one prompt a process
@@ -124,7 +126,7 @@ def test_two_processes_train_as_one_in_shares_and_offloaded(long, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROUNDED)
 def test_two_processes_train_as_one_in_16_bits(rounded, name):
-    compare(rounded, name, against="single:trainer.precision=bf16-mixed", loss=0.02, weights=0.01)
+    compare(rounded, name, against="single:trainer.precision=bf16-mixed", loss=0.01, weights=0.01, share=2**-8)
     dtypes = {
         str(value.dtype)
         for value in MotionMillionBundle.from_pretrained(rounded / name.replace(":", "_") / "last").vqvae.parameters()
