@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.data.text_tokens import TokenBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.rows import layout_rows
 from hftrainer.registry import TASKS
 from hftrainer.training.fsdp import FSDP2
@@ -22,6 +21,9 @@ from hftrainer.training.lora import LoRAConfig, adapters, add_lora, merged_state
 from hftrainer.training.schedules import OptimizerConfig
 from hftrainer.training.shares import is_shared, whole_state
 from hftrainer.training.task import Task, compile_forward
+
+if TYPE_CHECKING:
+    from hftrainer.models.motion.motionmillion.network import LLaMAHF
 
 
 def _released_optimizer() -> OptimizerConfig:
