@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 
 from hftrainer.bench.measure import Result, Way, interleave, machine, read_bandwidth, save, table
-from hftrainer.bench.sample import EndingLLaMA, SampleBench, decoding_bytes, load, random_texts
+from hftrainer.bench.sample import EndingLLaMA, SampleBench, decoding_bytes, load, random_texts, read_by
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
 
 
@@ -25,6 +26,12 @@ class EvalsetBench:
     device: str = "cpu"
 
 
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench evalset``."""
+    run(EvalsetBench(args.size, args.prompts, args.batch, args.codes, args.rounds, args.dtype, args.device), args.json)
+    return 0
+
+
 def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
     """Measure, print the table, write the figures."""
     model = load(SampleBench(size=bench.size, dtype=bench.dtype, device=bench.device))
@@ -32,7 +39,8 @@ def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
     lengths = (bench.codes + 35 * torch.randn(bench.prompts, generator=generator)).clamp(20, 150).int().tolist()
     words, longest, ending = 20, 151, EndingLLaMA(model)
     features, mask = random_texts(model, bench.prompts, words)
-    occupancy = {}
+    occupancy: dict[str, float] = {}
+    steps: dict[str, int] = {}
 
     def decode(name: str, groups: Sequence[Sequence[int]], refill: bool) -> None:
         decoder = BatchDecoder(ending, bench.batch, shrink=refill)
@@ -41,19 +49,28 @@ def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
             for _ in decoder.run(work, group):
                 pass
         occupancy[name] = decoder.occupancy.share
+        steps[name] = decoder.occupancy.steps + decoder.occupancy.refills
 
     everything = range(bench.prompts)
     static = [list(everything)[i : i + bench.batch] for i in range(0, bench.prompts, bench.batch)]
-    ways = [
-        Way("batches that wait", lambda: decode("batches that wait", static, refill=False), sum(lengths)),
-        Way("rows refilled", lambda: decode("rows refilled", [everything], refill=True), sum(lengths)),
-    ]
+
+    def way(name: str, groups: Sequence[Sequence[int]], refill: bool) -> Way:
+        return Way(
+            name, lambda: decode(name, groups, refill), sum(lengths),
+            read=lambda: read_by(model, lengths, words, steps[name]),
+        )  # fmt: skip
+
+    ways = [way("batches that wait", static, refill=False), way("rows refilled", [everything], refill=True)]
     device = torch.device(bench.device)
-    results = interleave(ways, bench.rounds)
-    bound = sum(lengths) / bench.batch * decoding_bytes(model) / read_bandwidth(device)
+    bandwidth = read_bandwidth(device)
+    results = interleave(ways, bench.rounds, bandwidth=bandwidth)
+    bound = sum(lengths) / bench.batch * decoding_bytes(model) / bandwidth
     print(f"{bench.prompts} prompts, {sum(lengths)} codes, batch {bench.batch}, {bench.size}; {machine(device)}")
-    print(f"reading the weights alone would take {bound:.2f} s\n")
+    print(f"read bandwidth {bandwidth / 1e9:.1f} GB/s; reading the weights alone would take {bound:.2f} s\n")
     print(table(results, "codes"))
     print("\noccupancy: " + ", ".join(f"{name} {share:.1%}" for name, share in occupancy.items()))
-    save(json_path, "evalset", asdict(bench), results, machine=machine(device), occupancy=occupancy, bound=bound)
+    save(
+        json_path, "evalset", asdict(bench), results, machine=machine(device), limits={"bandwidth": bandwidth},
+        occupancy=occupancy, bound=bound,
+    )  # fmt: skip
     return results

@@ -20,17 +20,25 @@ from hftrainer.version import __version__
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do the work: `run` does `units` of it (tokens, clips, rows), `read` bytes of weights at least."""
+    """One way to do the work: `run` does `units` of it (tokens, clips, rows).
+
+    `read`: bytes that a run reads from memory at least, weights and caches; a function where only the run shows it.
+    `flops`: operations of its matrix products at least.
+    """
 
     name: str
     run: Callable[[], object]
     units: float
-    read: float = 0.0
+    read: float | Callable[[], float] = 0.0
+    flops: float = 0.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds of a way in each round, and the median of the rounds' ratios to the first way, per unit of work."""
+    """Seconds of a way in each round, and the median of the rounds' ratios to the first way, per unit of work.
+
+    The shares are of what the machine reads and multiplies at best; None where a way does not say what it does.
+    """
 
     name: str
     seconds: list[float]
@@ -38,11 +46,18 @@ class Result:
     units_per_second: float
     spread: float
     ratio: float
+    read: float
     bandwidth_share: float | None
+    matmul_share: float | None = None
 
 
-def interleave(ways: Sequence[Way], rounds: int, warm_up: bool = True, bandwidth: float = 0.0) -> list[Result]:
-    """Run every way once a round, in turn, so that what else the machine does hits all alike."""
+def interleave(
+    ways: Sequence[Way], rounds: int, warm_up: bool = True, bandwidth: float = 0.0, matmul: float = 0.0
+) -> list[Result]:
+    """Run every way once a round, in turn, so that what else the machine does hits all alike.
+
+    `bandwidth` (bytes a second) and `matmul` (operations a second) are limits that were measured in this process.
+    """
     if warm_up:
         for way in ways:
             way.run()
@@ -59,6 +74,7 @@ def interleave(ways: Sequence[Way], rounds: int, warm_up: bool = True, bandwidth
     for way in ways:
         times = seconds[way.name]
         middle = statistics.median(times)
+        read = way.read() if callable(way.read) else way.read
         results.append(
             Result(
                 name=way.name,
@@ -67,25 +83,34 @@ def interleave(ways: Sequence[Way], rounds: int, warm_up: bool = True, bandwidth
                 units_per_second=way.units / middle,
                 spread=(max(times) - min(times)) / middle,
                 ratio=statistics.median(b / (t / way.units) for b, t in zip(base, times, strict=True)),
-                bandwidth_share=way.read / middle / bandwidth if way.read and bandwidth else None,
+                read=read,
+                bandwidth_share=read / middle / bandwidth if read and bandwidth else None,
+                matmul_share=way.flops / middle / matmul if way.flops and matmul else None,
             )
         )
     return results
 
 
 def table(results: Sequence[Result], unit: str) -> str:
-    """The results as a Markdown table."""
-    lines = [
-        f"| way | seconds | {unit}/s | times the first | spread | share of bandwidth |",
-        "|---|---|---|---|---|---|",
-    ]
-    for r in results:
-        share = "" if r.bandwidth_share is None else f"{r.bandwidth_share:.0%}"
-        middle = statistics.median(r.seconds)
-        lines.append(
-            f"| {r.name} | {middle:.3f} | {r.units_per_second:,.1f} | {r.ratio:.2f} | {r.spread:.0%} | {share} |"
-        )
-    return "\n".join(lines)
+    """The results as a Markdown table; a column is left out where no way has its figure."""
+    columns: dict[str, Callable[[Result], str]] = {
+        "way": lambda r: r.name,
+        "seconds": lambda r: f"{statistics.median(r.seconds):.3f}",
+        f"{unit}/s": lambda r: f"{r.units_per_second:,.1f}",
+        "times the first": lambda r: f"{r.ratio:.2f}",
+        "spread": lambda r: f"{r.spread:.0%}",
+        "GB read": lambda r: f"{r.read / 1e9:.3g}" if r.read else "",
+        "share of bandwidth": lambda r: _share(r.bandwidth_share),
+        "share of matrix product": lambda r: _share(r.matmul_share),
+    }
+    cells = {title: [cell(result) for result in results] for title, cell in columns.items()}
+    shown = {title: column for title, column in cells.items() if any(column)}
+    rows = [list(shown), ["---"] * len(shown), *map(list, zip(*shown.values(), strict=True))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
 
 
 def machine(device: torch.device) -> dict[str, Any]:

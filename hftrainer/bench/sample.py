@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from hftrainer.bench import baselines
 from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cache_dtype, cached_for
 from hftrainer.models.motion.motionmillion.network.generation import Generation
 
 
@@ -34,29 +35,37 @@ class SampleBench:
     uncached: bool = True
 
 
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench sample``."""
+    run(
+        SampleBench(
+            size=args.size, batches=tuple(int(rows) for rows in args.batch.split(",")), codes=args.codes,
+            rounds=args.rounds, dtype=args.dtype, device=args.device, ragged=args.ragged,
+            transformers=args.engine == "transformers", uncached=not args.no_uncached,
+        ),
+        args.json,
+    )  # fmt: skip
+    return 0
+
+
 def run(bench: SampleBench, json_path: str | None = None) -> list[Result]:
     """Measure, print the table, write the figures."""
     model = load(bench)
-    weights = decoding_bytes(model)
     texts = random_texts(model, max(*bench.batches, 1), bench.words)
     one = texts[0][:1], texts[1][:1]
     check(model, one, bench)
 
-    ways = []
+    lone, ways = [bench.codes], []
     if bench.uncached:
-        ways.append(Way("un-cached, batch 1", partial(baselines.uncached, model, *one, bench.codes), bench.codes))
-    ways.append(
-        Way(
-            "concatenating cache, batch 1",
-            partial(baselines.concatenating, model, *one, bench.codes),
-            bench.codes,
-            read=weights * bench.codes,
-        )
-    )
+        alone = partial(baselines.uncached, model, *one, bench.codes)
+        ways.append(Way("un-cached, batch 1", alone, bench.codes, decoding_bytes(model) * bench.codes))
+    growing = partial(baselines.concatenating, model, *one, bench.codes)
+    read = read_by(model, lone, bench.words, bench.codes)
+    ways.append(Way("concatenating cache, batch 1", growing, bench.codes, read))
     for rows in bench.batches:
         part = texts[0][:rows], texts[1][:rows]
-        read = weights * bench.codes
-        ways.append(Way(f"ours, batch {rows}", partial(ours, model, *part, bench.codes), rows * bench.codes, read=read))
+        read = read_by(model, lone * rows, bench.words, bench.codes)
+        ways.append(Way(f"ours, batch {rows}", partial(ours, model, *part, bench.codes), rows * bench.codes, read))
     if bench.transformers:
         from hftrainer.bench.engines import transformers_way
 
@@ -87,16 +96,23 @@ def ragged_ways(model: LLaMAHF, bench: SampleBench) -> list[Way]:
     features, mask = random_texts(model, count, bench.words)
     ending = EndingLLaMA(model)
 
+    steps: dict[int, int] = {}
+
     def decode(wanted: Sequence[int]) -> None:
         limits, slots = [bench.codes + 1] * count, bench.words + bench.codes + 1
         work = Work(lambda p: (features[p], mask[p]), limits, slots, floors=wanted)
-        for _ in BatchDecoder(ending, rows).run(work):
+        decoder = BatchDecoder(ending, rows)
+        for _ in decoder.run(work):
             pass
+        steps[id(wanted)] = decoder.occupancy.steps + decoder.occupancy.refills
 
-    return [
-        Way(f"{count} prompts of {even[0]} codes, batch {rows}", partial(decode, even), sum(even)),
-        Way(f"{count} prompts of 20 to {bench.codes} codes, batch {rows}", partial(decode, lengths), sum(lengths)),
-    ]
+    def way(name: str, wanted: Sequence[int]) -> Way:
+        def read() -> float:
+            return read_by(model, wanted, bench.words, steps[id(wanted)])
+
+        return Way(f"{count} prompts of {name} codes, batch {rows}", partial(decode, wanted), sum(wanted), read)
+
+    return [way(str(even[0]), even), way(f"20 to {bench.codes}", lengths)]
 
 
 class EndingLLaMA(CachedLLaMA):
@@ -139,10 +155,26 @@ def random_texts(model: LLaMAHF, count: int, words: int) -> tuple[Tensor, Tensor
     return features.to(like), torch.ones(count, words, dtype=torch.bool, device=like.device)
 
 
+def read_by(model: LLaMAHF, lengths: Sequence[int], words: int, steps: int) -> float:
+    """Bytes that decoding rows of so many codes reads at least: the weights in every step, each row's own past."""
+    seen = sum(length * words + length * (length - 1) / 2 for length in lengths)
+    cached = 2 * model.config.n_layer * model.config.n_embd * cache_dtype(model.transformer.wte.weight).itemsize
+    return decoding_bytes(model) * steps + seen * cached
+
+
 def decoding_bytes(model: LLaMAHF) -> int:
     """Bytes of weights that one step reads: all but the embedding table and the text projection."""
-    skipped = {id(model.transformer.wte.weight), *(id(p) for p in model.llama_proj.parameters())}
-    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped)
+    skipped = {id(p) for p in model.llama_proj.parameters()}
+    if model.lm_head.weight is not model.transformer.wte.weight:
+        skipped.add(id(model.transformer.wte.weight))
+    return sum(_stored(p) for p in model.parameters() if id(p) not in skipped)
+
+
+def _stored(weight: Tensor) -> int:
+    """Bytes of a weight as it is kept; one that is packed to fewer bits holds the tensors that it is made of."""
+    if type(weight.data) is not Tensor and hasattr(weight, "__tensor_flatten__"):
+        return sum(_stored(getattr(weight, name)) for name in weight.__tensor_flatten__()[0])
+    return weight.numel() * weight.element_size()
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ layer, logits of every position, a softmax and a draw from it for an accuracy to
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -14,8 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, save, table
-from hftrainer.bench.sample import SampleBench, load
+from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
+from hftrainer.bench.sample import SampleBench, decoding_bytes, load
 from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.network.llama import prefix_mask
 from hftrainer.models.motion.motionmillion.network.rope import apply_rope
@@ -40,6 +42,13 @@ class Rows:
     idx: Tensor
     features: Tensor
     mask: Tensor
+    codes: int  # with an END for each row
+
+
+def main(args: argparse.Namespace) -> int:
+    """``hftrainer bench train``."""
+    run(TrainBench(args.size, args.batch, args.rounds, args.dtype, args.device), args.json)
+    return 0
 
 
 def run(bench: TrainBench, json_path: str | None = None) -> list[Result]:
@@ -57,18 +66,33 @@ def run(bench: TrainBench, json_path: str | None = None) -> list[Result]:
         optimizer.step()
 
     ways = [
-        Way("the released way", partial(step, released_loss, mixed), bench.batch),
-        Way("ours, rows as they come", partial(step, our_loss, mixed), bench.batch),
-        Way("ours, rows of like length", partial(step, our_loss, alike), bench.batch),
+        way(model, "the released way", partial(step, released_loss, mixed), mixed),
+        way(model, "ours, rows as they come", partial(step, our_loss, mixed), mixed),
+        way(model, "ours, rows of like length", partial(step, our_loss, alike), alike),
     ]
     device = torch.device(bench.device)
-    rate = matmul_rate(device, getattr(torch, bench.dtype))
-    results = interleave(ways, bench.rounds)
+    limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, getattr(torch, bench.dtype))}
+    results = interleave(ways, bench.rounds, bandwidth=limits["bandwidth"], matmul=limits["matmul"])
     print(f"{bench.size}, batch {bench.batch}, {bench.dtype}; {machine(device)}")
-    print(f"matrix product {rate / 1e9:.0f} GFLOP/s; both losses are {losses[0]:.4f}\n")
-    print(table(results, "rows"))
-    save(json_path, "train", asdict(bench), results, machine=machine(device), limits={"matmul": rate}, losses=losses)
+    print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s")
+    print(f"both losses are {losses[0]:.4f}; tokens are text, codes and END, without padding\n")
+    print(table(results, "tokens"))
+    save(json_path, "train", asdict(bench), results, machine=machine(device), limits=limits, losses=losses)
     return results
+
+
+def way(model: LLaMAHF, name: str, run: Callable[[], object], rows: Rows) -> Way:
+    """A step, its tokens, and the least it can read and compute.
+
+    Weights are read forward and backward; the optimizer reads them again with gradients and two moments. Six operations
+    for every weight and real token, the head's for positions that have a target alone.
+    """
+    tokens, targets = int(rows.mask.sum() + rows.codes), rows.codes
+    head = model.lm_head.weight.numel()
+    body = decoding_bytes(model) // model.lm_head.weight.element_size() - head
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    read = 2 * decoding_bytes(model) + 4 * size
+    return Way(name, run, tokens, read, flops=6.0 * (body * tokens + head * targets))
 
 
 def our_loss(model: LLaMAHF, rows: Rows) -> Tensor:
@@ -117,4 +141,4 @@ def make_rows(model: LLaMAHF, batch: int, seed: int, alike: bool = False) -> Row
     mask = torch.arange(int(text.max()))[None] < text[:, None]
     device = model.lm_head.weight.device
     idx = layout_rows(codes, motion, text, config.end_id, config.pad_id)
-    return Rows(idx.to(device), features, mask.to(device))
+    return Rows(idx.to(device), features, mask.to(device), int(motion.sum()) + batch)

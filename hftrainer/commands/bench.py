@@ -1,79 +1,128 @@
-"""``hftrainer bench WHAT``."""
+"""``hftrainer bench WHAT``: a line of `KINDS`, flags here, and `main` of ``hftrainer.bench.WHAT``."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from importlib import import_module
 
 EPILOG = """examples:
   hftrainer bench sample --size 44M --batch 1,32 --rounds 5 --json docs/results/bench_44M.json
   hftrainer bench sample --size gotozero-nano --codes 75
   hftrainer bench sample --size 111M --ragged 256 --no-uncached
   hftrainer bench evalset --size 44M --prompts 512
-  hftrainer bench train --size 111M --batch 16"""
+  hftrainer bench train --size 111M --batch 16
+  hftrainer bench equality --size 44M --rows 256 --codes 150
+  hftrainer bench load runs/random_7b --tokens 40 --bar-anonymous 1 --bar-seconds 4
+  hftrainer bench convert --size 1B --compare
+
+Every way runs once a round, in turn; tables have the median of the rounds. Limits of the machine (bandwidth, matrix
+product) are measured in the same process; --json writes everything."""
+
+
+def sample_flags(add: Callable[..., object]) -> None:
+    """Batches, codes, engines."""
+    add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
+    add("--batch", default="1,32", help="batch sizes of ours (default 1,32)")
+    add("--codes", type=int, default=150, help="codes a prompt (default 150)")
+    add("--ragged", type=int, default=0, metavar="N", help="N prompts of unequal length, too")
+    add("--engine", choices=["transformers"], help="measure this engine beside ours")
+    add("--no-uncached", action="store_true", help="leave out the slowest way")
+    _usual(add, rounds=5)
+
+
+def evalset_flags(add: Callable[..., object]) -> None:
+    """How many prompts of what length."""
+    add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
+    add("--prompts", type=int, default=512)
+    add("--codes", type=int, default=100, help="on average (default 100)")
+    add("--batch", type=int, default=32, help="rows (default 32)")
+    _usual(add)
+
+
+def equality_flags(add: Callable[..., object]) -> None:
+    """Rows and arithmetics."""
+    add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
+    add("--rows", type=int, default=64, help="prompts (default 64)")
+    add("--codes", type=int, default=50, help="the most codes a prompt (default 50)")
+    add("--batch", type=int, default=32, help="rows at a time (default 32)")
+    add("--dtype", default="float32,bfloat16", help="one or both of float32,bfloat16 (default both)")
+    add("--device", default="cpu")
+    add("--json", help="write the figures here")
+
+
+def train_flags(add: Callable[..., object]) -> None:
+    """Size and rows."""
+    add("--size", default="111M", help="a preset with random weights, or a model (default 111M)")
+    add("--batch", type=int, default=16, help="rows (default 16)")
+    _usual(add)
+
+
+def load_flags(add: Callable[..., object]) -> None:
+    """What is loaded and how, and bars."""
+    add("model", help="an artifact folder, or a weight file or folder of the transformer")
+    add("--tokens", type=int, default=0, help="generate so many codes of one prompt (default none)")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="cast the transformer; default: as stored")
+    add("--quantize", choices=["int8", "int4"])
+    add("--device", default="cpu")
+    add("--plain", action="store_true", help="as other packages load: a float32 model, torch.load")
+    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
+    add("--text-features", help="default: text_features.safetensors in the model's folder")
+    add("--bar-anonymous", type=float, metavar="GIB", help="peak while loading; exit status 1 if it is not met")
+    add("--bar-resident", type=float, metavar="GIB", help="peak of the whole run")
+    add("--bar-ratio", type=float, metavar="X", help="peak resident while loading / size of the files")
+    add("--bar-seconds", type=float, metavar="S", help="of loading")
+    add("--bar-token", type=float, metavar="S", help="a token")
+    add("--child", action="store_true", help="do the work here and now, for a look from outside")
+    _rounds_and_json(add)
+
+
+def convert_flags(add: Callable[..., object]) -> None:
+    """What is converted, and bars."""
+    add("--size", default="44M", help="released files of this preset are made, with random weights (default 44M)")
+    add("--dtype", default="bfloat16", choices=["bfloat16", "float32", "float16"], help="of the files")
+    add("--optimizer-bytes", type=int, default=8, help="of a parameter, beside the weights (default 8)")
+    add("--released", metavar="FOLDER", help="files that are there already (make_random_artifact.py --released)")
+    add("--layers", type=int, help="fewer layers than the size has, for trying out")
+    add("--width", type=int, help="another width than the size has, for trying out")
+    add("--folder", help="where files are made and removed (default: the system's temporary folder)")
+    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
+    add("--bar-resident", type=float, metavar="GIB", help="peak of the process; exit status 1 if it is not met")
+    add("--bar-seconds", type=float, metavar="S", help="of converting")
+    _rounds_and_json(add)
+
+
+KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
+    "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
+    "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
+    "equality": ("how often rows part from the un-cached loop, and by how little", equality_flags),
+    "load": ("seconds and memory of loading, in fresh processes", load_flags),
+    "convert": ("seconds and memory of converting released files, in fresh processes", convert_flags),
+    "train": ("an optimizer step of the transformer, ours and the released way", train_flags),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     kinds = parser.add_subparsers(dest="what", metavar="what", required=True)
-    sample = kinds.add_parser("sample", help="codes a second against an un-cached and a batch-1 cached sampler")
-    sample.add_argument("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
-    sample.add_argument("--batch", default="1,32", help="batch sizes of ours (default 1,32)")
-    sample.add_argument("--codes", type=int, default=150, help="codes a prompt (default 150)")
-    sample.add_argument("--rounds", type=int, default=5, help="each way runs once a round (default 5)")
-    sample.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    sample.add_argument("--device", default="cpu")
-    sample.add_argument("--ragged", type=int, default=0, metavar="N", help="N prompts of unequal length, too")
-    sample.add_argument("--engine", choices=["transformers"], help="measure this engine beside ours")
-    sample.add_argument("--no-uncached", action="store_true", help="leave out the slowest way")
-    sample.add_argument("--json", help="write the figures here")
-    sample.set_defaults(run=run_sample)
-    evalset = kinds.add_parser("evalset", help="many prompts of unequal length: rows refilled, or batches that wait")
-    evalset.add_argument("--prompts", type=int, default=512)
-    evalset.add_argument("--codes", type=int, default=100, help="on average (default 100)")
-    train = kinds.add_parser("train", help="an optimizer step of the transformer, ours and the released way")
-    for kind, size, batch, run in ((evalset, "44M", 32, run_evalset), (train, "111M", 16, run_train)):
-        kind.add_argument("--size", default=size, help=f"a preset with random weights, or a model (default {size})")
-        kind.add_argument("--batch", type=int, default=batch, help=f"rows (default {batch})")
-        kind.add_argument("--rounds", type=int, default=3, help="each way runs once a round (default 3)")
-        kind.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-        kind.add_argument("--device", default="cpu")
-        kind.add_argument("--json", help="write the figures here")
-        kind.set_defaults(run=run)
+    for name, (summary, flags) in KINDS.items():
+        sub = kinds.add_parser(name, help=summary, description=summary)
+        flags(sub.add_argument)
+        sub.set_defaults(run=run)
 
 
-def run_sample(args: argparse.Namespace) -> int:
-    """Measure sampling."""
-    from hftrainer.bench.sample import SampleBench, run
-
-    run(
-        SampleBench(
-            size=args.size,
-            batches=tuple(int(rows) for rows in args.batch.split(",")),
-            codes=args.codes,
-            rounds=args.rounds,
-            dtype=args.dtype,
-            device=args.device,
-            ragged=args.ragged,
-            transformers=args.engine == "transformers",
-            uncached=not args.no_uncached,
-        ),
-        args.json,
-    )
-    return 0
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    return int(import_module(f"hftrainer.bench.{args.what}").main(args))
 
 
-def run_train(args: argparse.Namespace) -> int:
-    """Measure a training step."""
-    from hftrainer.bench.train import TrainBench, run
-
-    run(TrainBench(args.size, args.batch, args.rounds, args.dtype, args.device), args.json)
-    return 0
+def _usual(add: Callable[..., object], rounds: int = 3) -> None:
+    _rounds_and_json(add, rounds)
+    add("--dtype", default="float32", choices=["float32", "bfloat16"])
+    add("--device", default="cpu")
 
 
-def run_evalset(args: argparse.Namespace) -> int:
-    """Measure many prompts."""
-    from hftrainer.bench.evalset import EvalsetBench, run
-
-    run(EvalsetBench(args.size, args.prompts, args.batch, args.codes, args.rounds, args.dtype, args.device), args.json)
-    return 0
+def _rounds_and_json(add: Callable[..., object], rounds: int = 3) -> None:
+    add("--rounds", type=int, default=rounds, help=f"each way runs once a round (default {rounds})")
+    add("--json", help="write the figures here")

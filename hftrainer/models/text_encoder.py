@@ -121,7 +121,8 @@ class TextEncoder(torch.nn.Module):
         """Ids and mask, padded to the longest, with the untruncated count of each row under "tokens"."""
         if isinstance(captions, str):
             raise TypeError("captions must be a list of strings, got one string")
-        rows = self.tokenizer(list(captions), padding=False, truncation=False, add_special_tokens=True)["input_ids"]
+        encoded = self.tokenizer(list(captions), padding=False, truncation=False, verbose=False)  # we say so ourselves
+        rows = encoded["input_ids"]
         counts = torch.tensor([len(row) for row in rows])
         width = max(1, min(int(counts.max()), self.config.max_tokens))
         ids = torch.full((len(rows), width), int(self.tokenizer.pad_token_id))

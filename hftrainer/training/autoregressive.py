@@ -36,15 +36,17 @@ def _released_optimizer() -> OptimizerConfig:
 class ARTaskConfig:
     """Optimizer and choices; the defaults are the release's, with its mistakes put right.
 
-    `train_text_encoder`: the release keeps it frozen. `text_dtype`: features are rounded to it before they enter the
-    transformer; the release trained on bfloat16 features. `fsq_init`: start embedding and head from the codes' own
-    coordinates, so that codes which are neighbours in the tokenizer start as neighbours here (0 is upstream's
-    independent start; the value is the share of variance that coordinates explain). `lora`: train a low-rank correction
-    of the transformer of ``model.init.ar`` instead of all of it.
+    `train_text_encoder`: the release keeps it frozen; `text_encoder_rate` is its learning rate in units of the
+    transformer's. `text_dtype`: features are rounded to it before they enter the transformer; the release trained on
+    bfloat16 features. `fsq_init`: start embedding and head from the codes' own coordinates, so that codes which are
+    neighbours in the tokenizer start as neighbours here (0 is upstream's independent start; the value is the share of
+    variance that coordinates explain). `lora`: train a low-rank correction of the transformer of ``model.init.ar``
+    instead of all of it.
     """
 
     optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
     train_text_encoder: bool = False
+    text_encoder_rate: float = 1.0
     text_dtype: str = "bfloat16"
     fsq_init: float = 0.0
     init_std: float | None = None
@@ -96,6 +98,11 @@ class ARTask(Task):
     def text_encoder(self) -> Any:
         """The bundle's text encoder."""
         return self.bundle.text_encoder
+
+    def rate_of(self, part: nn.Module) -> float:
+        """See `ARTaskConfig.text_encoder_rate`."""
+        assert self.bundle.text_encoder is not None
+        return self.config.text_encoder_rate if part is self.bundle.text_encoder.model else 1.0
 
     def training_step(self, batch: TokenBatch, index: int) -> Tensor:
         """Loss of one batch."""

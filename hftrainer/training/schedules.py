@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -68,11 +68,14 @@ def factor(config: OptimizerConfig, total: int) -> Callable[[int], float]:
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig, total: int
+    groups: Mapping[float, Iterable[nn.Parameter]], config: OptimizerConfig, total: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW over the parameters that train, and its schedule (stepped once per optimizer step)."""
+    """AdamW over the parameters that train, and its schedule (stepped once per optimizer step).
+
+    `groups`: parameters by their learning rate in units of ``config.lr``.
+    """
     optimizer = torch.optim.AdamW(
-        [p for p in parameters if p.requires_grad],
+        [{"params": [p for p in part if p.requires_grad], "lr": config.lr * rate} for rate, part in groups.items()],
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,

@@ -41,6 +41,10 @@ class Task(L.LightningModule):
         """What lies inside the trained parts and is frozen all the same; nothing by default."""
         return []
 
+    def rate_of(self, part: nn.Module) -> float:
+        """The learning rate of a trained part, in units of the configured one."""
+        return 1.0
+
     def freeze_the_rest(self) -> None:
         """Call at the end of ``__init__``."""
         self.bundle.requires_grad_(False)
@@ -67,8 +71,10 @@ class Task(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over the trained parts."""
-        parameters = [p for part in self.trained() for p in part.parameters()]
-        optimizer, schedule = make_optimizer(parameters, self.optimizer_config, int(self.trainer.max_steps))
+        groups: dict[float, list[nn.Parameter]] = {}
+        for part in self.trained():
+            groups.setdefault(self.rate_of(part), []).extend(part.parameters())
+        optimizer, schedule = make_optimizer(groups, self.optimizer_config, int(self.trainer.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

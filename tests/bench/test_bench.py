@@ -62,6 +62,18 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     assert len(saved["results"]) == 7
     assert all(len(row["seconds"]) == 2 for row in saved["results"])
     assert saved["limits"]["bandwidth"] > 0
+    assert "| GB read | share of bandwidth |" in printed
+    read = {row["name"]: row["read"] for row in saved["results"]}
+    weights = (2 * (4 * 32 * 32 + 3 * 32 * 256 + 2 * 32) + 64001 * 32 + 32) * 4
+    position = 2 * 2 * 32 * 4  # keys and values of two layers
+    assert read["un-cached, batch 1"] == 25 * weights
+    assert read["ours, batch 4"] == 25 * weights + 4 * (25 * 20 + sum(range(25))) * position
+    ragged = read["6 prompts of 20 to 25 codes, batch 4"]
+    assert ragged > read["ours, batch 4"]  # a second batch of two
+    for row in saved["results"]:
+        seconds = sorted(row["seconds"])
+        share = row["read"] / (sum(seconds) / 2) / saved["limits"]["bandwidth"]
+        assert row["bandwidth_share"] == (pytest.approx(share) if row["read"] else None)
 
 
 def test_a_wrong_sampler_is_no_result(monkeypatch):
@@ -82,8 +94,11 @@ def test_the_training_step_has_the_released_loss_and_a_table(monkeypatch, tmp_pa
     path = tmp_path / "t.json"
     assert main(["bench", "train", "--size", "tiny", "--batch", "2", "--rounds", "1", "--json", str(path)]) == 0
     assert "| ours, rows of like length" in capsys.readouterr().out
-    losses = json.loads(path.read_text())["losses"]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    saved = json.loads(path.read_text())
+    assert saved["losses"][0] == pytest.approx(saved["losses"][1], rel=1e-5)
+    released, ours, alike = saved["results"]
+    assert released["units"] == ours["units"] == pytest.approx(alike["units"], abs=3)  # real tokens
+    assert all(row["bandwidth_share"] > 0 and row["matmul_share"] > 0 for row in saved["results"])
 
 
 def test_refilled_rows_are_busier_than_batches_that_wait(monkeypatch, tmp_path, capsys):
@@ -92,5 +107,8 @@ def test_refilled_rows_are_busier_than_batches_that_wait(monkeypatch, tmp_path, 
     arguments = ["--prompts", "40", "--batch", "8", "--codes", "60", "--rounds", "1", "--json", str(path)]
     assert main(["bench", "evalset", "--size", "tiny", *arguments]) == 0
     assert "| rows refilled" in capsys.readouterr().out
-    occupancy = json.loads(path.read_text())["occupancy"]
+    saved = json.loads(path.read_text())
+    occupancy, (waiting, refilled) = saved["occupancy"], saved["results"]
+    assert waiting["read"] > 1.1 * refilled["read"] > 0  # as many codes in fewer steps
+    assert refilled["bandwidth_share"] > 0
     assert occupancy["rows refilled"] > occupancy["batches that wait"] + 0.1

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
-from hftrainer.models.motion.motionmillion.network.choosing import Choice, draw_uniforms
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cache_dtype, cached_for
+from hftrainer.models.motion.motionmillion.network.choosing import Choice, best_ids, draw_uniforms
 from hftrainer.models.motion.motionmillion.network.graphs import StepGraphs, live_bucket
 from hftrainer.models.motion.motionmillion.sampling import CodeSampler, TextAhead, rows_that_fit
 from tests.tiny import make_tiny_bundle
@@ -104,6 +105,49 @@ def test_drawn_codes_do_not_depend_on_rows_or_neighbours(settings):
     assert len({tuple(codes) for codes, _ in got[0].values()}) == count
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("step", [0, 3])
+def test_ends_at_once_and_at_the_limit(step):
+    """END as the first choice, as the last that the limit allows, and as the one after that, which is not made."""
+    model = make_model(torch.float64, end=-1.0)
+    features, mask = make_texts(12, torch.float64)
+    head, end = model.lm_head.weight, model.config.end_id
+    head[end] = 1.05 * head[oracle(model, features[0], mask[0], 4)[0][step]]
+    free = [oracle(model, features[i], mask[i], 12) for i in range(12)]
+    assert free[0][1]
+    assert (len(free[0][0]) == 0) == (step == 0)
+    ending = [i for i, (_, ended) in enumerate(free) if ended]
+    for more in (0, 1):
+        limits = [max(len(codes) + more, 1) for codes, _ in free]
+        got = codes_of(BatchDecoder(CachedLLaMA(model), 3), make_work(features, mask, limits), ending)
+        assert got == {i: (free[i][0], len(free[i][0]) < limits[i]) for i in ending}
+
+
+@torch.no_grad()
+def test_the_longest_text_and_motion_beside_a_text_of_one_position():
+    model = make_model(torch.float64, n_layer=1, end=-1.0)  # END's logit is 0 then, never the best
+    features = torch.randn(3, 150, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    mask = torch.arange(150)[None] < torch.tensor([150, 1, 77])[:, None]
+    work = Work(lambda p: (features[p], mask[p]), [150] * 3, slots=300)
+    got = codes_of(BatchDecoder(CachedLLaMA(model), 2), work)  # the third is a refill
+    assert {len(codes) for codes, _ in got.values()} == {150}
+    assert got == {i: oracle(model, features[i], mask[i], 150) for i in range(3)}
+    with pytest.raises(ValueError, match="block_size"):
+        codes_of(BatchDecoder(CachedLLaMA(model), 2), replace(work, slots=302))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_prompt_is_the_same_alone_first_last_and_refilled(pack):
+    model = make_model()
+    features, mask = make_texts(9)
+    want, cached = oracle(model, features[4], mask[4], 30), CachedLLaMA(model, pack=pack)
+    for rows, prompts in ((1, [4]), (3, [4, 0, 1]), (3, [0, 1, 4]), (2, [0, 1, 2, 3, 4]), (4, [8, 7, 6, 5, 4, 3])):
+        got = codes_of(BatchDecoder(cached, rows), make_work(features, mask, [30] * 9), prompts)
+        assert got.keys() == set(prompts)
+        assert got[4] == want
+
+
 def test_rows_are_kept_busy():
     model = make_model(n_layer=1)
     features, mask = make_texts(256)
@@ -112,6 +156,8 @@ def test_rows_are_kept_busy():
     got = codes_of(decoder, make_work(features, mask, limits, floors=limits))  # no END
     assert [len(got[i][0]) for i in range(256)] == limits
     assert decoder.occupancy.share >= 0.92
+    assert decoder.occupancy.steps <= decoder.occupancy.computed / 2
+    assert decoder.occupancy.refills > 1
 
 
 @torch.no_grad()
@@ -144,6 +190,42 @@ def test_a_bfloat16_head_does_not_tie(pack):
     rounded = model.head(model.transformer.ln_f(hidden)).float()
     ties = (rounded == rounded.max(dim=-1, keepdim=True).values).sum(dim=-1) > 1
     assert ties.any()  # what this is about does happen
+
+
+def test_the_best_id_is_the_first_of_the_best():
+    for width in (201, 1024, 1025, 5001):
+        logits = torch.randn(40, width, generator=torch.Generator().manual_seed(width))
+        logits[:20] = logits[:20].round()  # ties
+        logits[3, -1], logits[4, 0], logits[5, -40:] = 9.0, 9.0, 9.0
+        logits[6] = -torch.inf
+        logits[7, width // 2] = torch.nan
+        assert torch.equal(best_ids(logits), logits.argmax(dim=-1))
+
+
+def test_a_cpu_caches_halves_in_float32():
+    cache = CachedLLaMA(make_model(torch.bfloat16)).new_cache(2, 12)
+    assert cache.blocks.dtype == torch.float32
+    assert cache_dtype(torch.zeros(1, dtype=torch.bfloat16, device="meta")) == torch.bfloat16
+    assert CachedLLaMA(make_model(torch.float64)).new_cache(2, 12).blocks.dtype == torch.float64
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 0.05)])
+def test_rows_at_one_position_need_no_mask(dtype, close):
+    """The short cut for rows of equal length, against the same rows beside one that is elsewhere, and no cache."""
+    model = make_model(dtype)
+    cached, features = CachedLLaMA(model), torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(4)).to(dtype)
+    ids = torch.tensor([5, 6, 7])
+    logits = []
+    for lengths in ([6, 6, 6], [6, 6, 2]):
+        mask = torch.arange(6)[None] < torch.tensor(lengths)[:, None]
+        cache = cached.new_cache(3, 9)
+        cached.prefill(features, mask, cache, torch.arange(3))
+        logits.append(cached.decode(ids, torch.tensor(lengths), cache, live=7)[:2])
+    rows = torch.cat([torch.full((2, 6), model.config.pad_id), ids[:2, None]], dim=1)
+    whole = model(rows, features[:2], torch.ones(2, 6, dtype=torch.bool))[:, -1]
+    for part in logits:
+        torch.testing.assert_close(part, whole.to(part.dtype), atol=close, rtol=0)
 
 
 def test_packed_weights_follow_the_model():

@@ -108,16 +108,3 @@ def test_the_random_model_is_a_whole_one(released, model):
     assert "memory-test" not in PRESETS
     for name in ("llama_proj.weight", "transformer.h.3.attn.c_attn.weight", "transformer.ln_f.scale"):
         assert torch.equal(state[name], file[name])
-
-
-def test_the_load_benchmark_reports_and_keeps_its_bars(model, tmp_path):
-    tool = REPOSITORY / "tools" / "bench_load.py"
-    command = [sys.executable, str(tool), str(model), "--tokens", "2", "--json", str(tmp_path / "f.json")]
-    done = subprocess.run([*command, "--bar-anonymous", "1"], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "f.json").read_text())
-    assert {"load_seconds", "load_peak_anonymous_gib", "peak_resident_gib", "seconds_a_token"} <= figures.keys()
-    assert 0.1 < figures["files_gib"] < 0.25
-    done = subprocess.run([*command, "--bar-seconds", "0"], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 1
-    assert "missed: load_seconds" in done.stderr

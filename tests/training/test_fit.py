@@ -136,14 +136,16 @@ def test_a_decoder_trained_on_keeps_all_codes(tmp_path, data, text_encoder):
     assert all(name.startswith(("vqvae.decoder.", "vqvae.quantizer.project_out.")) for name in changed)
 
 
-def test_the_text_encoder_can_be_trained_along(tmp_path, data, text_encoder):
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_the_text_encoder_can_be_trained_along(tmp_path, data, text_encoder, rate):
     setup = experiment("ar", tmp_path / "run", data, text_encoder, "trainer.max_steps=3", "callbacks=[]",
-                       "task.train_text_encoder=true", "trainer.checkpoint_every_n_steps=3")  # fmt: skip
+                       "task.train_text_encoder=true", f"task.text_encoder_rate={rate}",
+                       "trainer.checkpoint_every_n_steps=3")  # fmt: skip
     run = fit(setup)
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     before = tiny_text_encoder().model.state_dict()
     moved = [k for k, v in before.items() if not torch.equal(state[f"bundle.text_encoder.model.{k}"], v)]
-    assert moved
+    assert bool(moved) == (rate > 0)
 
 
 def test_accumulated_batches_equal_one_large_batch(tmp_path, data, text_encoder):

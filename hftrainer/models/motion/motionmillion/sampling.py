@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Finished, Occupancy, Work
-from hftrainer.models.motion.motionmillion.network.cached import cached_for
+from hftrainer.models.motion.motionmillion.network.cached import cache_dtype, cached_for
 from hftrainer.models.motion.motionmillion.network.choosing import Choice, draw_uniforms
 from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
 
@@ -62,7 +62,9 @@ class CodeSampler:
             floors=floors if any(floors) else None,
             uniforms=_draws(seeds, longest) if choice.do_sample else None,
         )
-        rows = self.rows or rows_that_fit(self.ar.config, work.slots, device, self.ar.lm_head.weight.element_size())
+        rows = self.rows or rows_that_fit(
+            self.ar.config, work.slots, device, cache_dtype(self.ar.lm_head.weight).itemsize
+        )
         left = dict.fromkeys(order)
         while left:
             decoder = BatchDecoder(cached_for(self.ar), rows, choice)

@@ -7,7 +7,7 @@ steps only. What a prompt becomes does not depend on its row, its neighbours or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -46,11 +46,12 @@ class Finished(NamedTuple):
 
 @dataclass
 class Occupancy:
-    """Row-steps that were computed, and those that made a code or END of some prompt."""
+    """Row-steps that were computed, and those that made a code or END of some prompt; steps, and refills of rows."""
 
     computed: int = 0
     useful: int = 0
-    refills: int = field(default=0)
+    steps: int = 0
+    refills: int = 0
 
     @property
     def share(self) -> float:
@@ -89,20 +90,23 @@ class RowState:
     def step(self, live: int) -> None:
         """One more code for every row that has not ended."""
         positions = (self.text + self.counts - 1).clamp(min=0)
-        self._choose(self.every, self.model.decode(self.ids, positions, self.cache, live))
+        self._choose(None, self.model.decode(self.ids, positions, self.cache, live))
 
-    def _choose(self, rows: Tensor, logits: Tensor) -> None:
-        config, counts, done = self.model.config, self.counts[rows], self.done[rows]
+    def _choose(self, rows: Tensor | None, logits: Tensor) -> None:
+        """Choose for `rows` (r,), or for all of them, which need not be gathered."""
+        every = self.every if rows is None else rows
+        of: Tensor | slice = slice(None) if rows is None else rows
+        config, counts, done = self.model.config, self.counts[of], self.done[of]
         if self.has_floors:
-            logits[:, config.end_id].masked_fill_(counts < self.floors[rows], -torch.inf)
-        ids = self.choice(logits, self.uniforms[rows, counts] if self.choice.do_sample else None)
+            logits[:, config.end_id].masked_fill_(counts < self.floors[of], -torch.inf)
+        ids = self.choice(logits, self.uniforms[every, counts] if self.choice.do_sample else None)
         ended = (ids == config.end_id) & ~done
         done = done | ended
-        self.codes[rows, counts] = torch.where(done, config.pad_id, ids)
+        self.codes[every, counts] = torch.where(done, config.pad_id, ids)
         counts = counts + ~done
-        self.ids[rows], self.counts[rows] = ids, counts
-        self.ended[rows] = self.ended[rows] | ended
-        self.done[rows] = done | (counts >= self.limits[rows])
+        self.ids[of], self.counts[of] = ids, counts
+        self.ended[of] = self.ended[of] | ended
+        self.done[of] = done | (counts >= self.limits[of])
 
     _PER_ROW = ("ids", "text", "counts", "limits", "floors", "done", "ended", "codes", "uniforms")
 
@@ -218,6 +222,7 @@ class BatchDecoder:
                 reach[row] = min(reach[row] + 1, state.cache.slots) if prompt is not None else 0
             step(max(reach))
             self.occupancy.computed += len(running)
+            self.occupancy.steps += 1
 
     def _harvest(self, state: RowState, running: list[int | None]) -> Iterator[Finished]:
         done = state.done.tolist()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hftrainer.models.motion.motionmillion.network.packing import pack_linear, packable, pad_heads
+from hftrainer.models.motion.motionmillion.network.packing import pack_linear, packable, pad_heads, unpacked_linear
 from hftrainer.models.motion.motionmillion.network.rope import rope_table
 
 if TYPE_CHECKING:
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 Linear = Callable[[Tensor], Tensor]
 _PACKED_LIMIT = 2**31
+_EXACT = (torch.float32, torch.float64)
 _REFINED = 16  # ids whose bfloat16 logits are computed again in float32: rounding ties the best few, not more
 
 
 class KVCache:
-    """Keys and values, allocated once: `blocks` (layers, rows, 2, heads, slots, head_size)."""
+    """Keys and values, allocated once: `blocks` (layers, rows, 2, heads, slots, head_size), of `cache_dtype`."""
 
     def __init__(self, layers: int, rows: int, heads: int, slots: int, head_size: int, like: Tensor):
-        self.blocks = like.new_zeros((layers, rows, 2, heads, slots, head_size))
+        self.blocks = like.new_zeros((layers, rows, 2, heads, slots, head_size), dtype=cache_dtype(like))
 
     @property
     def slots(self) -> int:
@@ -40,6 +41,15 @@ class KVCache:
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
         self.blocks = self.blocks[:, rows]
+
+
+def cache_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype that a model with such weights keeps keys and values in.
+
+    torch's attention for CPUs takes three to five times as long on one query in bfloat16 as in float32.
+    """
+    half = weight.dtype in (torch.bfloat16, torch.float16)
+    return torch.float32 if half and weight.device.type == "cpu" else weight.dtype
 
 
 class _Layer(NamedTuple):
@@ -68,6 +78,7 @@ class CachedLLaMA:
         self.layers = [self._lay_out(block) for block in model.transformer.blocks()]
         on_cpu = self.lm_head.weight.device.type == "cpu"
         self._packed_head = pack_linear(self._head_rows.float()) if pack and on_cpu else None
+        self._head = unpacked_linear(self.lm_head)
         self._tables: dict[torch.device, Tensor] = {}
 
     def new_cache(self, rows: int, slots: int) -> KVCache:
@@ -82,11 +93,11 @@ class CachedLLaMA:
         width = text_mask.shape[1]
         x = self.text_projection(text_features.to(self.transformer.wte.weight.dtype))
         mask = text_mask[:, None, None, :]  # text sees its row's text, whole; padding is seen by none
-        turn = self._table(x.device)[:width]
+        turn = self._table(x.device)[:width, None, None]
 
         def attend(qkv: Tensor, layer: int) -> Tensor:
             q, k, v = qkv.unbind(dim=1)
-            cache.blocks[layer, rows, :, :, :width] = qkv[:, 1:]
+            cache.blocks[layer, rows, :, :, :width] = qkv[:, 1:].to(cache.blocks.dtype)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
 
         x = self._blocks(x, turn, attend)
@@ -96,15 +107,19 @@ class CachedLLaMA:
     def decode(self, ids: Tensor, positions: Tensor, cache: KVCache, live: int) -> Tensor:
         """Append one id a row (b,) at `positions` (b,); logits (b, v - 1) of the next. `live` > every position."""
         x = self.transformer.wte(ids)[:, None]
-        turn = self._table(x.device)[positions][:, None]
-        mask = (torch.arange(live, device=x.device)[None] <= positions[:, None])[:, None, None]
-        every = torch.arange(len(ids), device=x.device)
+        turn = self._table(x.device)[positions][:, None, None, None]
+        every, kind = torch.arange(len(ids), device=x.device), cache.blocks.dtype
+        mask = self._seen(positions, live, kind)
 
         def attend(qkv: Tensor, layer: int) -> Tensor:
-            block = cache.blocks[layer]
-            block[every, :, :, positions] = qkv[:, 1:, :, 0]
+            block, new = cache.blocks[layer], qkv[:, 1:, :, 0].to(kind)
+            if mask is None:
+                block[:, :, :, live - 1] = new
+            else:
+                block[every, :, :, positions] = new
             k, v = block[:, 0, :, :live], block[:, 1, :, :live]
-            return F.scaled_dot_product_attention(qkv[:, 0], k, v, attn_mask=mask, scale=self.scale)
+            out = F.scaled_dot_product_attention(qkv[:, 0].to(kind), k, v, attn_mask=mask, scale=self.scale)
+            return out.to(qkv.dtype)
 
         return self.logits(self._blocks(x, turn, attend)[:, 0])
 
@@ -119,7 +134,7 @@ class CachedLLaMA:
             return self._packed_head(x.float())
         if x.dtype == torch.bfloat16 and x.is_cuda and packable(self.lm_head):
             return torch.mm(x, self._head_rows.T, out_dtype=torch.float32)
-        logits: Tensor = self.lm_head(x)[:, : self.config.vocab_size - 1]
+        logits: Tensor = self._head(x)[:, : self.config.vocab_size - 1]
         if x.dtype != torch.bfloat16 or not packable(self.lm_head):
             return logits if logits.dtype == torch.float64 else logits.float()
         logits = logits.float()
@@ -133,11 +148,25 @@ class CachedLLaMA:
     def _head_rows(self) -> Tensor:
         return self.lm_head.weight[: self.config.vocab_size - 1]  # a tied table has a row for PAD
 
+    def _seen(self, positions: Tensor, live: int, dtype: torch.dtype) -> Tensor | None:
+        """Which of `live` slots each row sees, as attention wants it; None if all rows are at the last.
+
+        On a CPU a look at the positions is free; elsewhere it would wait for the device.
+        """
+        on_cpu = positions.device.type == "cpu"
+        if on_cpu and int(positions.min()) == live - 1:
+            return None
+        seen = (torch.arange(live, device=positions.device)[None] <= positions[:, None])[:, None, None]
+        if not on_cpu:
+            return seen
+        # what attention would make of it, once and not in every layer
+        return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)
+
     def _blocks(self, x: Tensor, turn: Tensor, attend: Callable[[Tensor, int], Tensor]) -> Tensor:
         rows, width, _ = x.shape
         for i, layer in enumerate(self.layers):
             qkv = layer.qkv(_rms(x, layer.norm_1)).view(rows, width, 3, self.config.n_head, self.head_size)
-            qkv = torch.cat([_turn(qkv[:, :, :2], turn), qkv[:, :, 2:]], dim=2).permute(0, 2, 3, 1, 4)
+            qkv = _turn(qkv, turn).permute(0, 2, 3, 1, 4)
             x = x + layer.out(attend(qkv, i).transpose(1, 2).reshape(rows, width, -1))
             gate, up = layer.gate_up(_rms(x, layer.norm_2))
             x = x + layer.down(F.silu(gate) * up)
@@ -155,11 +184,12 @@ class CachedLLaMA:
         attn, mlp = block.attn, block.mlp
         norms = block.rms_1.scale, block.rms_2.scale
         if not self.packed:
+            plain = [unpacked_linear(part) for part in (attn.c_attn, attn.c_proj, mlp.c_fc1, mlp.c_fc2, mlp.c_proj)]
 
             def apart(x: Tensor) -> tuple[Tensor, Tensor]:
-                return mlp.c_fc1(x), mlp.c_fc2(x)
+                return plain[2](x), plain[3](x)
 
-            return _Layer(norms[0], attn.c_attn, attn.c_proj, norms[1], apart, mlp.c_proj)
+            return _Layer(norms[0], plain[0], plain[1], norms[1], apart, plain[4])
 
         qkv, out = pad_heads(attn.c_attn.weight, attn.c_proj.weight, self.config.n_head, self.head_size)
         both = pack_linear(torch.cat([mlp.c_fc1.weight, mlp.c_fc2.weight]))
@@ -200,12 +230,17 @@ def can_pack(model: nn.Module) -> bool:
 
 
 def _rms(x: Tensor, scale: Tensor) -> Tensor:
+    if x.dtype in _EXACT:  # torch's own is the same there; in bfloat16 it does not round where the released model does
+        return F.rms_norm(x, scale.shape, scale, 1e-5)
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5) * scale
 
 
-def _turn(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotate x (b, t, n, heads, head_size) by complex `turn` (t, head_size / 2) or (b, t, head_size / 2)."""
-    wide = x if x.dtype == torch.float64 else x.float()
-    pairs = torch.view_as_complex(wide.reshape(*wide.shape[:-1], -1, 2))
-    turned = pairs * (turn[:, None, None] if turn.ndim == 2 else turn[:, :, None, None])
-    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+def _turn(qkv: Tensor, turn: Tensor) -> Tensor:
+    """Rotate queries and keys of qkv (b, t, 3, heads, head_size) by complex `turn`, broadcast to them; in place if the
+    arithmetic is that of qkv."""
+    if qkv.dtype in _EXACT:
+        torch.view_as_complex(qkv.view(*qkv.shape[:-1], -1, 2))[:, :, :2].mul_(turn)
+        return qkv
+    both = qkv[:, :, :2]
+    pairs = torch.view_as_complex(both.float().reshape(*both.shape[:-1], -1, 2))
+    return torch.cat([torch.view_as_real(pairs * turn).flatten(-2).to(qkv.dtype), qkv[:, :, 2:]], dim=2)

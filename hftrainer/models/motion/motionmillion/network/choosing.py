@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_BLOCK = 256
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -32,9 +34,24 @@ class Choice:
     def __call__(self, logits: Tensor, uniforms: Tensor | None) -> Tensor:
         """Ids (b,) from logits (b, v); `uniforms` (b,) are needed to sample."""
         if not self.do_sample:
-            return logits.argmax(dim=-1)
+            return best_ids(logits)
         assert uniforms is not None
         return sample_ids(logits, uniforms, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+
+def best_ids(logits: Tensor) -> Tensor:
+    """Arg-max (b,) of logits (b, v), the first of equals.
+
+    On CPUs torch looks at one number after another for it; the maxima of blocks it finds several times as fast.
+    """
+    width = logits.shape[1]
+    if logits.device.type != "cpu" or width < 4 * _BLOCK:
+        return logits.argmax(dim=-1)
+    blocks = logits[:, : width // _BLOCK * _BLOCK].reshape(len(logits), -1, _BLOCK).amax(dim=-1)
+    # the last block ends where the row does and overlaps the one before it
+    blocks = torch.cat([blocks, logits[:, -_BLOCK:].amax(dim=-1, keepdim=True)], dim=1)
+    start = (blocks.argmax(dim=-1) * _BLOCK).clamp(max=width - _BLOCK)
+    return start + logits.gather(1, start[:, None] + torch.arange(_BLOCK)).argmax(dim=-1)
 
 
 def sample_ids(
