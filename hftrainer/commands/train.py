@@ -30,5 +30,7 @@ def run(args: argparse.Namespace) -> int:
         print(OmegaConf.to_yaml(OmegaConf.create(check_experiment(experiment))))
         return 0
     output = fit(experiment)
-    print(f"done: {output}")
+    from lightning.pytorch.utilities import rank_zero_only
+
+    rank_zero_only(print)(f"done: {output}")
     return 0
