@@ -29,13 +29,22 @@ class ConfigError(ValueError):
 
 @dataclass
 class TrainerConfig:
-    """What Lightning's ``Trainer`` is given; see its documentation for the meaning of each field."""
+    """What Lightning's ``Trainer`` is given; see its documentation for the meaning of each field.
+
+    `strategy`: auto, single, ddp, zero1, zero2, zero3 (DeepSpeed) or fsdp2; docs/training.md says which when. `offload`
+    (ZeRO alone): "optimizer" keeps its state in the CPU's memory, "all" the parameters too (zero3).
+    `activation_checkpointing`: compute a block's activations again on the way back instead of keeping them. `compile`:
+    `torch.compile` of the parts that train.
+    """
 
     max_steps: int = 1000
     accelerator: str = "auto"
     devices: str = "auto"
     num_nodes: int = 1
     strategy: str = "auto"
+    offload: str = "none"
+    activation_checkpointing: bool = False
+    compile: bool = False
     precision: str = "32-true"
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None

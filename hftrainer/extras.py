@@ -13,6 +13,7 @@ _EXTRA_OF = {
     "wandb": "train",
     "tensorboard": "train",
     "deepspeed": "deepspeed",
+    "peft": "lora",
     "scipy": "eval",
     "imageio_ffmpeg": "viz",
     "PIL": "viz",

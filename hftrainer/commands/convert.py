@@ -9,7 +9,9 @@ EPILOG = """examples:
   hftrainer convert push checkpoints/gotozero/mine someone/gotozero-7b --private
   hftrainer convert checkpoint --ar pretrained_models/motionmillion_7B.pth --out_dir checkpoints/gotozero/mine --verify
   hftrainer convert llama gotozero-nano --out exported/nano-llama
-The first is the same as python3 scripts/eval/convert_motionmillion_checkpoint.py --ar ... --out_dir ..."""
+  hftrainer convert run runs/ar_7b --out checkpoints/ar_7b
+  hftrainer convert adapter checkpoints/gotozero/mine runs/lora/best-adapter --out checkpoints/adapted
+The second is the same as python3 scripts/eval/convert_motionmillion_checkpoint.py --ar ... --out_dir ..."""
 
 DTYPES = {
     "float32": "float32", "bfloat16": "bfloat16", "float16": "float16",
@@ -28,6 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     llama.add_argument("model", help="a model folder or zoo name")
     llama.add_argument("--out", type=Path, required=True, help="folder to write")
     llama.set_defaults(run=run_llama)
+    sub = what.add_parser("run", help="the newest checkpoint of a training run to an artifact folder")
+    sub.add_argument("folder", type=Path, help="the run's output_dir")
+    sub.add_argument("--checkpoint", type=Path, help="default: its checkpoints/last.ckpt")
+    sub.add_argument("--tokenizer", type=Path, help="a model folder; default: the run's model.init.tokenizer")
+    sub.add_argument("--out", type=Path, required=True, help="folder to write")
+    sub.set_defaults(run=run_run)
+    sub = what.add_parser("adapter", help="a model with a LoRA adapter merged into it")
+    sub.add_argument("model", help="a model folder or zoo name")
+    sub.add_argument("adapter", type=Path, help="a folder in peft's layout")
+    sub.add_argument("--out", type=Path, required=True, help="folder to write")
+    sub.set_defaults(run=run_adapter)
     sub = what.add_parser("push", help="upload an artifact folder to the Hugging Face hub")
     sub.add_argument("folder", type=Path, help="the artifact; compared with its manifest first")
     sub.add_argument("repo_id", help="owner/repository; made if it is not there")
@@ -106,6 +119,28 @@ def run_llama(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.model} has no transformer")
     export_llama(bundle.ar, args.out)
     print(f"wrote {args.out}; its README.md says how text goes in")
+    return 0
+
+
+def run_run(args: argparse.Namespace) -> int:
+    """A run's checkpoint to an artifact."""
+    from hftrainer.models.motion.motionmillion.convert import check_target
+    from hftrainer.training.export import export_run
+
+    check_target(args.out)
+    export_run(args.folder, args.out, args.checkpoint, args.tokenizer)
+    print(f"done: {args.out}")
+    return 0
+
+
+def run_adapter(args: argparse.Namespace) -> int:
+    """Merge an adapter."""
+    from hftrainer.models.motion.motionmillion.convert import check_target
+    from hftrainer.zoo.load import load_pipeline
+
+    check_target(args.out)
+    load_pipeline(args.model, adapter=args.adapter).bundle.save_pretrained(args.out)
+    print(f"done: {args.out}")
     return 0
 
 

@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(experiment)
     output = fit(experiment)
-    print(f"done: {output}")
+    from lightning.pytorch.utilities import rank_zero_only
+
+    rank_zero_only(print)(f"done: {output}")
     return 0
 
 

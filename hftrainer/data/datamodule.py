@@ -57,11 +57,19 @@ class PlannedData(L.LightningDataModule):
         return float(batches / self._per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches each process has used."""
-        return {"batches": self.trainer.global_step * self.trainer.accumulate_grad_batches, "seed": self.seed}
+        """How many batches each process has used, and how many processes there are."""
+        used = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        return {"batches": used, "processes": self.trainer.world_size, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that were used."""
+        """Go on after the batches that were used, also on another number of processes."""
         if state["seed"] != self.seed:
             raise ValueError(f"the checkpoint's data order has seed {state['seed']}, this run's has {self.seed}")
-        self._start = state["batches"]
+        world = self.trainer.world_size
+        used = state["batches"] * state.get("processes", world)
+        self._start, rest = divmod(used, world)
+        if rest:
+            raise ValueError(
+                f"the checkpoint has used {used} batches on {state['processes']} processes, which {world} processes "
+                f"cannot share; resume on a number that divides {used}"
+            )

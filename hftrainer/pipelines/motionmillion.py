@@ -101,7 +101,7 @@ class MotionMillionPipeline:
         """Load an artifact folder or a hub repository.
 
         `dtype` is the transformer's; the tokenizer always computes in float32. `options` (text_encoder, text_features,
-        device_map, quantize, verify) are those of `MotionMillionBundle.from_pretrained`.
+        device_map, quantize, adapter, verify) are those of `MotionMillionBundle.from_pretrained`.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
         parts = {key: options[key] for key in ("text_encoder", "text_features", "load_ar") if key in options}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +16,14 @@ from hftrainer.data.token_rows import TokenBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.rows import layout_rows
 from hftrainer.registry import TASKS
+from hftrainer.training.fsdp import FSDP2
+from hftrainer.training.lora import LoRAConfig, adapters, add_lora, merged_state, save_adapter
 from hftrainer.training.schedules import OptimizerConfig
-from hftrainer.training.task import Task
+from hftrainer.training.shares import is_shared, whole_state
+from hftrainer.training.task import Task, compile_forward
+
+if TYPE_CHECKING:
+    from hftrainer.models.motion.motionmillion.network import LLaMAHF
 
 
 def _released_optimizer() -> OptimizerConfig:
@@ -31,7 +40,8 @@ class ARTaskConfig:
     transformer's. `text_dtype`: features are rounded to it before they enter the transformer; the release trained on
     bfloat16 features. `fsq_init`: start embedding and head from the codes' own coordinates, so that codes which are
     neighbours in the tokenizer start as neighbours here (0 is upstream's independent start; the value is the share of
-    variance that coordinates explain).
+    variance that coordinates explain). `lora`: train a low-rank correction of the transformer of ``model.init.ar``
+    instead of all of it.
     """
 
     optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
@@ -40,6 +50,7 @@ class ARTaskConfig:
     text_dtype: str = "bfloat16"
     fsq_init: float = 0.0
     init_std: float | None = None
+    lora: LoRAConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.fsq_init <= 1:
@@ -52,6 +63,7 @@ class ARTask(Task):
 
     Config = ARTaskConfig
     bundle: MotionMillionBundle
+    in_half = True
 
     def __init__(self, config: ARTaskConfig, *, bundle: MotionMillionBundle, source: Any):
         super().__init__(bundle, config.optimizer)
@@ -65,15 +77,29 @@ class ARTask(Task):
         if bundle.tokenizer_sha256 is None and source.statistics is not None:
             bundle.set_statistics(*source.statistics)  # a tokenizer of no artifact has none of its own
         self.config = config
-        self.ar, self.text_encoder = bundle.ar, bundle.text_encoder
         init_transformer(bundle, std=config.init_std, fsq_share=config.fsq_init)
+        self.in_shares = config.lora is None and not config.train_text_encoder
+        if config.lora is not None:
+            if bundle.config.init.ar is None:
+                raise ConfigError("task.lora adapts a transformer that is trained already; name one in model.init.ar")
+            add_lora(bundle.ar, config.lora)
         self.freeze_the_rest()
 
     def trained(self) -> list[nn.Module]:
-        """The transformer, and the text encoder if asked for."""
+        """The transformer, or its adapters; and the text encoder if asked for."""
+        parts = adapters(self.ar) if self.config.lora is not None else [self.ar]
+        return [*parts, *([self.text_encoder.model] if self.config.train_text_encoder else [])]
+
+    @property
+    def ar(self) -> LLaMAHF:
+        """The bundle's transformer; a second registration would be a second name for each of its tensors."""
         assert self.bundle.ar is not None
-        assert self.bundle.text_encoder is not None
-        return [self.bundle.ar, *([self.bundle.text_encoder.model] if self.config.train_text_encoder else [])]
+        return self.bundle.ar
+
+    @property
+    def text_encoder(self) -> Any:
+        """The bundle's text encoder."""
+        return self.bundle.text_encoder
 
     def rate_of(self, part: nn.Module) -> float:
         """See `ARTaskConfig.text_encoder_rate`."""
@@ -103,6 +129,50 @@ class ARTask(Task):
         if rows.shape[1] - 1 > config.block_size:
             raise ValueError(f"a row of {rows.shape[1]} positions does not fit block_size={config.block_size}")
         return self.ar.next_token_loss(rows, features, text.mask)
+
+    # --- what `trainer` asks for --------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Under fsdp2, share the transformer out block by block."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FSDP2):
+            strategy.shard(list(self.ar.transformer.blocks()), self.ar, ["next_token_loss"])
+
+    def checkpoint_activations(self) -> None:
+        """Keep what enters each block alone."""
+        self.ar.checkpoint_blocks = True
+
+    def compile_parts(self) -> None:
+        """Compile the blocks: one compilation serves all of them."""
+        for block in self.ar.transformer.blocks():
+            compile_forward(block)
+
+    @contextlib.contextmanager
+    def deployed(self, *, everywhere: bool = True) -> Iterator[MotionMillionBundle | None]:
+        """See `Task.deployed`. A transformer in shares, or with adapters, is put together in a second one."""
+        mine = everywhere or self.global_rank == 0
+        if self.config.lora is not None:
+            state = merged_state(self.ar) if mine else {}
+        elif is_shared(self.ar):
+            state = whole_state(self.ar, keep=mine)
+        else:
+            yield self.bundle if mine else None
+            return
+        yield self.bundle.with_transformer(state, device=self.device if everywhere else "cpu") if mine else None
+
+    def save_beside(self, folder: Path) -> None:
+        """The adapter alone, in ``<folder>-adapter``."""
+        if self.config.lora is not None:
+            save_adapter(self.ar, self.config.lora, folder.with_name(f"{folder.name}-adapter"))
+
+    def to_half(self, dtype: torch.dtype) -> None:
+        """Adapters stay float32: they are small, and steps of a small rate would be lost to rounding."""
+        if self.config.lora is None:
+            super().to_half(dtype)
+            return
+        for p in self.ar.parameters():
+            if not p.requires_grad:
+                p.data = p.data.to(dtype)
 
 
 def _check_tokens(bundle: MotionMillionBundle, source: Any) -> None:

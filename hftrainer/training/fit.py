@@ -13,10 +13,19 @@ from hftrainer.config import ConfigError, Experiment, plain, save_yaml
 from hftrainer.extras import need
 from hftrainer.files import check_writable, write_json
 from hftrainer.registry import CALLBACKS, DATASETS, MODELS, TASKS
+from hftrainer.training.strategies import (
+    check_resume,
+    check_strategy,
+    leave_together,
+    prepare_task,
+    trainer_arguments,
+    writes_folders,
+)
 
 
 def check_experiment(experiment: Experiment) -> dict[str, Any]:
     """Check every section against its schema without building anything; the resolved configuration, defaults filled."""
+    check_strategy(experiment.trainer, [str(section.get("name")) for section in experiment.callbacks])
     resolved: dict[str, Any] = plain(experiment)
     for section, registry in (("model", MODELS), ("task", TASKS), ("data", DATASETS)):
         resolved[section] = _resolved(registry, getattr(experiment, section), section)
@@ -42,13 +51,17 @@ def fit(experiment: Experiment) -> Path:
     source = DATASETS.build(experiment.data, path="data")
     bundle = MODELS.build(experiment.model, path="model")
     task = TASKS.build(experiment.task, path="task", bundle=bundle, source=source)
+    prepare_task(task, experiment.trainer)
     resume = find_checkpoint(experiment, output)
     trainer = _make_trainer(experiment, output, resolved, resume is not None)
+    if resume is not None:
+        check_resume(resume, experiment.trainer, trainer.world_size)
     save_yaml(resolved, output / "config.yaml")
     write_json(output / "run.json", provenance())
     data = PlannedData(source, seed=experiment.seed, num_workers=experiment.num_workers,
                        max_bad_samples=experiment.max_bad_samples)  # fmt: skip
     trainer.fit(task, datamodule=data, ckpt_path=resume)
+    leave_together()
     return output
 
 
@@ -61,7 +74,7 @@ def find_checkpoint(experiment: Experiment, output: Path) -> Path | None:
         if not path.exists():
             raise ConfigError(f"resume: there is no checkpoint {experiment.resume!r}")
         return path
-    last = output / "checkpoints" / "last.ckpt"
+    last = output / "checkpoints" / "last.ckpt"  # a file, or a folder of shares
     if last.is_file() and not zipfile.is_zipfile(last):
         others = sorted(path for path in last.parent.glob("step-*.ckpt") if zipfile.is_zipfile(path))
         remedy = f"go on from an earlier one with resume={others[-1]}" if others else "start anew with resume=never"
@@ -94,14 +107,13 @@ def _make_trainer(experiment: Experiment, output: Path, resolved: dict[str, Any]
     ]
     if config.progress_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
+    where = trainer_arguments(config)
+    if not writes_folders(config.strategy):
+        where["plugins"] = [*where.get("plugins", []), AtomicCheckpointIO()]
     return L.Trainer(
         max_steps=config.max_steps,
         max_epochs=-1,
-        accelerator=config.accelerator,
-        devices=int(config.devices) if config.devices.lstrip("-").isdigit() else config.devices,
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
-        precision=config.precision,
+        **where,
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val,
         val_check_interval=(config.val_every_n_steps or config.max_steps + 1) * config.accumulate_grad_batches,
@@ -115,7 +127,6 @@ def _make_trainer(experiment: Experiment, output: Path, resolved: dict[str, Any]
         num_sanity_val_steps=0,
         default_root_dir=output,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
         logger=make_loggers(experiment, output, resolved, resumed=resumed),
     )
 

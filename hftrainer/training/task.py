@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -9,11 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from hftrainer.config import ConfigError
 from hftrainer.training.schedules import OptimizerConfig, make_optimizer
 
 
 class Task(L.LightningModule):
-    """A LightningModule over a bundle. It wires; the arithmetic is in the bundle, the networks and `losses`."""
+    """A LightningModule over a bundle. It wires; the arithmetic is in the bundle, the networks and `losses`.
+
+    `in_half`: the task can train parameters in 16 bits. `in_shares`: it says (`configure_model`, `deployed`) how its
+    parameters are shared out over processes and put together again.
+    """
+
+    in_half = False
+    in_shares = False
 
     def __init__(self, bundle: nn.Module, optimizer: OptimizerConfig):
         super().__init__()
@@ -78,6 +89,47 @@ class Task(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that lacks something that trains, which non-strict loading would pass over."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        missing = sorted(trained - checkpoint["state_dict"].keys())
+        state = checkpoint.get("state_dict")
+        if state is None:
+            return  # DeepSpeed and fsdp2 have read, and checked, their shares
+        missing = sorted(trained - state.keys())
         if missing:
             raise ValueError(f"the checkpoint lacks {len(missing)} trained tensors, e.g. {missing[0]}")
+
+    # --- what `trainer` asks for: see strategies.py ------------------------------------------------------------------
+
+    def to_half(self, dtype: torch.dtype) -> None:
+        """Convert the parameters that train."""
+        for part in self.trained():
+            part.to(dtype)
+
+    def checkpoint_activations(self) -> None:
+        """Keep fewer activations than the backward pass needs, and compute the others again."""
+        raise ConfigError(
+            f"trainer.activation_checkpointing: {type(self).__name__} has too few activations to gain by it"
+        )
+
+    def compile_parts(self) -> None:
+        """Compile the forward passes of what trains, in place: names of tensors stay as they are."""
+        for part in self.trained():
+            compile_forward(part)
+
+    @contextlib.contextmanager
+    def deployed(self, *, everywhere: bool = True) -> Iterator[Any]:
+        """The bundle as it would be used and saved: whole and plain. All processes have to enter.
+
+        With `everywhere` False only the first process gets it, in the CPU's memory, and the others None.
+        """
+        yield self.bundle if everywhere or self.global_rank == 0 else None
+
+    def save_beside(self, folder: Path) -> None:
+        """What belongs beside an artifact that was written to `folder`; nothing by default."""
+
+
+def compile_forward(module: nn.Module) -> None:
+    """`torch.compile` of a module's forward, for inputs of any length.
+
+    The bound method is replaced, not the module: hooks of ddp, DeepSpeed and fsdp2 run outside of what is compiled, and
+    no name gets a prefix.
+    """
+    module.forward = torch.compile(module.forward, dynamic=True)  # type: ignore[method-assign]

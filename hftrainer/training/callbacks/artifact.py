@@ -11,7 +11,7 @@ import lightning as L
 
 from hftrainer.files import write_json
 from hftrainer.registry import CALLBACKS
-from hftrainer.training.callbacks.ema import averaged
+from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.wandb_media import log_model
 from hftrainer.training.faults import without_losing_the_run
 
@@ -76,8 +76,8 @@ class ArtifactWriter(L.Callback):
         self.best = state["best"]
 
     def _write(self, trainer: L.Trainer, task: Any, name: str, metrics: dict[str, float]) -> None:
-        if not trainer.is_global_zero:
-            return
-        with averaged(trainer, task):
-            task.bundle.save_pretrained(self.output_dir / name)
-        write_json(self.output_dir / f"{name}.json", {"step": trainer.global_step, "metrics": metrics})
+        with deployed(trainer, task, everywhere=False) as bundle:
+            if bundle is not None:
+                bundle.save_pretrained(self.output_dir / name)
+                task.save_beside(self.output_dir / name)
+                write_json(self.output_dir / f"{name}.json", {"step": trainer.global_step, "metrics": metrics})

@@ -11,7 +11,9 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from hftrainer.config import ConfigError
 from hftrainer.registry import CALLBACKS
+from hftrainer.training.shares import is_zero3, own, own_of, settle, together
 
 
 @dataclass
@@ -38,14 +40,23 @@ class EMA(L.Callback):
         self.config = config
         self.shadow: dict[str, Tensor] = {}
         self._kept: dict[str, Tensor] = {}
+        self._loaded: dict[str, Tensor] | None = None
+        self._task: L.LightningModule | None = None
         self._step = 0
 
-    def on_fit_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Start from the weights, unless a checkpoint brought an average."""
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Start from the weights, or from the average that a checkpoint brought; float32, whatever the weights are."""
         current = _trained(task)
-        if not self.shadow:
-            self.shadow = {name: p.detach().clone() for name, p in current.items()}
-        self.shadow = {name: value.to(current[name].device) for name, value in self.shadow.items()}
+        if any(is_zero3(p) for p in current.values()):
+            raise ConfigError("the ema callback does not know the shares of zero3; take fsdp2 or zero2")
+        if self._loaded is not None:
+            if self._loaded.keys() != current.keys():
+                raise ValueError("the checkpoint's average is of other parameters than those that train now")
+            self.shadow = {name: own_of(self._loaded[name], p).to(p.device).float() for name, p in current.items()}
+            self._loaded = None
+        elif not self.shadow:
+            self.shadow = {name: own(p).float().clone() for name, p in current.items()}
+        self._task = task
 
     def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, *_: Any) -> None:
         """Move the average once an optimizer step."""
@@ -55,7 +66,7 @@ class EMA(L.Callback):
         decay = min(self.config.decay, (1 + self._step) / (10 + self._step))
         names, current = zip(*_trained(task).items(), strict=True)
         with torch.no_grad():
-            torch._foreach_lerp_([self.shadow[n] for n in names], [p.detach() for p in current], 1 - decay)
+            torch._foreach_lerp_([self.shadow[n] for n in names], [own(p).float() for p in current], 1 - decay)
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Validate the average."""
@@ -74,23 +85,29 @@ class EMA(L.Callback):
         if self._kept or not self.shadow:
             return
         for name, p in _trained(task).items():
-            self._kept[name] = p.detach().clone()
-            p.data.copy_(self.shadow[name])
+            self._kept[name] = own(p).clone()
+            _fill(p, self.shadow[name])
 
     def swap_out(self, task: L.LightningModule) -> None:
         """Put the weights back."""
-        for name, p in _trained(task).items():
-            if name in self._kept:
-                p.data.copy_(self._kept[name])
+        if self._kept:
+            for name, p in _trained(task).items():
+                _fill(p, self._kept[name])
         self._kept = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, for a resume checkpoint."""
-        return {"shadow": self.shadow, "step": self._step}
+        """The average, for a resume checkpoint: whole, on the first process; all processes have to call."""
+        task, whole = self._task, {}
+        for name, p in _trained(task).items() if task is not None else ():
+            value = together(self.shadow[name], p)
+            if value is not self.shadow[name] and task is not None:  # put together: no device need hold all of it
+                value = value.cpu() if task.global_rank == 0 else value[:0]
+            whole[name] = value
+        return {"shadow": whole, "step": self._step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the average of a resume checkpoint."""
-        self.shadow, self._step = state["shadow"], state["step"]
+        """Take up the average of a resume checkpoint when training starts: some strategies load late."""
+        self._loaded, self._step = state["shadow"], state["step"]
 
 
 @contextlib.contextmanager
@@ -107,5 +124,19 @@ def averaged(trainer: L.Trainer, task: L.LightningModule) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def deployed(trainer: L.Trainer, task: Any, *, everywhere: bool = True) -> Iterator[Any]:
+    """Within the block: the bundle as it would be saved and used, with averaged weights; see `Task.deployed`."""
+    with averaged(trainer, task), task.deployed(everywhere=everywhere) as bundle:
+        yield bundle
+
+
 def _trained(task: L.LightningModule) -> dict[str, Tensor]:
+    settle(task)
     return {name: p for name, p in task.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def _fill(p: Tensor, values: Tensor) -> None:
+    """Change this process's share of a parameter, so that who watches its version (packed weights) takes notice."""
+    own(p).copy_(values)

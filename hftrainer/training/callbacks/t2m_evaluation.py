@@ -20,6 +20,7 @@ from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.cadence import Cadence, Timer
+from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.ranks import gather, share
 
 log = logging.getLogger(__name__)
@@ -98,17 +99,18 @@ class T2MEvaluationCallback(L.Callback):
         if trainer.sanity_checking or not self.cadence.due(trainer):
             return
         with self.timer.within(), isolate_rng():
-            motions = self._generate(trainer, task)
+            with deployed(trainer, task) as bundle:
+                motions = self._generate(trainer, bundle)
             values = self._measure_or_not(motions) if trainer.is_global_zero else {}
         values = trainer.strategy.broadcast(values, src=0)
         task.log_dict({**values, "val/evaluation_time_share": self.timer.share()}, rank_zero_only=False)
 
-    def _generate(self, trainer: L.Trainer, task: Any) -> list[NDArray[np.float32] | None]:
+    def _generate(self, trainer: L.Trainer, bundle: Any) -> list[NDArray[np.float32] | None]:
         """A motion for every clip, or None where it failed or has no frames; all ranks' on every rank.
 
         Which seed a caption has depends neither on the number of ranks nor on what failed.
         """
-        pipeline = MotionMillionPipeline(task.bundle)
+        pipeline = MotionMillionPipeline(bundle)
         seeds = [seed for _, seed in seeded_rows(self.captions, self.config.seed)]
         made: dict[int, NDArray[np.float32] | None] = {}
         mine = share(trainer, len(self.names))

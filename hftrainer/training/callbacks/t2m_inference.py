@@ -21,6 +21,7 @@ from hftrainer.pipelines.outputs import PAGE, check_formats, write_files
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.cadence import Cadence, Timer
+from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
 from hftrainer.training.faults import reason, without_losing_the_run
@@ -98,7 +99,8 @@ class T2MInferenceCallback(L.Callback):
             return
         folder = self.output_dir / "samples" / f"step-{trainer.global_step:08d}"
         with self.timer.within(), isolate_rng():
-            made = self._generate(trainer, task)
+            with deployed(trainer, task) as bundle:
+                made = self._generate(trainer, bundle)
             rows = gather(trainer, {i: self._row(trainer, folder, motion) for i, motion in made.items()})
             if trainer.is_global_zero:
                 score_texts(trainer, list(rows.values()), folder)
@@ -116,8 +118,8 @@ class T2MInferenceCallback(L.Callback):
             sync_dist=True,
         )
 
-    def _generate(self, trainer: L.Trainer, task: Any) -> dict[int, GeneratedMotion | Failed]:
-        pipeline = MotionMillionPipeline(task.bundle)
+    def _generate(self, trainer: L.Trainer, bundle: Any) -> dict[int, GeneratedMotion | Failed]:
+        pipeline = MotionMillionPipeline(bundle)
         texts = [text for text in self.config.texts() for _ in range(self.config.num_motions)]
         rows = seeded_rows(texts, self.config.seed)
         mine = share(trainer, len(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from hftrainer.files import write_text
 from hftrainer.hub import push_folder
 from hftrainer.manifest import verify_manifest, write_manifest
 from hftrainer.models.motion.motionmillion import artifact, card
+from hftrainer.models.motion.motionmillion.adapter import merge_adapter
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
 from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
@@ -88,6 +90,7 @@ class MotionMillionBundle(nn.Module):
         text_features: str | os.PathLike[str] | None = None,
         text_on_demand: bool = False,
         load_ar: bool = True,
+        adapter: str | os.PathLike[str] | None = None,
         verify: bool = False,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -102,7 +105,8 @@ class MotionMillionBundle(nn.Module):
 
         `text_encoder`: "artifact" (the folder's own, else the one it names), a folder or hub name, or None.
         `text_features`: a file of stored features, used in its place. `text_on_demand`: do not load the encoder before
-        it is used. `verify` compares every file with the artifact's manifest first.
+        it is used. `adapter`: a folder with a LoRA adapter (peft's layout), which is merged into the transformer.
+        `verify` compares every file with the artifact's manifest first.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
         places = _places(device, device_map)
@@ -119,6 +123,10 @@ class MotionMillionBundle(nn.Module):
         stored = parts.ar.lm_head.weight.dtype if parts.ar is not None else None
         if dtype is None and stored == torch.float16 and places["ar"].type == "cpu":
             parts.ar = parts.ar.float() if parts.ar is not None else None  # CPUs have no float16 arithmetic to speak of
+        if adapter is not None:
+            if parts.ar is None:
+                raise ValueError(f"adapter={str(adapter)!r} is for a transformer, which this model was loaded without")
+            merge_adapter(parts.ar, adapter)
         if quantize is not None and parts.ar is not None:
             quantize_linears(parts.ar, quantize, device=places["ar"])
         bundle = cls(parts=parts)
@@ -133,6 +141,22 @@ class MotionMillionBundle(nn.Module):
                 part.to(device)
         self.mean, self.std = (values.to(places.get("vqvae", self.device)) for values in (self.mean, self.std))
         return self
+
+    def with_transformer(self, state: Mapping[str, Tensor], device: str | torch.device) -> MotionMillionBundle:
+        """A bundle with these weights for its transformer, on `device`, and with the other parts of this one.
+
+        For training, which may hold the transformer itself in a form that neither generates nor is saved.
+        """
+        assert self.ar is not None
+        with torch.device("meta"):
+            ar = LLaMAHF(self.ar.config)
+        ar.load_state_dict({name: value.to(device) for name, value in state.items()}, assign=True)
+        if ar.config.tie_weights:
+            ar.lm_head.weight = ar.transformer.wte.weight
+        twin = copy.copy(self)  # parts, buffers and all; what follows replaces one part in it alone
+        twin._modules = {**self._modules, "ar": ar.eval().requires_grad_(False)}
+        twin._buffers = dict(self._buffers)
+        return twin
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
         """Write an artifact folder. It appears whole or not at all."""

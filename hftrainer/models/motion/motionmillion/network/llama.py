@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hftrainer.models.motion.motionmillion.network.generation import Generation, generate, sample_uncached
 from hftrainer.models.motion.motionmillion.network.rope import ROPE_DTYPES, apply_rope, rope_table
@@ -110,6 +111,8 @@ class LLaMAHF(nn.Module):
         self.llama_proj = nn.Linear(config.clip_dim, config.n_embd)
         if config.tie_weights:  # the table then has a row for PAD; `head` cuts it off
             self.lm_head.weight = self.transformer.wte.weight
+        # training: keep what enters each block, and compute what is inside again on the way back
+        self.checkpoint_blocks = False
 
     def forward(self, idx: Tensor, text_features: Tensor, text_mask: Tensor) -> Tensor:
         """Logits (b, t, v - 1) for every position of rows laid out as the module's docstring shows.
@@ -148,7 +151,11 @@ class LLaMAHF(nn.Module):
         mask = prefix_mask(F.pad(text_mask, (0, frame - width)))
         rope = self.rope(idx.device)[:frame]
         for block in self.transformer.h:
-            x = block(x, rope, mask)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                # shapes are not compared: under ZeRO 3 a weight is empty where it is not in use
+                x = checkpoint(block, x, rope, mask, use_reentrant=False, determinism_check="none")
+            else:
+                x = block(x, rope, mask)
         return self.transformer.ln_f(x)  # type: ignore[no-any-return]
 
     def rope(self, device: torch.device) -> Tensor:

@@ -1,0 +1,47 @@
+"""Precision that keeps to the parts that train; Lightning's plugins convert a whole task, what is frozen included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision, HalfPrecision
+
+
+class TrainedPartsInHalf(HalfPrecision):
+    """Parameters that train, and the optimizer's state, in bfloat16, as the release trained 3B.
+
+    The tokenizer, the text encoder and the statistics of motions stay as they are: rounding them would change codes
+    and motions, and an artifact of the run would hold a tokenizer that is not the one the codes came from.
+    """
+
+    def convert_module(self, module: Any) -> Any:
+        """Convert what the task says."""
+        module.to_half(self._desired_input_dtype)
+        return module
+
+    def convert_input(self, data: Any) -> Any:
+        """Leave batches alone; a task casts what it feeds to its network."""
+        return data
+
+    def tensor_init_context(self) -> AbstractContextManager[None]:
+        """Leave torch's default type alone."""
+        return nullcontext()
+
+    @contextmanager
+    def forward_context(self) -> Iterator[None]:
+        """Leave torch's default type alone."""
+        yield
+
+
+class ZeroPrecision(DeepSpeedPrecision):
+    """DeepSpeed's engine converts the module that it is given (`zero.ZeRO` gives it the parts that train)."""
+
+    def convert_module(self, module: Any) -> Any:
+        """Nothing: the engine does."""
+        return module
+
+    def convert_input(self, data: Any) -> Any:
+        """Leave batches alone; a task casts what it feeds to its network."""
+        return data
