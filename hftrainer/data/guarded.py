@@ -70,5 +70,5 @@ class GuardedDataset(Dataset[Any]):
         log.warning("sample %s is left out (%d of at most %d): %s", self._name(index), count, self.limit, error)
 
     def _name(self, index: int) -> str:
-        names = getattr(self.dataset, "names", None)
-        return f"{index} ({names[index]})" if names is not None else str(index)
+        name = getattr(self.dataset, "name", None)
+        return f"{index} ({name(index)})" if name is not None else str(index)

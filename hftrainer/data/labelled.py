@@ -93,6 +93,10 @@ class LabelledDataset(Dataset[tuple[np.ndarray, int, int]]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def name(self, index: int) -> str:
+        """The clip's name."""
+        return self.names[index]
+
     def __getitem__(self, item: Item) -> tuple[np.ndarray, int, int]:
         index, seed = item
         motion, label = self.motions[index], self.source.labels[self.names[index]]

@@ -155,6 +155,10 @@ class TextMotionDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def name(self, index: int) -> str:
+        """The clip's name."""
+        return self.entries[index].name
+
     def __getitem__(self, item: Item) -> Row:
         index, seed = item
         rng = np.random.default_rng(seed)

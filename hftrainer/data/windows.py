@@ -161,6 +161,10 @@ class WindowDataset(Dataset[tuple[str, np.ndarray]]):
     def __len__(self) -> int:
         return len(self.clips.lengths)
 
+    def name(self, index: int) -> str:
+        """The clip's name."""
+        return self.clips.name(index)
+
     def __getitem__(self, item: Item) -> tuple[str, np.ndarray]:
         index, seed = item
         rng = np.random.default_rng(seed)

@@ -269,13 +269,16 @@ def test_bad_samples_are_named_and_replaced_up_to_a_limit(tmp_path, bad_data, wo
 
 
 def test_which_sample_takes_the_place_follows_from_the_seed(bad_data, caplog):
+    from hftrainer.data.folder import DatasetFolder
     from hftrainer.data.windows import MotionWindows, MotionWindowsConfig
 
     root, names = bad_data
+    loaded = DatasetFolder(root)
     data = MotionWindows(MotionWindowsConfig(root=str(root), in_memory=False)).train()
-    path = data.folder.motion_path(names[2])
+    path = loaded.motion_path(names[2])
     path.write_bytes(path.read_bytes()[:-100])  # after its header was read
-    items = [(data.names.index(name), 5) for name in names]
+    places = {data.name(i): i for i in range(len(data))}
+    items = [(places[name], 5) for name in names]
     with caplog.at_level(logging.WARNING):
         first, second = (GuardedDataset(data, 3).__getitems__(items) for _ in range(2))
     assert [name for name, _ in first] == [name for name, _ in second]

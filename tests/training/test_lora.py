@@ -113,7 +113,7 @@ LORA = "task.lora={rank: 4, alpha: 8, dropout: 0.1}"
 def test_a_run_writes_an_adapter_and_a_merged_model(work, tiny_model, precision):
     run = work / precision
     inference = "{name: t2m_inference, prompts: [a person walks forward], seconds: 0.5}"
-    common = settings(work, run, f"callbacks=[{{name: artifact}}, {inference}]", f"model.init.ar={tiny_model}", LORA,
+    common = settings(work, run, f"callbacks=[{{name: artifact}}, {inference}]", f"model.init.ar={tiny_model}", "model.ar=null", LORA,
                       f"trainer.precision={precision}",
                       "task.optimizer.lr=0.02", "task.optimizer.eps=1.0e-8")  # fmt: skip
     fit(load_experiment(CONFIG, [*common, "trainer.max_steps=2"]))
@@ -133,7 +133,7 @@ def test_a_run_writes_an_adapter_and_a_merged_model(work, tiny_model, precision)
 def test_lora_needs_a_trained_transformer_and_whole_parameters(work, tiny_model, tmp_path):
     with pytest.raises(ConfigError, match=r"name one in model\.init\.ar"):
         fit(load_experiment(CONFIG, settings(work, tmp_path, LORA)))
-    sharded = settings(work, tmp_path, LORA, f"model.init.ar={tiny_model}", "trainer.strategy=zero3")
+    sharded = settings(work, tmp_path, LORA, f"model.init.ar={tiny_model}", "model.ar=null", "trainer.strategy=zero3")
     with pytest.raises(ConfigError, match="take ddp, zero1 or zero2"):
         fit(load_experiment(CONFIG, sharded))
     with pytest.raises(ValueError, match="which this model was loaded without"):

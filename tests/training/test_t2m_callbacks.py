@@ -152,7 +152,7 @@ def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
     trainer = SimpleNamespace(global_rank=0, world_size=1)
     bundle = make_tiny_bundle()
     with caplog.at_level(logging.WARNING):
-        motions = callback._generate(trainer, SimpleNamespace(bundle=bundle))
+        motions = callback._generate(trainer, bundle)
     cursed = ["squat" in caption for caption in callback.captions]
     assert any(cursed)
     assert all(motions[i] is None for i, bad in enumerate(cursed) if bad)
@@ -162,7 +162,7 @@ def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
     assert all(np.isfinite(value) for name, value in values.items())
     assert values["val/real_fid"] > 0
     monkeypatch.undo()
-    alone = callback._generate(trainer, SimpleNamespace(bundle=bundle))
+    alone = callback._generate(trainer, bundle)
     for before, after in zip(motions, alone, strict=True):  # what failed changed nothing else
         assert before is None or np.allclose(before, after, atol=1e-5)  # batches of other sizes round otherwise
 
