@@ -76,7 +76,8 @@ def _pack_by_mkl(weight: Tensor) -> Callable[[Tensor], Tensor]:
         rows = x.reshape(-1, x.shape[-1])
         if not 2 < len(rows) <= 4 * _ROWS:
             return F.linear(x, weight)
-        filled = F.pad(rows, (0, 0, 0, -len(rows) % _ROWS))
+        lacking = -len(rows) % _ROWS
+        filled = F.pad(rows, (0, 0, 0, lacking)) if lacking else rows
         parts = [torch.ops.mkl._mkl_linear(part, packed, weight, None, _ROWS) for part in torch.split(filled, _ROWS)]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return out[: len(rows)].view(*x.shape[:-1], -1)
