@@ -15,6 +15,7 @@ EPILOG = """examples:
   hftrainer bench equality --size 44M --rows 256 --codes 150
   hftrainer bench load runs/random_7b --tokens 40 --bar-anonymous 1 --bar-seconds 4
   hftrainer bench convert --size 1B --compare
+  hftrainer bench tokenizer
   hftrainer bench data --rows 2000000
   hftrainer bench metrics --clips 4042 --json docs/results/bench_metrics.json
 
@@ -94,6 +95,15 @@ def convert_flags(add: Callable[..., object]) -> None:
     _rounds_and_json(add)
 
 
+def tokenizer_flags(add: Callable[..., object]) -> None:
+    """Windows of a batch."""
+    add("--batch", type=int, default=64, help="windows (default 64, as released)")
+    add("--window", type=int, default=96, help="frames (default 96, as released)")
+    add("--width", type=int, default=512, help="of the network (default 512, as released)")
+    add("--device", default="cpu")
+    _rounds_and_json(add)
+
+
 def data_flags(add: Callable[..., object]) -> None:
     """Which rows, and how many of them are read."""
     add("--rows", type=int, default=2_000_000, help="made-up clips (default 2000000)")
@@ -120,6 +130,7 @@ KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "load": ("seconds and memory of loading, in fresh processes", load_flags),
     "convert": ("seconds and memory of converting released files, in fresh processes", convert_flags),
     "train": ("an optimizer step of the transformer, ours and the released way", train_flags),
+    "tokenizer": ("an optimizer step of the tokenizer, ours and the released way", tokenizer_flags),
     "data": ("opening a packed set of tokens, and its rows and batches a second", data_flags),
     "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
 }

@@ -112,3 +112,13 @@ def test_refilled_rows_are_busier_than_batches_that_wait(monkeypatch, tmp_path, 
     assert waiting["read"] > 1.1 * refilled["read"] > 0  # as many codes in fewer steps
     assert refilled["bandwidth_share"] > 0
     assert occupancy["rows refilled"] > occupancy["batches that wait"] + 0.1
+
+
+def test_a_step_of_the_tokenizer(tmp_path, capsys):
+    path = tmp_path / "b.json"
+    small = ["--batch", "2", "--window", "16", "--width", "32", "--rounds", "1"]
+    assert main(["bench", "tokenizer", *small, "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "| the released way" in printed
+    assert "| ours, with statistics at every step" in printed
+    assert [way["name"] for way in json.loads(path.read_text())["results"]][1] == "ours"

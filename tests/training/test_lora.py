@@ -113,7 +113,8 @@ LORA = "task.lora={rank: 4, alpha: 8, dropout: 0.1}"
 def test_a_run_writes_an_adapter_and_a_merged_model(work, tiny_model, precision):
     run = work / precision
     inference = "{name: t2m_inference, prompts: [a person walks forward], seconds: 0.5}"
-    common = settings(work, run, f"callbacks=[{{name: artifact}}, {inference}]", f"model.init.ar={tiny_model}", "model.ar=null", LORA,
+    common = settings(work, run, f"callbacks=[{{name: artifact}}, {inference}]", f"model.init.ar={tiny_model}",
+                      "model.ar=null", LORA,
                       f"trainer.precision={precision}",
                       "task.optimizer.lr=0.02", "task.optimizer.eps=1.0e-8")  # fmt: skip
     fit(load_experiment(CONFIG, [*common, "trainer.max_steps=2"]))
