@@ -5,19 +5,16 @@ Everything but the codes is read into memory; for sets of a million clips there 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hftrainer.data.folder import Caption, DatasetFolder
-from hftrainer.data.plan import BatchPlan
 from hftrainer.data.token_rows import (
     Label,
-    PlainBatches,
-    TokenBatch,
     TokenRows,
     TokenRules,
+    TokenSource,
     TokenTable,
     as_batch,
     label_of,
@@ -36,7 +33,7 @@ class TextTokensConfig(TokenRules):
 
 
 @DATASETS.register("text_tokens")
-class TextTokens:
+class TextTokens(TokenSource):
     """Training and validation pairs of a dataset folder that has been captioned and tokenized."""
 
     Config = TextTokensConfig
@@ -47,20 +44,6 @@ class TextTokens:
         self.folder = DatasetFolder(config.root)
         self.tokens = TokenSet(self.folder.root / config.tokens)
         self.statistics = self.folder.statistics() if (self.folder.root / "mean_std").is_dir() else None
-
-    def train(self) -> TokenRows:
-        """Pairs of the training split."""
-        return self.rows(self.config.train_split)
-
-    def plan(self, train: TokenRows, seed: int) -> BatchPlan:
-        """Order of training, balanced if asked for."""
-        return BatchPlan(train.lengths, self.config.batch_size, seed, train.weights())
-
-    def val(self) -> Sequence[TokenBatch]:
-        """Whole clips with their first caption, unaltered."""
-        if self.config.val_split is None:
-            return []
-        return PlainBatches(self.rows(self.config.val_split), self.config.val_batch_size)
 
     def rows(self, split: str) -> TokenRows:
         """Every entry of the token set whose clip is in `split`."""

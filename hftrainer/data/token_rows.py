@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hftrainer.data.draws import below, uniform
-from hftrainer.data.plan import Item, weights_of_groups
+from hftrainer.data.plan import BatchPlan, Item, weights_of_groups
 
 Int64 = NDArray[np.int64]
 Row = tuple[str, Int64]
@@ -224,6 +224,30 @@ class PlainBatches(Sequence[TokenBatch]):
             raise IndexError(f"batch {number} of {len(self)}")
         start = number % len(self) * self.batch_size
         return self.rows.plain(self.order[start : start + self.batch_size])
+
+
+class TokenSource:
+    """What training asks of a data set of captions and codes; where its rows come from is the subclass's."""
+
+    config: TokenRules
+
+    def rows(self, split: str) -> TokenRows:
+        """The entries of a split."""
+        raise NotImplementedError
+
+    def train(self) -> TokenRows:
+        """Pairs of the training split."""
+        return self.rows(self.config.train_split)
+
+    def plan(self, train: TokenRows, seed: int) -> BatchPlan:
+        """Order of training, balanced if asked for."""
+        return BatchPlan(train.lengths, self.config.batch_size, seed, train.weights())
+
+    def val(self) -> Sequence[TokenBatch]:
+        """Whole clips with their first caption, unaltered."""
+        if self.config.val_split is None:
+            return []
+        return PlainBatches(self.rows(self.config.val_split), self.config.val_batch_size)
 
 
 def as_batch(batch: TokenBatch) -> TokenBatch:

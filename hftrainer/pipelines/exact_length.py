@@ -28,6 +28,7 @@ from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.pipelines.motionmillion import Float32, GeneratedMotion, MotionMillionPipeline, Sampling
 from hftrainer.pipelines.prompts import seeded_rows
+from hftrainer.pipelines.sized import SizedIterator
 from hftrainer.version import __version__
 
 MANIFEST = "manifest.json"
@@ -147,7 +148,7 @@ def generate(
         return failed
     with open(_open_records(out, label), "a", encoding="utf-8") as records:
         before = time.perf_counter()
-        for order, made in progress(_Counted(_stream(pipeline, generation, todo, batch_size), len(todo))):
+        for order, made in progress(SizedIterator(_stream(pipeline, generation, todo, batch_size), len(todo))):
             now = time.perf_counter()
             record = {**_describe(order, generation, made), "wall_seconds": round(now - before, 4), "at": time.time()}
             before = now
@@ -184,19 +185,6 @@ def _stream(
     )
     for number, made in stream:
         yield todo[number], made
-
-
-class _Counted:
-    """An iterator with a length, for progress bars."""
-
-    def __init__(self, items: Iterator[Any], count: int):
-        self.items, self.count = items, count
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.items
-
-    def __len__(self) -> int:
-        return self.count
 
 
 def _write(path: Path, motion: Float32) -> str:

@@ -21,6 +21,7 @@ from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
+from hftrainer.pipelines.sized import SizedIterator
 from hftrainer.registry import PIPELINES
 
 Float32 = NDArray[np.float32]
@@ -251,7 +252,7 @@ class MotionMillionPipeline:
         progress: Callable[[Iterable[Any]], Iterable[Any]],
     ) -> list[GeneratedMotion]:
         stream = self.stream(captions, seeds, sampling, limits, floors, cuts, batch_size)
-        made = dict(progress(_Sized(stream, len(captions))))
+        made = dict(progress(SizedIterator(stream, len(captions))))
         return [made[i] for i in range(len(captions))]
 
     @torch.inference_mode()
@@ -320,19 +321,6 @@ class MotionMillionPipeline:
         """Codes after which the first `frames` frames no longer change."""
         vqvae = self.bundle.vqvae
         return -(-int(frames) // vqvae.frames_per_code) + vqvae.code_radius
-
-
-class _Sized:
-    """An iterator that knows how many items come, for progress bars."""
-
-    def __init__(self, items: Iterator[Any], count: int):
-        self.items, self.count = items, count
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.items
-
-    def __len__(self) -> int:
-        return self.count
 
 
 def read_sampling(folder: Path) -> Sampling:
