@@ -8,7 +8,7 @@ from torch import nn
 from hftrainer.models.motion.motionmillion.network import packing
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 32, 40, 128, 129])
+@pytest.mark.parametrize("rows", [1, 2, 5, 12, 13, 32, 40, 128, 129])
 @pytest.mark.parametrize("emulated", [True, False])
 @pytest.mark.parametrize("by_mkl", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,10 +1,9 @@
-"""Weights in the layout that a matrix product of few rows wants.
+"""Matrix products of few rows, the shapes of decoding.
 
-On a CPU, torch's own linear layer reads row-major weights at half of the speed that packed ones reach when a batch has
-8 to 64 rows, the shapes of decoding: by MKL on Intel's processors, by oneDNN on others, where MKL is slow
-(docs/performance.md has the ratios). Processors without bfloat16
-instructions emulate them, three times slower than float32; there bfloat16 weights are multiplied in float32, which
-rounds no more than the instructions do.
+On a CPU, torch's own linear layer is two to three times too slow for 4 to 64 rows. On Intel's processors MKL's products
+of batches of small matrices, or its packed layout, do better; on others, where MKL is slow, oneDNN's packed layout does
+(docs/performance.md has the ratios). Processors without bfloat16 instructions emulate them, three times slower than
+float32; there bfloat16 weights are multiplied in float32, which rounds no more than the instructions do.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ROWS = 32  # packed for so many rows: the layout is as good as any from 1 to 128
+_ROWS = 32  # packed for so many rows: the layout is as good as any from 16 to 128
+_BLOCK = 64  # rows of weights in one small matrix of a batch
 _SLICE = 256  # rows of weights cast at a time, so that the float32 copy stays in the processor's caches
 
 
@@ -57,28 +57,65 @@ def unpacked_linear(module: nn.Module) -> Callable[[Tensor], Tensor]:
     if not isinstance(module, nn.Linear) or not packable(module) or module.weight.device.type != "cpu":
         return module
     weight = module.weight.detach()
-    if weight.dtype != torch.bfloat16 or not emulates_bfloat16():
+    if weight.dtype == torch.float32:
+        return (lambda x: multiply(x, weight)) if mkl_is_fast() else module
+    if not emulates_bfloat16():
         return module
 
     def many(x: Tensor) -> Tensor:
-        rows = x.float()
-        return torch.cat([F.linear(rows, part.float()) for part in torch.split(weight, _SLICE)], dim=-1).bfloat16()
+        rows, product = x.float(), multiply if mkl_is_fast() else F.linear
+        return torch.cat([product(rows, part.float()) for part in torch.split(weight, _SLICE)], dim=-1).bfloat16()
 
     return _one_or_many(weight, many)
 
 
+def multiply(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., in) @ weight.T (..., out) in float32, by the routine of MKL that is fastest for so many rows.
+
+    For 4 to 64 rows the weights are taken as a batch of small matrices, which MKL multiplies up to three times as fast
+    as the large one: times x's transpose, or, up to 12 rows, each as the transposed right factor.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    count, whole = len(rows), len(weight) // _BLOCK * _BLOCK
+    if not 3 < count <= 64 or not whole:
+        return F.linear(x, weight)
+    blocks = weight[:whole].view(-1, _BLOCK, weight.shape[1])
+    out = rows.new_empty(count, len(weight))
+    if count <= 12:
+        product = torch.bmm(rows.expand(len(blocks), -1, -1), blocks.transpose(1, 2))
+        out[:, :whole].view(count, -1, _BLOCK).copy_(product.transpose(0, 1))
+    else:
+        product = torch.bmm(blocks, rows.T.contiguous().expand(len(blocks), -1, -1))
+        out[:, :whole] = product.view(whole, count).T
+    if whole < len(weight):
+        out[:, whole:] = F.linear(rows, weight[whole:])
+    return out.view(*x.shape[:-1], -1)
+
+
 def _pack_by_mkl(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """MKL's layout serves one number of rows: fewer are filled up, more taken in parts. A row's result does not depend
-    on how many others there are, but for the ends of the range, where row-major weights are as good."""
-    packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, _ROWS)
+    """MKL's packed layout where it is the fastest: 17 to 128 rows, and one row times a wide matrix.
+
+    A layout serves one number of rows: fewer are filled up, more taken in parts. It is made when it is first needed: a
+    single prompt needs another than a batch does.
+    """
+    wide = weight.shape[0] >= 2 * weight.shape[1]
+    layouts: dict[int, Tensor] = {}
+
+    def product(x: Tensor) -> Tensor:
+        rows = len(x)
+        if rows not in layouts:
+            layouts[rows] = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
+        return torch.ops.mkl._mkl_linear(x, layouts[rows], weight, None, rows)  # type: ignore[no-any-return]
 
     def linear(x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if not 2 < len(rows) <= 4 * _ROWS:
-            return F.linear(x, weight)
+        if len(rows) == 1 and wide:
+            return product(rows).view(*x.shape[:-1], -1)
+        if not _ROWS // 2 < len(rows) <= 4 * _ROWS:
+            return multiply(x, weight)
         lacking = -len(rows) % _ROWS
         filled = F.pad(rows, (0, 0, 0, lacking)) if lacking else rows
-        parts = [torch.ops.mkl._mkl_linear(part, packed, weight, None, _ROWS) for part in torch.split(filled, _ROWS)]
+        parts = [product(part) for part in torch.split(filled, _ROWS)]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return out[: len(rows)].view(*x.shape[:-1], -1)
 
