@@ -49,7 +49,7 @@ def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
             for _ in decoder.run(work, group):
                 pass
         occupancy[name] = decoder.occupancy.share
-        steps[name] = decoder.occupancy.steps + decoder.occupancy.refills
+        steps[name] = decoder.occupancy.steps + decoder.occupancy.prefills
 
     everything = range(bench.prompts)
     static = [list(everything)[i : i + bench.batch] for i in range(0, bench.prompts, bench.batch)]

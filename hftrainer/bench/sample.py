@@ -15,7 +15,8 @@ from hftrainer.bench import baselines
 from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cache_dtype, cached_for
+from hftrainer.models.motion.motionmillion.network.cache import cache_dtype
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
 from hftrainer.models.motion.motionmillion.network.generation import Generation
 
 
@@ -104,7 +105,7 @@ def ragged_ways(model: LLaMAHF, bench: SampleBench) -> list[Way]:
         decoder = BatchDecoder(ending, rows)
         for _ in decoder.run(work):
             pass
-        steps[id(wanted)] = decoder.occupancy.steps + decoder.occupancy.refills
+        steps[id(wanted)] = decoder.occupancy.steps + decoder.occupancy.prefills
 
     def way(name: str, wanted: Sequence[int]) -> Way:
         def read() -> float:

@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Finished, Occupancy, Work
-from hftrainer.models.motion.motionmillion.network.cached import cache_dtype, cached_for
+from hftrainer.models.motion.motionmillion.network.cache import cache_dtype
+from hftrainer.models.motion.motionmillion.network.cached import cached_for
 from hftrainer.models.motion.motionmillion.network.choosing import Choice, draw_uniforms
 from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
 

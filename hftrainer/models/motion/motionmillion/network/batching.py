@@ -2,10 +2,14 @@
 
 Batches of prompts that all wait for their longest waste a third to a half of the work; here a row is empty for a few
 steps only. What a prompt becomes does not depend on its row, its neighbours or the order (up to rounding).
+
+Texts are prefilled before a row is free for them, many at once, and copied into the row; the step that all rows share
+then chooses the first code as it does every other.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,11 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, KVCache
+from hftrainer.models.motion.motionmillion.network.cache import KVCache, arrange
+from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.network.choosing import Choice
 from hftrainer.models.motion.motionmillion.network.graphs import StepGraphs
 
 TextSource = Callable[[list[int]], tuple[Tensor, Tensor]]
+_PREFILLED = 16  # texts at once: some 300 positions, enough for a matrix product to be at its best
 
 
 @dataclass
@@ -46,12 +52,13 @@ class Finished(NamedTuple):
 
 @dataclass
 class Occupancy:
-    """Row-steps that were computed, and those that made a code or END of some prompt; steps, and refills of rows."""
+    """Row-steps that were computed, and those that made a code or END of some prompt; steps, and batches of texts that
+    were prefilled."""
 
     computed: int = 0
     useful: int = 0
     steps: int = 0
-    refills: int = 0
+    prefills: int = 0
 
     @property
     def share(self) -> float:
@@ -66,9 +73,8 @@ class RowState:
         self.model, self.choice, self.has_floors = model, choice, floors
         self.cache: KVCache = model.new_cache(rows, slots)
         device, pad = self.cache.blocks.device, model.config.pad_id
-        self.ids, self.text, self.counts, self.limits, self.floors = torch.zeros(
-            5, rows, dtype=torch.long, device=device
-        )
+        self.text, self.counts, self.limits, self.floors = torch.zeros(4, rows, dtype=torch.long, device=device)
+        self.inputs = model.embed(torch.full((rows,), pad, device=device))
         self.done = torch.ones(rows, dtype=torch.bool, device=device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
         self.codes = torch.full((rows, longest + 1), pad, dtype=torch.long, device=device)
@@ -77,38 +83,43 @@ class RowState:
         self.every = torch.arange(rows, device=device)
 
     def fill(
-        self, rows: Tensor, features: Tensor, mask: Tensor, limits: Tensor, floors: Tensor, uniforms: Tensor | None
+        self,
+        rows: Tensor,
+        prefix: Prefix,
+        theirs: Tensor,
+        limits: Tensor,
+        floors: Tensor,
+        uniforms: Tensor | None,
     ) -> None:
-        """Put new prompts into rows (r,) and choose their first code."""
-        self.text[rows], self.counts[rows] = mask.bool().sum(dim=1), 0
+        """Put texts `theirs` (r,) of `prefix` into rows (r,)."""
+        self.cache.write(rows, prefix.cache, theirs)
+        self.inputs[rows], self.text[rows], self.counts[rows] = prefix.last[theirs], prefix.lengths[theirs], 0
         self.limits[rows], self.floors[rows] = limits, floors
         self.done[rows], self.ended[rows] = False, False
         if uniforms is not None:
             self.uniforms[rows] = uniforms
-        self._choose(rows, self.model.prefill(features, mask, self.cache, rows))
+
+    def release(self, rows: Sequence[int]) -> None:
+        """Rows that are free read one slot and write none of a prompt's."""
+        at = torch.tensor(rows, device=self.done.device)
+        self.text[at], self.counts[at], self.done[at] = 0, 0, True
 
     def step(self, live: int) -> None:
         """One more code for every row that has not ended."""
         positions = (self.text + self.counts - 1).clamp(min=0)
-        self._choose(None, self.model.decode(self.ids, positions, self.cache, live))
-
-    def _choose(self, rows: Tensor | None, logits: Tensor) -> None:
-        """Choose for `rows` (r,), or for all of them, which need not be gathered."""
-        every = self.every if rows is None else rows
-        of: Tensor | slice = slice(None) if rows is None else rows
-        config, counts, done = self.model.config, self.counts[of], self.done[of]
+        logits = self.model.decode(self.inputs, positions, self.cache, live)
+        end, pad = self.model.config.end_id, self.model.config.pad_id
         if self.has_floors:
-            logits[:, config.end_id].masked_fill_(counts < self.floors[of], -torch.inf)
-        ids = self.choice(logits, self.uniforms[every, counts] if self.choice.do_sample else None)
-        ended = (ids == config.end_id) & ~done
-        done = done | ended
-        self.codes[every, counts] = torch.where(done, config.pad_id, ids)
-        counts = counts + ~done
-        self.ids[of], self.counts[of] = ids, counts
-        self.ended[of] = self.ended[of] | ended
-        self.done[of] = done | (counts >= self.limits[of])
+            logits[:, end].masked_fill_(self.counts < self.floors, -torch.inf)
+        ids = self.choice(logits, self.uniforms[self.every, self.counts] if self.choice.do_sample else None)
+        self.ended |= (ids == end) & ~self.done
+        self.done |= self.ended
+        self.codes[self.every, self.counts] = torch.where(self.done, pad, ids)
+        self.counts += ~self.done
+        self.done |= self.counts >= self.limits
+        self.inputs.copy_(self.model.embed(ids))
 
-    _PER_ROW = ("ids", "text", "counts", "limits", "floors", "done", "ended", "codes", "uniforms")
+    _PER_ROW = ("inputs", "text", "counts", "limits", "floors", "done", "ended", "codes", "uniforms")
 
     @property
     def slots(self) -> int:
@@ -119,20 +130,55 @@ class RowState:
         """Everything but the cache."""
         return [getattr(self, name) for name in self._PER_ROW]
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+    def move(self, moves: Sequence[tuple[int, int]], reach: Sequence[int]) -> None:
+        """Move rows as `arrange` says; a row has written at most `reach` slots."""
+        for source, target in moves:
+            self.cache.move(source, target, reach[source])
+        sources, targets = torch.tensor(moves, device=self.done.device).T
         for name in self._PER_ROW:
-            setattr(self, name, getattr(self, name)[rows])
+            tensor = getattr(self, name)
+            tensor[targets] = tensor[sources]
+        self.release(sorted({source for source, _ in moves} - {target for _, target in moves}))
+
+    def keep(self, rows: int) -> None:
+        """Go on with the first `rows` rows."""
+        for name in self._PER_ROW:
+            setattr(self, name, getattr(self, name)[:rows])
         self.cache.keep(rows)
-        self.every = self.every[: len(rows)]
+        self.every = self.every[:rows]
+
+
+class _Rows:
+    """What the host knows of the rows: the prompt of each, and an upper bound of the slots that it has filled."""
+
+    def __init__(self, rows: int):
+        self.prompts: list[int | None] = [None] * rows
+        self.reach = [0] * rows
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def free(self) -> list[int]:
+        """Rows without a prompt."""
+        return [row for row, prompt in enumerate(self.prompts) if prompt is None]
+
+    def move(self, moves: Sequence[tuple[int, int]]) -> None:
+        """As `arrange` says."""
+        for source, target in moves:
+            self.prompts[target], self.reach[target] = self.prompts[source], self.reach[source]
+            self.prompts[source], self.reach[source] = None, 0
+
+    def keep(self, rows: int) -> None:
+        """Go on with the first `rows` rows."""
+        self.prompts, self.reach = self.prompts[:rows], self.reach[:rows]
 
 
 class BatchDecoder:
     """Decodes `Work` in `rows` rows at a time.
 
     The host looks at which rows have ended every `check_every` steps (a look waits for the device: 1 on a CPU, 8 else)
-    and refills once `refill_at` rows are free. When no prompt waits, the batch shrinks with the rows that
-    are left (`shrink`).
+    and refills them. When no prompt waits, the batch shrinks with the rows that are left (`shrink`).
     """
 
     def __init__(
@@ -142,15 +188,13 @@ class BatchDecoder:
         choice: Choice | None = None,
         *,
         check_every: int | None = None,
-        refill_at: int | None = None,
         shrink: bool = True,
     ):
-        on_cpu = model.lm_head.weight.device.type == "cpu"
+        self.on_cpu = model.lm_head.weight.device.type == "cpu"
         self.graphs = model.lm_head.weight.device.type == "cuda"
         self.shrink = shrink
         self.model, self.rows, self.choice = model, rows, choice or Choice()
-        self.check_every = check_every or (1 if on_cpu else 8)
-        self.refill_at = refill_at or max(1, rows // 16)
+        self.check_every = check_every or (1 if self.on_cpu else 8)
         self.occupancy = Occupancy()
 
     @torch.inference_mode()
@@ -162,52 +206,57 @@ class BatchDecoder:
         todo = list(range(len(work.limits)) if prompts is None else prompts)
         for prompt in [p for p in todo if work.limits[p] == 0]:
             yield Finished(prompt, torch.zeros(0, dtype=torch.long), False)
-        waiting = sorted((p for p in todo if work.limits[p] > 0), key=lambda p: -work.limits[p])
+        waiting = deque(sorted((p for p in todo if work.limits[p] > 0), key=lambda p: -work.limits[p]))
         if not waiting:
             return
-        rows, longest = min(self.rows, len(waiting)), max(work.limits)
-        state = RowState(self.model, rows, longest, work.slots, self.choice, work.floors is not None)
-        running: list[int | None] = [None] * rows
-        reach = [0] * rows  # upper bound of a row's position, kept by the host so that it need not ask
+        rows = _Rows(min(self.rows, len(waiting)))
+        state = RowState(self.model, len(rows), max(work.limits), work.slots, self.choice, work.floors is not None)
+        ready = _Ready(self.model, work, waiting, min(len(rows), _PREFILLED), self.occupancy)
         step = StepGraphs(state).step if self.graphs else state.step
         while True:
-            free = [i for i, prompt in enumerate(running) if prompt is None]
-            if waiting and (len(free) >= min(self.refill_at, len(waiting)) or len(free) == len(running)):
-                self._refill(state, work, waiting, free, running, reach)
-            elif len(free) == len(running):
+            free = len(rows.free)
+            if free and ready:
+                self._refill(state, work, ready, rows)
+            elif free == len(rows):
                 return
-            else:
-                smaller = self._smaller(len(running), len(free)) if self.shrink and not waiting else len(running)
-                if smaller < len(running):
-                    running, reach = _shrink(state, running, reach, smaller)
-                    step = StepGraphs(state).step if self.graphs else state.step
-                self._steps(state, step, running, reach)
-            yield from self._harvest(state, running)
+            elif self.shrink and (smaller := self._smaller(len(rows), free)) < len(rows):
+                self._arrange(state, rows)
+                state.keep(smaller)
+                rows.keep(smaller)
+                step = StepGraphs(state).step if self.graphs else state.step
+            self._steps(state, step, rows)
+            yield from self._harvest(state, rows)
 
-    def _refill(
-        self,
-        state: RowState,
-        work: Work,
-        waiting: list[int],
-        free: list[int],
-        running: list[int | None],
-        reach: list[int],
+    def _refill(self, state: RowState, work: Work, ready: _Ready, rows: _Rows) -> None:
+        if self.on_cpu:
+            self._arrange(state, rows)
+        free = deque(rows.free)
+        while free and ready:
+            prefix, prompts, theirs = ready.take(len(free))
+            used = [free.popleft() for _ in prompts]
+            self._fill(state, work, used, prefix, prompts, theirs)
+            for row, prompt in zip(used, prompts, strict=True):
+                # the first step repeats the last position of the text
+                rows.prompts[row], rows.reach[row] = prompt, prefix.cache.slots - 1
+
+    def _fill(
+        self, state: RowState, work: Work, rows: list[int], prefix: Prefix, prompts: list[int], theirs: list[int]
     ) -> None:
-        prompts = [waiting.pop(0) for _ in range(min(len(free), len(waiting)))]
-        features, mask = work.texts(prompts)
-        device, used = state.done.device, free[: len(prompts)]
-        floors = [0] * len(prompts) if work.floors is None else [work.floors[p] for p in prompts]
+        device = state.done.device
         uniforms = None
         if self.choice.do_sample:
             assert work.uniforms is not None
             uniforms = work.uniforms[prompts, : state.uniforms.shape[1]].to(device)
             uniforms = torch.nn.functional.pad(uniforms, (0, state.uniforms.shape[1] - uniforms.shape[1]))
-        limits = torch.tensor([work.limits[p] for p in prompts], device=device)
-        rows = torch.tensor(used, device=device)
-        state.fill(rows, features, mask, limits, torch.tensor(floors, device=device), uniforms)
-        for row, prompt in zip(used, prompts, strict=True):
-            running[row], reach[row] = prompt, features.shape[1]
-        self.occupancy.refills += 1
+        limits = [work.limits[p] for p in prompts]
+        floors = [0] * len(prompts) if work.floors is None else [work.floors[p] for p in prompts]
+        numbers = torch.tensor([rows, theirs, limits, floors], device=device)
+        state.fill(numbers[0], prefix, numbers[1], numbers[2], numbers[3], uniforms)
+
+    def _arrange(self, state: RowState, rows: _Rows) -> None:
+        if moves := arrange(rows.reach):
+            state.move(moves, rows.reach)
+            rows.move(moves)
 
     def _smaller(self, rows: int, free: int) -> int:
         """Rows to go on with when `free` of `rows` stay empty: graphs want powers of two, else a quarter pays."""
@@ -216,32 +265,49 @@ class BatchDecoder:
             return min(rows, 1 << (live - 1).bit_length())
         return live if free >= max(1, rows // 4) else rows
 
-    def _steps(self, state: RowState, step: Callable[[int], None], running: list[int | None], reach: list[int]) -> None:
+    def _steps(self, state: RowState, step: Callable[[int], None], rows: _Rows) -> None:
         for _ in range(self.check_every):
-            for row, prompt in enumerate(running):
-                reach[row] = min(reach[row] + 1, state.cache.slots) if prompt is not None else 0
-            step(max(reach))
-            self.occupancy.computed += len(running)
+            rows.reach = [
+                min(reach + 1, state.slots) if prompt is not None else 0
+                for reach, prompt in zip(rows.reach, rows.prompts, strict=True)
+            ]
+            step(max(rows.reach))
+            self.occupancy.computed += len(rows)
             self.occupancy.steps += 1
 
-    def _harvest(self, state: RowState, running: list[int | None]) -> Iterator[Finished]:
+    def _harvest(self, state: RowState, rows: _Rows) -> Iterator[Finished]:
         done = state.done.tolist()
-        over = [row for row, prompt in enumerate(running) if prompt is not None and done[row]]
+        over = [(row, prompt) for row, prompt in enumerate(rows.prompts) if prompt is not None and done[row]]
         if not over:
             return
-        codes, counts, ended = state.codes[over].cpu(), state.counts[over].tolist(), state.ended[over].tolist()
-        for i, row in enumerate(over):
-            prompt = running[row]
-            assert prompt is not None
-            running[row] = None
-            self.occupancy.useful += max(counts[i] + ended[i] - 1, 0)  # the prefill chose the first
+        at = [row for row, _ in over]
+        codes, counts, ended = state.codes[at].cpu(), state.counts[at].tolist(), state.ended[at].tolist()
+        state.release(at)
+        for i, (row, prompt) in enumerate(over):
+            rows.prompts[row], rows.reach[row] = None, 0
+            self.occupancy.useful += counts[i] + ended[i]
             yield Finished(prompt, codes[i, : counts[i]], ended[i])
 
 
-def _shrink(
-    state: RowState, running: list[int | None], reach: list[int], rows: int
-) -> tuple[list[int | None], list[int]]:
-    """The busy rows, and empty ones up to `rows`, move together."""
-    kept = sorted(range(len(running)), key=lambda row: running[row] is None)[:rows]
-    state.keep(torch.tensor(kept, device=state.done.device))
-    return [running[row] for row in kept], [reach[row] for row in kept]
+class _Ready:
+    """Waiting prompts, whose texts are prefilled `at_once`."""
+
+    def __init__(self, model: CachedLLaMA, work: Work, waiting: deque[int], at_once: int, occupancy: Occupancy):
+        self.model, self.work, self.waiting, self.at_once = model, work, waiting, at_once
+        self.occupancy = occupancy
+        self.prefix: Prefix | None = None
+        self.prompts: deque[tuple[int, int]] = deque()  # prompt, and its row in `prefix`
+
+    def __bool__(self) -> bool:
+        return bool(self.prompts or self.waiting)
+
+    def take(self, most: int) -> tuple[Prefix, list[int], list[int]]:
+        """Up to `most` prompts that were prefilled together: where, their numbers, their rows there."""
+        if not self.prompts:
+            coming = [self.waiting.popleft() for _ in range(min(self.at_once, len(self.waiting)))]
+            self.prefix = self.model.prefill(*self.work.texts(coming))
+            self.prompts.extend((prompt, row) for row, prompt in enumerate(coming))
+            self.occupancy.prefills += 1
+        assert self.prefix is not None
+        taken = [self.prompts.popleft() for _ in range(min(most, len(self.prompts)))]
+        return self.prefix, [prompt for prompt, _ in taken], [row for _, row in taken]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hftrainer.models.motion.motionmillion.network.cache import KVCache, Span, live_spans
 from hftrainer.models.motion.motionmillion.network.packing import pack_linear, packable, pad_heads, unpacked_linear
 from hftrainer.models.motion.motionmillion.network.rope import rope_table
 
@@ -23,33 +24,19 @@ if TYPE_CHECKING:
 
 Linear = Callable[[Tensor], Tensor]
 _PACKED_LIMIT = 2**31
+_EPSILON = 1e-5
+_EPSILON_TENSOR = torch.tensor(_EPSILON, dtype=torch.float64)
 _EXACT = (torch.float32, torch.float64)
 _REFINED = 16  # ids whose bfloat16 logits are computed again in float32: rounding ties the best few, not more
 
 
-class KVCache:
-    """Keys and values, allocated once: `blocks` (layers, rows, 2, heads, slots, head_size), of `cache_dtype`."""
+class Prefix(NamedTuple):
+    """Texts that have been run: keys and values of every position, the input vectors (r, d) of the last ones, whose
+    outputs choose the first codes, and numbers of positions (r,)."""
 
-    def __init__(self, layers: int, rows: int, heads: int, slots: int, head_size: int, like: Tensor):
-        self.blocks = like.new_zeros((layers, rows, 2, heads, slots, head_size), dtype=cache_dtype(like))
-
-    @property
-    def slots(self) -> int:
-        """Positions that a row has room for."""
-        return self.blocks.shape[4]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
-        self.blocks = self.blocks[:, rows]
-
-
-def cache_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype that a model with such weights keeps keys and values in.
-
-    torch's attention for CPUs takes three to five times as long on one query in bfloat16 as in float32.
-    """
-    half = weight.dtype in (torch.bfloat16, torch.float16)
-    return torch.float32 if half and weight.device.type == "cpu" else weight.dtype
+    cache: KVCache
+    last: Tensor
+    lengths: Tensor
 
 
 class _Layer(NamedTuple):
@@ -87,41 +74,58 @@ class CachedLLaMA:
         c.check_length(slots)
         return KVCache(c.n_layer, rows, c.n_head, slots, self.head_size, self.transformer.wte.weight)
 
-    def prefill(self, text_features: Tensor, text_mask: Tensor, cache: KVCache, rows: Tensor) -> Tensor:
-        """Run texts (r, n, clip_dim), right-padded, into rows (r,) of the cache; logits (r, v - 1) of code one."""
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input vectors (b, d) of codes (b,)."""
+        return self.transformer.wte(ids)  # type: ignore[no-any-return]
+
+    def prefill(self, text_features: Tensor, text_mask: Tensor) -> Prefix:
+        """Run texts (r, n, clip_dim), right-padded. The first `decode` of a row repeats its last position, so that one
+        head serves rows that begin and rows that go on; here no layer computes what only the head would read."""
         text_mask = text_mask.bool()
-        width = text_mask.shape[1]
+        rows, width = text_mask.shape
         x = self.text_projection(text_features.to(self.transformer.wte.weight.dtype))
+        lengths = text_mask.sum(dim=1)
+        last = x[torch.arange(rows, device=x.device), lengths - 1]
         mask = text_mask[:, None, None, :]  # text sees its row's text, whole; padding is seen by none
         turn = self._table(x.device)[:width, None, None]
+        cache = self.new_cache(rows, width)
+        for i, layer in enumerate(self.layers):
+            qkv = self._qkv(x, layer, turn)
+            cache.blocks[i] = qkv[:, 1:]
+            if i + 1 < len(self.layers):
+                q, k, v = qkv.unbind(dim=1)
+                out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+                x = self._after_attention(x, layer, out)
+        return Prefix(cache, last, lengths)
 
-        def attend(qkv: Tensor, layer: int) -> Tensor:
-            q, k, v = qkv.unbind(dim=1)
-            cache.blocks[layer, rows, :, :, :width] = qkv[:, 1:].to(cache.blocks.dtype)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+    def decode(self, inputs: Tensor, positions: Tensor, cache: KVCache, live: int) -> Tensor:
+        """Append one input vector a row (b, d) at `positions` (b,); logits (b, v - 1) of what comes next.
 
-        x = self._blocks(x, turn, attend)
-        last = text_mask.sum(dim=1) - 1
-        return self.logits(x[torch.arange(len(x), device=x.device), last])
-
-    def decode(self, ids: Tensor, positions: Tensor, cache: KVCache, live: int) -> Tensor:
-        """Append one id a row (b,) at `positions` (b,); logits (b, v - 1) of the next. `live` > every position."""
-        x = self.transformer.wte(ids)[:, None]
+        `live` > every position; a CPU looks at the positions and reads no more slots than groups of rows have.
+        """
+        x = inputs[:, None]
         turn = self._table(x.device)[positions][:, None, None, None]
-        every, kind = torch.arange(len(ids), device=x.device), cache.blocks.dtype
-        mask = self._seen(positions, live, kind)
+        every, kind = torch.arange(len(inputs), device=x.device), cache.blocks.dtype
+        spans = live_spans(positions.tolist()) if x.device.type == "cpu" else [Span(0, len(inputs), live, even=False)]
+        masks = [self._seen(positions[s.start : s.stop], s.live, kind) if not s.even else None for s in spans]
+        together = len(spans) == 1 and spans[0].even
 
-        def attend(qkv: Tensor, layer: int) -> Tensor:
-            block, new = cache.blocks[layer], qkv[:, 1:, :, 0].to(kind)
-            if mask is None:
-                block[:, :, :, live - 1] = new
+        for i, layer in enumerate(self.layers):
+            qkv = self._qkv(x, layer, turn)
+            block, new = cache.blocks[i], qkv[:, 1:, :, 0].to(kind)
+            if together:
+                block[:, :, :, spans[0].live - 1] = new
             else:
                 block[every, :, :, positions] = new
-            k, v = block[:, 0, :, :live], block[:, 1, :, :live]
-            out = F.scaled_dot_product_attention(qkv[:, 0].to(kind), k, v, attn_mask=mask, scale=self.scale)
-            return out.to(qkv.dtype)
-
-        return self.logits(self._blocks(x, turn, attend)[:, 0])
+            q = qkv[:, 0].to(kind)
+            parts = []
+            for (start, stop, slots, _), mask in zip(spans, masks, strict=True):
+                k, v = block[start:stop, :, :, :slots].unbind(dim=1)
+                part = F.scaled_dot_product_attention(q[start:stop], k, v, attn_mask=mask, scale=self.scale)
+                parts.append(part)
+            out = parts[0] if len(parts) == 1 else torch.cat(parts)
+            x = self._after_attention(x, layer, out.to(qkv.dtype))
+        return self.logits(x[:, 0])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits (b, v - 1) of last hidden states (b, d); float64 for a float64 model.
@@ -148,29 +152,26 @@ class CachedLLaMA:
     def _head_rows(self) -> Tensor:
         return self.lm_head.weight[: self.config.vocab_size - 1]  # a tied table has a row for PAD
 
-    def _seen(self, positions: Tensor, live: int, dtype: torch.dtype) -> Tensor | None:
-        """Which of `live` slots each row sees, as attention wants it; None if all rows are at the last.
-
-        On a CPU a look at the positions is free; elsewhere it would wait for the device.
-        """
-        on_cpu = positions.device.type == "cpu"
-        if on_cpu and int(positions.min()) == live - 1:
-            return None
+    def _seen(self, positions: Tensor, live: int, dtype: torch.dtype) -> Tensor:
+        """Which of `live` slots each row sees, as attention wants it."""
         seen = (torch.arange(live, device=positions.device)[None] <= positions[:, None])[:, None, None]
-        if not on_cpu:
+        if positions.device.type != "cpu":
             return seen
         # what attention would make of it, once and not in every layer
         return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
-    def _blocks(self, x: Tensor, turn: Tensor, attend: Callable[[Tensor, int], Tensor]) -> Tensor:
+    def _qkv(self, x: Tensor, layer: _Layer, turn: Tensor) -> Tensor:
+        """Queries, keys and values (b, 3, heads, t, head_size) of x (b, t, d), the first two turned."""
         rows, width, _ = x.shape
-        for i, layer in enumerate(self.layers):
-            qkv = layer.qkv(_rms(x, layer.norm_1)).view(rows, width, 3, self.config.n_head, self.head_size)
-            qkv = _turn(qkv, turn).permute(0, 2, 3, 1, 4)
-            x = x + layer.out(attend(qkv, i).transpose(1, 2).reshape(rows, width, -1))
-            gate, up = layer.gate_up(_rms(x, layer.norm_2))
-            x = x + layer.down(F.silu(gate) * up)
-        return x
+        qkv = layer.qkv(_rms(x, layer.norm_1)).view(rows, width, 3, self.config.n_head, self.head_size)
+        return _turn(qkv, turn).permute(0, 2, 3, 1, 4)
+
+    def _after_attention(self, x: Tensor, layer: _Layer, out: Tensor) -> Tensor:
+        """The block's output, from its input x (b, t, d) and what attention gave (b, heads, t, head_size)."""
+        rows, width, _ = x.shape
+        x = layer.out(out.transpose(1, 2).reshape(rows, width, -1)).add_(x)
+        gate, up = layer.gate_up(_rms(x, layer.norm_2))
+        return layer.down(F.silu(gate).mul_(up)).add_(x)
 
     def _table(self, device: torch.device) -> Tensor:
         """e^(i angle) (positions, head_size / 2), complex; a padded channel pair is not turned."""
@@ -230,9 +231,14 @@ def can_pack(model: nn.Module) -> bool:
 
 
 def _rms(x: Tensor, scale: Tensor) -> Tensor:
-    if x.dtype in _EXACT:  # torch's own is the same there; in bfloat16 it does not round where the released model does
-        return F.rms_norm(x, scale.shape, scale, 1e-5)
-    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5) * scale
+    if x.dtype in _EXACT:
+        if x.device.type != "cpu":
+            return F.rms_norm(x, scale.shape, scale, _EPSILON)
+        # the same function; torch's own is eight operations on a CPU
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return (x * torch.addcmul(_EPSILON_TENSOR, norm, norm, value=1 / x.shape[-1]).rsqrt_()).mul_(scale)
+    # in bfloat16 torch's own does not round where the released model does
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + _EPSILON) * scale
 
 
 def _turn(qkv: Tensor, turn: Tensor) -> Tensor:
