@@ -283,7 +283,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_what_is_done(monkeypatch, capl
 
 @pytest.mark.parametrize(
     ("rows", "free", "graphs", "want"),
-    [(32, 7, False, 32), (32, 8, False, 24), (2, 1, False, 1), (256, 100, True, 256), (256, 128, True, 128),
+    [(32, 0, False, 32), (32, 1, False, 31), (2, 1, False, 1), (256, 100, True, 256), (256, 128, True, 128),
      (256, 200, True, 64), (3, 0, True, 3), (4, 3, True, 1)],
 )  # fmt: skip
 def test_a_batch_that_runs_dry_shrinks(rows, free, graphs, want):

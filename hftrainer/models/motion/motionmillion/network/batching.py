@@ -259,11 +259,9 @@ class BatchDecoder:
             rows.move(moves)
 
     def _smaller(self, rows: int, free: int) -> int:
-        """Rows to go on with when `free` of `rows` stay empty: graphs want powers of two, else a quarter pays."""
+        """Rows to go on with when `free` of `rows` stay empty; graphs want powers of two."""
         live = rows - free
-        if self.graphs:
-            return min(rows, 1 << (live - 1).bit_length())
-        return live if free >= max(1, rows // 4) else rows
+        return min(rows, 1 << (live - 1).bit_length()) if self.graphs else live
 
     def _steps(self, state: RowState, step: Callable[[int], None], rows: _Rows) -> None:
         for _ in range(self.check_every):
