@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from hftrainer.bench.measure import Result, Way, interleave, machine, read_bandwidth, save, table
-from hftrainer.bench.sample import EndingLLaMA, SampleBench, decoding_bytes, load, random_texts, read_by
+from hftrainer.bench.sample import EndingLLaMA, SampleBench, load, our_decoding_bytes, random_texts, read_by_ours
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
 
 
@@ -57,14 +57,14 @@ def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
     def way(name: str, groups: Sequence[Sequence[int]], refill: bool) -> Way:
         return Way(
             name, lambda: decode(name, groups, refill), sum(lengths),
-            read=lambda: read_by(model, lengths, words, steps[name]),
+            read=lambda: read_by_ours(model, lengths, words, steps[name]),
         )  # fmt: skip
 
     ways = [way("batches that wait", static, refill=False), way("rows refilled", [everything], refill=True)]
     device = torch.device(bench.device)
     bandwidth = read_bandwidth(device)
     results = interleave(ways, bench.rounds, bandwidth=bandwidth)
-    bound = sum(lengths) / bench.batch * decoding_bytes(model) / bandwidth
+    bound = sum(lengths) / bench.batch * our_decoding_bytes(model) / bandwidth
     print(f"{bench.prompts} prompts, {sum(lengths)} codes, batch {bench.batch}, {bench.size}; {machine(device)}")
     print(f"read bandwidth {bandwidth / 1e9:.1f} GB/s; reading the weights alone would take {bound:.2f} s\n")
     print(table(results, "codes"))

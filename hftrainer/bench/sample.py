@@ -61,12 +61,12 @@ def run(bench: SampleBench, json_path: str | None = None) -> list[Result]:
         alone = partial(baselines.uncached, model, *one, bench.codes)
         ways.append(Way("un-cached, batch 1", alone, bench.codes, decoding_bytes(model) * bench.codes))
     growing = partial(baselines.concatenating, model, *one, bench.codes)
-    read = read_by(model, lone, bench.words, bench.codes)
+    read = read_by(model, decoding_bytes(model), lone, bench.words, bench.codes)
     ways.append(Way("concatenating cache, batch 1", growing, bench.codes, read))
     for rows in bench.batches:
         part = texts[0][:rows], texts[1][:rows]
-        read = read_by(model, lone * rows, bench.words, bench.codes)
-        ways.append(Way(f"ours, batch {rows}", partial(ours, model, *part, bench.codes), rows * bench.codes, read))
+        reads = partial(read_by_ours, model, lone * rows, bench.words, bench.codes)
+        ways.append(Way(f"ours, batch {rows}", partial(ours, model, *part, bench.codes), rows * bench.codes, reads))
     if bench.transformers:
         from hftrainer.bench.engines import transformers_way
 
@@ -109,7 +109,7 @@ def ragged_ways(model: LLaMAHF, bench: SampleBench) -> list[Way]:
 
     def way(name: str, wanted: Sequence[int]) -> Way:
         def read() -> float:
-            return read_by(model, wanted, bench.words, steps[id(wanted)])
+            return read_by_ours(model, wanted, bench.words, steps[id(wanted)])
 
         return Way(f"{count} prompts of {name} codes, batch {rows}", partial(decode, wanted), sum(wanted), read)
 
@@ -122,11 +122,10 @@ class EndingLLaMA(CachedLLaMA):
     def __init__(self, model: LLaMAHF):
         super().__init__(model, pack=cached_for(model).packed)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Those of the model, END above all."""
-        logits = super().logits(hidden)
-        logits[:, self.config.end_id] = torch.inf
-        return logits
+    def best(self, hidden: Tensor, may_end: Tensor | None = None) -> Tensor:
+        """END as soon as it may be; until then the code that the model finds best."""
+        assert may_end is not None
+        return torch.where(may_end, self.config.end_id, super().best(hidden, torch.zeros_like(may_end)))
 
 
 def load(bench: SampleBench) -> LLaMAHF:
@@ -156,11 +155,22 @@ def random_texts(model: LLaMAHF, count: int, words: int) -> tuple[Tensor, Tensor
     return features.to(like), torch.ones(count, words, dtype=torch.bool, device=like.device)
 
 
-def read_by(model: LLaMAHF, lengths: Sequence[int], words: int, steps: int) -> float:
-    """Bytes that decoding rows of so many codes reads at least: the weights in every step, each row's own past."""
+def read_by(model: LLaMAHF, weights: int, lengths: Sequence[int], words: int, steps: int) -> float:
+    """Bytes that decoding rows of so many codes reads at least: `weights` in every step, each row's own past."""
     seen = sum(length * words + length * (length - 1) / 2 for length in lengths)
     cached = 2 * model.config.n_layer * model.config.n_embd * cache_dtype(model.transformer.wte.weight).itemsize
-    return decoding_bytes(model) * steps + seen * cached
+    return weights * steps + seen * cached
+
+
+def read_by_ours(model: LLaMAHF, lengths: Sequence[int], words: int, steps: int) -> float:
+    """The same of `generate`."""
+    return read_by(model, our_decoding_bytes(model), lengths, words, steps)
+
+
+def our_decoding_bytes(model: LLaMAHF) -> int:
+    """Bytes of weights that a step of `generate` reads: the head's in 8 bits where that finds the best id."""
+    head = model.lm_head.weight
+    return decoding_bytes(model) - (cached_for(model).screens and head.numel() * (head.element_size() - 1))
 
 
 def decoding_bytes(model: LLaMAHF) -> int:

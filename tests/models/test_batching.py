@@ -79,7 +79,8 @@ def begin(cached, features, mask, slots):
     prefix, every = cached.prefill(features, mask), torch.arange(len(mask))
     cache = cached.new_cache(len(mask), slots)
     cache.write(every, prefix.cache, every)
-    return cache, cached.decode(prefix.last, prefix.lengths - 1, cache, live=mask.shape[1]), prefix.lengths
+    first = cached.logits(cached.decode(prefix.last, prefix.lengths - 1, cache, live=mask.shape[1]))
+    return cache, first, prefix.lengths
 
 
 def regrets(model, features, mask, codes):
@@ -181,7 +182,7 @@ def test_packed_weights_and_padded_heads_give_the_same_logits(sizes):
     logits = []
     for cached in (CachedLLaMA(model), CachedLLaMA(model, pack=True), CachedLLaMA(model, pack=True, head_multiple=16)):
         cache, first, lengths = begin(cached, features, mask, 20)
-        second = cached.decode(cached.embed(torch.arange(5)), lengths, cache, live=13)
+        second = cached.logits(cached.decode(cached.embed(torch.arange(5)), lengths, cache, live=13))
         logits.append(torch.cat([first, second]))
     assert logits[0].shape == (10, 201)
     torch.testing.assert_close(logits[1], logits[0], atol=2e-5, rtol=0)
@@ -231,7 +232,8 @@ def test_rows_at_one_position_need_no_mask(dtype, close):
     for lengths in ([6, 6, 6], [6, 6, 2]):
         mask = torch.arange(6)[None] < torch.tensor(lengths)[:, None]
         cache, _, _ = begin(cached, features, mask, 9)
-        logits.append(cached.decode(cached.embed(ids), torch.tensor(lengths), cache, live=7)[:2])
+        hidden = cached.decode(cached.embed(ids), torch.tensor(lengths), cache, live=7)
+        logits.append(cached.logits(hidden)[:2])
     rows = torch.cat([torch.full((2, 6), model.config.pad_id), ids[:2, None]], dim=1)
     whole = model(rows, features[:2], torch.ones(2, 6, dtype=torch.bool))[:, -1]
     for part in logits:

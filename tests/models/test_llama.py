@@ -129,7 +129,7 @@ def test_cached_logits_equal_uncached_in_float64(golden):
     cache = cached.new_cache(4, mask.shape[1] + 20)
     prefix = cached.prefill(features, mask)
     cache.write(torch.arange(4), prefix.cache, torch.arange(4))
-    logits = cached.decode(prefix.last, lengths - 1, cache, live=mask.shape[1])
+    logits = cached.logits(cached.decode(prefix.last, lengths - 1, cache, live=mask.shape[1]))
     rows = [torch.full((int(n),), model.config.pad_id) for n in lengths]
     for step in range(20):
         for row, ids in enumerate(rows):
@@ -138,7 +138,7 @@ def test_cached_logits_equal_uncached_in_float64(golden):
             torch.testing.assert_close(logits[row], full, atol=1e-10, rtol=0)
         ids = torch.randint(0, model.config.end_id, (4,))
         rows = [torch.cat([row, new[None]]) for row, new in zip(rows, ids, strict=True)]
-        logits = cached.decode(cached.embed(ids), lengths + step, cache, live=mask.shape[1] + step + 1)
+        logits = cached.logits(cached.decode(cached.embed(ids), lengths + step, cache, live=mask.shape[1] + step + 1))
 
 
 @torch.no_grad()

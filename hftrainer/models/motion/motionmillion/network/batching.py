@@ -107,11 +107,13 @@ class RowState:
     def step(self, live: int) -> None:
         """One more code for every row that has not ended."""
         positions = (self.text + self.counts - 1).clamp(min=0)
-        logits = self.model.decode(self.inputs, positions, self.cache, live)
+        hidden = self.model.decode(self.inputs, positions, self.cache, live)
+        may_end = self.counts >= self.floors if self.has_floors else None
+        if self.choice.do_sample:
+            ids = self.choice.draw(self.model.logits(hidden, may_end), self.uniforms[self.every, self.counts])
+        else:
+            ids = self.model.best(hidden, may_end)
         end, pad = self.model.config.end_id, self.model.config.pad_id
-        if self.has_floors:
-            logits[:, end].masked_fill_(self.counts < self.floors, -torch.inf)
-        ids = self.choice(logits, self.uniforms[self.every, self.counts] if self.choice.do_sample else None)
         self.ended |= (ids == end) & ~self.done
         self.done |= self.ended
         self.codes[self.every, self.counts] = torch.where(self.done, pad, ids)

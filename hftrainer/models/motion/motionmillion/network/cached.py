@@ -8,6 +8,7 @@ prefilled, afterwards every position simply sees what is cached.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -16,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hftrainer.models.motion.motionmillion.network.cache import KVCache, Span, live_spans
+from hftrainer.models.motion.motionmillion.network.choosing import best_ids
 from hftrainer.models.motion.motionmillion.network.packing import pack_linear, packable, pad_heads, unpacked_linear
 from hftrainer.models.motion.motionmillion.network.rope import rope_table
+from hftrainer.models.motion.motionmillion.network.screening import ScreenedHead, can_screen
 
 if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.network.llama import Block, LLaMAHF
@@ -63,8 +66,6 @@ class CachedLLaMA:
         self.scale = self.config.head_size**-0.5
         self.head_size = -(-self.config.head_size // head_multiple) * head_multiple if pack else self.config.head_size
         self.layers = [self._lay_out(block) for block in model.transformer.blocks()]
-        on_cpu = self.lm_head.weight.device.type == "cpu"
-        self._packed_head = pack_linear(self._head_rows.float()) if pack and on_cpu else None
         self._head = unpacked_linear(self.lm_head)
         self._tables: dict[torch.device, Tensor] = {}
 
@@ -99,7 +100,8 @@ class CachedLLaMA:
         return Prefix(cache, last, lengths)
 
     def decode(self, inputs: Tensor, positions: Tensor, cache: KVCache, live: int) -> Tensor:
-        """Append one input vector a row (b, d) at `positions` (b,); logits (b, v - 1) of what comes next.
+        """Append one input vector a row (b, d) at `positions` (b,); last hidden states (b, d), from which `best` or
+        `logits` say what comes next.
 
         `live` > every position; a CPU looks at the positions and reads no more slots than groups of rows have.
         """
@@ -125,16 +127,38 @@ class CachedLLaMA:
                 parts.append(part)
             out = parts[0] if len(parts) == 1 else torch.cat(parts)
             x = self._after_attention(x, layer, out.to(qkv.dtype))
-        return self.logits(x[:, 0])
+        return x[:, 0]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits (b, v - 1) of last hidden states (b, d); float64 for a float64 model.
+    def best(self, hidden: Tensor, may_end: Tensor | None = None) -> Tensor:
+        """Ids (b,) of the largest logits of hidden states (b, d); END only in rows where `may_end` (b,)."""
+        if self.screens:
+            assert self._screen is not None
+            ids = self._screen.best(self.transformer.ln_f(hidden).float(), may_end)
+            if ids is not None:
+                return ids
+        return best_ids(self.logits(hidden, may_end))
+
+    @property
+    def screens(self) -> bool:
+        """Whether `best` reads an 8-bit copy of the head instead of the head."""
+        return self._screen is not None and self._screen.pays
+
+    def logits(self, hidden: Tensor, may_end: Tensor | None = None) -> Tensor:
+        """Float32 logits (b, v - 1) of last hidden states (b, d); float64 for a float64 model. END's are -inf in rows
+        that may not end.
 
         Rounded to bfloat16, one step in twenty has two best ids; so the head's output is kept in float32 where the
         device can (packed, CUDA), and else the best few are computed again.
         """
-        x = self.transformer.ln_f(hidden)
-        if self._packed_head is not None:
+        logits = self._all_logits(self.transformer.ln_f(hidden))
+        if may_end is not None:
+            logits[:, self.config.end_id].masked_fill_(~may_end, -torch.inf)
+        return logits
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _all_logits(self, x: Tensor) -> Tensor:
+        if self.packed and x.device.type == "cpu":
             return self._packed_head(x.float())
         if x.dtype == torch.bfloat16 and x.is_cuda and packable(self.lm_head):
             return torch.mm(x, self._head_rows.T, out_dtype=torch.float32)
@@ -146,7 +170,15 @@ class CachedLLaMA:
         exact = (self.lm_head.weight[best].float() @ x.float()[:, :, None])[..., 0]
         return logits.scatter(1, best, exact)
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    @cached_property
+    def _packed_head(self) -> Linear:
+        return pack_linear(self._head_rows.float())
+
+    @cached_property
+    def _screen(self) -> ScreenedHead | None:
+        """Where weights may be copied; made when a best id is first asked for."""
+        rows = self._head_rows
+        return ScreenedHead(rows) if self.packed and can_screen(rows) else None
 
     @property
     def _head_rows(self) -> Tensor:

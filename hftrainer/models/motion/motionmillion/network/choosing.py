@@ -31,11 +31,8 @@ class Choice:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
 
-    def __call__(self, logits: Tensor, uniforms: Tensor | None) -> Tensor:
-        """Ids (b,) from logits (b, v); `uniforms` (b,) are needed to sample."""
-        if not self.do_sample:
-            return best_ids(logits)
-        assert uniforms is not None
+    def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Ids (b,) from logits (b, v) by `uniforms` (b,) in [0, 1)."""
         return sample_ids(logits, uniforms, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
 
