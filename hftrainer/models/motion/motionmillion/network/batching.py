@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hftrainer.models.motion.motionmillion.network.cache import KVCache, arrange
+from hftrainer.models.motion.motionmillion.network.cache import arrange
 from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.network.choosing import Choice
 from hftrainer.models.motion.motionmillion.network.graphs import StepGraphs
+from hftrainer.models.motion.motionmillion.network.row_state import HostRows, RowState
 
 TextSource = Callable[[list[int]], tuple[Tensor, Tensor]]
 _PREFILLED = 16  # texts at once: some 300 positions, enough for a matrix product to be at its best
@@ -66,116 +67,6 @@ class Occupancy:
         return self.useful / max(self.computed, 1)
 
 
-class RowState:
-    """Where each of `rows` rows is; lives on the device, and `step` never waits for it."""
-
-    def __init__(self, model: CachedLLaMA, rows: int, longest: int, slots: int, choice: Choice, floors: bool):
-        self.model, self.choice, self.has_floors = model, choice, floors
-        self.cache: KVCache = model.new_cache(rows, slots)
-        device, pad = self.cache.blocks.device, model.config.pad_id
-        self.text, self.counts, self.limits, self.floors = torch.zeros(4, rows, dtype=torch.long, device=device)
-        self.inputs = model.embed(torch.full((rows,), pad, device=device))
-        self.done = torch.ones(rows, dtype=torch.bool, device=device)
-        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.codes = torch.full((rows, longest + 1), pad, dtype=torch.long, device=device)
-        wide = longest + 1 if choice.do_sample else 0
-        self.uniforms = torch.zeros(rows, wide, dtype=torch.float64, device=device)
-        self.every = torch.arange(rows, device=device)
-
-    def fill(
-        self,
-        rows: Tensor,
-        prefix: Prefix,
-        theirs: Tensor,
-        limits: Tensor,
-        floors: Tensor,
-        uniforms: Tensor | None,
-    ) -> None:
-        """Put texts `theirs` (r,) of `prefix` into rows (r,)."""
-        self.cache.write(rows, prefix.cache, theirs)
-        self.inputs[rows], self.text[rows], self.counts[rows] = prefix.last[theirs], prefix.lengths[theirs], 0
-        self.limits[rows], self.floors[rows] = limits, floors
-        self.done[rows], self.ended[rows] = False, False
-        if uniforms is not None:
-            self.uniforms[rows] = uniforms
-
-    def release(self, rows: Sequence[int]) -> None:
-        """Rows that are free read one slot and write none of a prompt's."""
-        at = torch.tensor(rows, device=self.done.device)
-        self.text[at], self.counts[at], self.done[at] = 0, 0, True
-
-    def step(self, live: int) -> None:
-        """One more code for every row that has not ended."""
-        positions = (self.text + self.counts - 1).clamp(min=0)
-        hidden = self.model.decode(self.inputs, positions, self.cache, live)
-        may_end = self.counts >= self.floors if self.has_floors else None
-        if self.choice.do_sample:
-            ids = self.choice.draw(self.model.logits(hidden, may_end), self.uniforms[self.every, self.counts])
-        else:
-            ids = self.model.best(hidden, may_end)
-        end, pad = self.model.config.end_id, self.model.config.pad_id
-        self.ended |= (ids == end) & ~self.done
-        self.done |= self.ended
-        self.codes[self.every, self.counts] = torch.where(self.done, pad, ids)
-        self.counts += ~self.done
-        self.done |= self.counts >= self.limits
-        self.inputs.copy_(self.model.embed(ids))
-
-    _PER_ROW = ("inputs", "text", "counts", "limits", "floors", "done", "ended", "codes", "uniforms")
-
-    @property
-    def slots(self) -> int:
-        """Positions of a row."""
-        return self.cache.slots
-
-    def tensors(self) -> list[Tensor]:
-        """Everything but the cache."""
-        return [getattr(self, name) for name in self._PER_ROW]
-
-    def move(self, moves: Sequence[tuple[int, int]], reach: Sequence[int]) -> None:
-        """Move rows as `arrange` says; a row has written at most `reach` slots."""
-        for source, target in moves:
-            self.cache.move(source, target, reach[source])
-        sources, targets = torch.tensor(moves, device=self.done.device).T
-        for name in self._PER_ROW:
-            tensor = getattr(self, name)
-            tensor[targets] = tensor[sources]
-        self.release(sorted({source for source, _ in moves} - {target for _, target in moves}))
-
-    def keep(self, rows: int) -> None:
-        """Go on with the first `rows` rows."""
-        for name in self._PER_ROW:
-            setattr(self, name, getattr(self, name)[:rows])
-        self.cache.keep(rows)
-        self.every = self.every[:rows]
-
-
-class _Rows:
-    """What the host knows of the rows: the prompt of each, and an upper bound of the slots that it has filled."""
-
-    def __init__(self, rows: int):
-        self.prompts: list[int | None] = [None] * rows
-        self.reach = [0] * rows
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def free(self) -> list[int]:
-        """Rows without a prompt."""
-        return [row for row, prompt in enumerate(self.prompts) if prompt is None]
-
-    def move(self, moves: Sequence[tuple[int, int]]) -> None:
-        """As `arrange` says."""
-        for source, target in moves:
-            self.prompts[target], self.reach[target] = self.prompts[source], self.reach[source]
-            self.prompts[source], self.reach[source] = None, 0
-
-    def keep(self, rows: int) -> None:
-        """Go on with the first `rows` rows."""
-        self.prompts, self.reach = self.prompts[:rows], self.reach[:rows]
-
-
 class BatchDecoder:
     """Decodes `Work` in `rows` rows at a time.
 
@@ -211,7 +102,7 @@ class BatchDecoder:
         waiting = deque(sorted((p for p in todo if work.limits[p] > 0), key=lambda p: -work.limits[p]))
         if not waiting:
             return
-        rows = _Rows(min(self.rows, len(waiting)))
+        rows = HostRows(min(self.rows, len(waiting)))
         state = RowState(self.model, len(rows), max(work.limits), work.slots, self.choice, work.floors is not None)
         ready = _Ready(self.model, work, waiting, min(len(rows), _PREFILLED), self.occupancy)
         step = StepGraphs(state).step if self.graphs else state.step
@@ -229,7 +120,7 @@ class BatchDecoder:
             self._steps(state, step, rows)
             yield from self._harvest(state, rows)
 
-    def _refill(self, state: RowState, work: Work, ready: _Ready, rows: _Rows) -> None:
+    def _refill(self, state: RowState, work: Work, ready: _Ready, rows: HostRows) -> None:
         if self.on_cpu:
             self._arrange(state, rows)
         free = deque(rows.free)
@@ -255,7 +146,7 @@ class BatchDecoder:
         numbers = torch.tensor([rows, theirs, limits, floors], device=device)
         state.fill(numbers[0], prefix, numbers[1], numbers[2], numbers[3], uniforms)
 
-    def _arrange(self, state: RowState, rows: _Rows) -> None:
+    def _arrange(self, state: RowState, rows: HostRows) -> None:
         if moves := arrange(rows.reach):
             state.move(moves, rows.reach)
             rows.move(moves)
@@ -265,7 +156,7 @@ class BatchDecoder:
         live = rows - free
         return min(rows, 1 << (live - 1).bit_length()) if self.graphs else live
 
-    def _steps(self, state: RowState, step: Callable[[int], None], rows: _Rows) -> None:
+    def _steps(self, state: RowState, step: Callable[[int], None], rows: HostRows) -> None:
         for _ in range(self.check_every):
             rows.reach = [
                 min(reach + 1, state.slots) if prompt is not None else 0
@@ -275,7 +166,7 @@ class BatchDecoder:
             self.occupancy.computed += len(rows)
             self.occupancy.steps += 1
 
-    def _harvest(self, state: RowState, rows: _Rows) -> Iterator[Finished]:
+    def _harvest(self, state: RowState, rows: HostRows) -> Iterator[Finished]:
         done = state.done.tolist()
         over = [(row, prompt) for row, prompt in enumerate(rows.prompts) if prompt is not None and done[row]]
         if not over:

@@ -54,9 +54,10 @@ class _Layer(NamedTuple):
 class CachedLLaMA:
     """Prefill and decode steps of `model`.
 
-    `pack` makes a second copy of the weights in the layout that oneDNN multiplies fastest (CPU), with gate and up
-    projections fused and, where `head_multiple` asks for it, heads padded with zeros (exact; attention kernels of GPUs
-    want head sizes of a multiple of 8 or 16). Without it the model's own modules run, whatever they are.
+    `pack` allows second copies of the weights: in layouts that CPUs multiply fast (`packing`), the head in 8 bits
+    (`screening`), gate and up projections fused and, where `head_multiple` asks for it, heads padded with zeros (exact;
+    attention kernels of GPUs want head sizes of a multiple of 8 or 16). Without it the model's own modules run,
+    whatever they are.
     """
 
     def __init__(self, model: LLaMAHF, *, pack: bool = False, head_multiple: int = 1):
@@ -177,8 +178,7 @@ class CachedLLaMA:
     @cached_property
     def _screen(self) -> ScreenedHead | None:
         """Where weights may be copied; made when a best id is first asked for."""
-        rows = self._head_rows
-        return ScreenedHead(rows) if self.packed and can_screen(rows) else None
+        return ScreenedHead(self._head_rows) if self.packed and can_screen(self.lm_head.weight) else None
 
     @property
     def _head_rows(self) -> Tensor:
