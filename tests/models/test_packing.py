@@ -17,6 +17,7 @@ def test_packed_and_unpacked_products(monkeypatch, rows, emulated, by_mkl, dtype
         pytest.skip("torch is built without MKL")
     monkeypatch.setattr(packing, "emulates_bfloat16", lambda: emulated)
     monkeypatch.setattr(packing, "mkl_is_fast", lambda: by_mkl)
+    monkeypatch.setattr(packing, "_WIDE", 700)
     module = nn.Linear(96, 700, bias=False).to(dtype).requires_grad_(False)
     x = torch.randn(rows, 1, 96).to(dtype)
     expected = F.linear(x.double(), module.weight.double())

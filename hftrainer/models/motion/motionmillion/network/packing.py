@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 _ROWS = 32  # packed for so many rows: the layout is as good as any from 16 to 128
 _BLOCK = 64  # rows of weights in one small matrix of a batch
+_WIDE = 2**14  # rows of weights, those of a head, from which a layout for one row gains more than it costs to make
 _SLICE = 256  # rows of weights cast at a time, so that the float32 copy stays in the processor's caches
 
 
@@ -93,12 +94,12 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _pack_by_mkl(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """MKL's packed layout where it is the fastest: 17 to 128 rows, and one row times a wide matrix.
+    """MKL's packed layout where it is the fastest: 17 to 128 rows, and one row times a head.
 
     A layout serves one number of rows: fewer are filled up, more taken in parts. It is made when it is first needed: a
     single prompt needs another than a batch does.
     """
-    wide = weight.shape[0] >= 2 * weight.shape[1]
+    wide = len(weight) >= _WIDE
     layouts: dict[int, Tensor] = {}
 
     def product(x: Tensor) -> Tensor:
