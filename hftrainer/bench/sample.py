@@ -170,7 +170,8 @@ def read_by_ours(model: LLaMAHF, lengths: Sequence[int], words: int, steps: int)
 def our_decoding_bytes(model: LLaMAHF) -> int:
     """Bytes of weights that a step of `generate` reads: the head's in 8 bits where that finds the best id."""
     head = model.lm_head.weight
-    return decoding_bytes(model) - (cached_for(model).screens and head.numel() * (head.element_size() - 1))
+    saved = head.numel() * (head.element_size() - 1) if cached_for(model).screens else 0
+    return decoding_bytes(model) - saved
 
 
 def decoding_bytes(model: LLaMAHF) -> int:

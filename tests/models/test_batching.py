@@ -174,6 +174,18 @@ def test_rows_are_kept_busy():
     assert decoder.occupancy.prefills == 16
 
 
+def test_a_device_that_is_asked_every_eighth_step_is_kept_busy(monkeypatch):
+    """The schedule of GPUs, on as many prompts as HumanML3D's test set has."""
+    monkeypatch.setattr(StepGraphs, "_capture", lambda self, live: CountedGraph(self.state, live))
+    model, count = make_model(n_layer=1), 4042
+    features, mask = (part.repeat(count // 6 + 1, *[1] * (part.ndim - 1))[:count] for part in make_texts(6))
+    lengths = (100 + 35 * torch.randn(count, generator=torch.Generator().manual_seed(3))).clamp(20, 150).int().tolist()
+    decoder = BatchDecoder(CachedLLaMA(model), 256, check_every=8)
+    decoder.graphs = True
+    assert len(codes_of(decoder, make_work(features, mask, lengths, floors=lengths))) == count
+    assert decoder.occupancy.share >= 0.92
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("sizes", [{}, {"n_head": 4, "n_embd": 40, "n_layer": 3}, {"tie_weights": True}])
 def test_packed_weights_and_padded_heads_give_the_same_logits(sizes):

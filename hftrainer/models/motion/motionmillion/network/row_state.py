@@ -83,8 +83,7 @@ class RowState:
         for source, target in moves:
             self.cache.move(source, target, reach[source])
         sources, targets = torch.tensor(moves, device=self.done.device).T
-        for name in self._PER_ROW:
-            tensor = getattr(self, name)
+        for tensor in self.tensors():
             tensor[targets] = tensor[sources]
         self.release(sorted({source for source, _ in moves} - {target for _, target in moves}))
 
