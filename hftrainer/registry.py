@@ -141,16 +141,16 @@ TASKS = Registry(
 DATASETS = Registry(
     "dataset",
     {
-        "motion_windows": "hftrainer.data.windows",
-        "text_tokens": "hftrainer.data.text_tokens",
-        "packed_tokens": "hftrainer.data.packed_tokens",
-        "packed_windows": "hftrainer.data.packed_motions",
-        "sentences": "hftrainer.data.sentences",
-        "labelled_clips": "hftrainer.data.labelled",
-        "text_motion": "hftrainer.data.text_motion",
-        "synthetic_text_motion": "hftrainer.data.debug",
-        "synthetic_windows": "hftrainer.data.debug",
-        "synthetic_tokens": "hftrainer.data.debug",
+        "motion_windows": "hftrainer.data.motion.windows",
+        "text_tokens": "hftrainer.data.tokens.captioned",
+        "packed_tokens": "hftrainer.data.tokens.packed",
+        "packed_windows": "hftrainer.data.motion.packed",
+        "sentences": "hftrainer.data.text_motion.sentences",
+        "labelled_clips": "hftrainer.data.text_motion.labelled",
+        "text_motion": "hftrainer.data.text_motion.pairs",
+        "synthetic_text_motion": "hftrainer.data.synthetic.datasets",
+        "synthetic_windows": "hftrainer.data.synthetic.datasets",
+        "synthetic_tokens": "hftrainer.data.synthetic.datasets",
     },
 )
 EVALUATORS = Registry(

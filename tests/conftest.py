@@ -35,7 +35,7 @@ def golden() -> Any:
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A procedural dataset; not to be changed by a test."""
-    from hftrainer.data.synthetic import write_dataset
+    from hftrainer.data.synthetic.motions import write_dataset
 
     root = tmp_path_factory.mktemp("synthetic")
     write_dataset(root, clips=40, seed=0)

@@ -10,7 +10,7 @@ import pytest
 
 from hftrainer.cli import main
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.synthetic import make_motion
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.io.bvh import read_bvh
 
 PROMPTS = ["a person walks forward, then waves", "someone stands still"]

@@ -67,7 +67,7 @@ def test_rope_check_on_a_datasets_tokens(dataset, tiny_model, capsys, inside):
 def test_rope_check_on_upstreams_files(dataset, tiny_model, tmp_path, capsys):
     """One (1, l) file a clip, in the folder that the official code names after its codebook."""
     from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.tokens import TokenSet
+    from hftrainer.data.tokens.folder import TokenSet
 
     root = shutil.copytree(dataset, tmp_path / "data")
     tokens = TokenSet(root / "tokens")

@@ -17,12 +17,12 @@ BASE = {"version", "files", "extras", "hub", "manifest"}
 MAY_IMPORT = {
     "version": set(), "files": set(), "extras": set(), "hub": {"files", "manifest"}, "manifest": {"files"},
     "config": BASE, "registry": BASE | {"config"},
-    "motion": BASE, "network": set(),
+    "motion": BASE, "render": BASE | {"motion"}, "network": set(),
     "models": BASE | {"registry", "config", "motion", "network"},
     "data": BASE | {"registry", "config", "motion"},
-    "pipelines": BASE | {"models", "motion", "registry", "config"},
-    "evaluation": BASE | {"models", "motion", "registry", "config"},
-    "training": BASE | {"registry", "config", "motion", "models", "data", "pipelines", "evaluation"},
+    "pipelines": BASE | {"models", "motion", "render", "registry", "config"},
+    "evaluation": BASE | {"models", "motion", "render", "registry", "config"},
+    "training": BASE | {"registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation"},
     "zoo": BASE | {"registry", "config"},
 }  # fmt: skip
 OPEN = {"cli", "commands", "bench", "__init__", "__main__"}  # parse, call one function, print: may import anything

@@ -11,7 +11,7 @@ import torch
 
 import hftrainer
 from hftrainer.config import ConfigError, load_experiment
-from hftrainer.data.captions import load_templates
+from hftrainer.data.prepare.captions import load_templates
 from hftrainer.evaluation.metrics import frechet_distance, r_precision
 from hftrainer.manifest import verify_manifest
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer

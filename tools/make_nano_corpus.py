@@ -15,9 +15,9 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from hftrainer.data.captions import load_templates
-from hftrainer.data.corpus import caption_sentences, wordnet_sentences
-from hftrainer.data.sentences import write_corpus
+from hftrainer.data.prepare.captions import load_templates
+from hftrainer.data.prepare.corpus import caption_sentences, wordnet_sentences
+from hftrainer.data.text_motion.sentences import write_corpus
 from hftrainer.training.text_distillation import learn_pieces, new_t5_encoder, new_t5_tokenizer, parameter_count
 
 

@@ -17,10 +17,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from hftrainer.bench.measure import Result, Way, interleave, machine, save, table
-from hftrainer.data.packed_tokens import PackedTextTokens, PackedTextTokensConfig
-from hftrainer.data.plan import PlanSampler
-from hftrainer.data.synthetic_rows import write_synthetic_rows
-from hftrainer.data.token_rows import TokenRows
+from hftrainer.data.order import PlanSampler
+from hftrainer.data.synthetic.rows import write_synthetic_rows
+from hftrainer.data.tokens.packed import PackedTextTokens, PackedTextTokensConfig
+from hftrainer.data.tokens.table import TokenRows
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hftrainer.bench.measure import Result, Way, interleave, machine, save, table
-from hftrainer.data.synthetic import CAPTIONS, make_motion
+from hftrainer.data.synthetic.motions import CAPTIONS, make_motion
 from hftrainer.evaluation.metrics import evaluate_embeddings, frechet_distance
 from hftrainer.evaluation.physical import compute_physical_metrics
 from hftrainer.evaluation.physical_units import physical_metrics_in_units

@@ -121,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_bvh(args: argparse.Namespace) -> int:
     """Convert; 1 if a file failed."""
-    from hftrainer.data.bvh_import import import_bvh as convert
+    from hftrainer.data.prepare.bvh_import import import_bvh as convert
     from hftrainer.motion.retarget import load_map
 
     report = convert(args.source, args.out, load_map(args.skeleton), workers=args.workers, progress=_bar("import"))
@@ -133,7 +133,7 @@ def import_bvh(args: argparse.Namespace) -> int:
 
 def captions(args: argparse.Namespace) -> int:
     """Write texts/ and labels.json; 1 if a clip has no labels."""
-    from hftrainer.data.captions import load_templates, write_captions
+    from hftrainer.data.prepare.captions import load_templates, write_captions
 
     dataset = _open(args)
     failed = write_captions(dataset, load_templates(args.templates), count=args.count, seed=args.seed)
@@ -145,7 +145,7 @@ def captions(args: argparse.Namespace) -> int:
 
 def split(args: argparse.Namespace) -> int:
     """Write split/."""
-    from hftrainer.data.splits import split_names
+    from hftrainer.data.prepare.splits import split_names
 
     dataset = _open(args)
     labels = dataset.labels()
@@ -160,8 +160,8 @@ def split(args: argparse.Namespace) -> int:
 
 def mirror(args: argparse.Namespace) -> int:
     """Add mirror images."""
-    from hftrainer.data.augment import mirror_split
-    from hftrainer.data.captions import load_templates
+    from hftrainer.data.prepare.augment import mirror_split
+    from hftrainer.data.prepare.captions import load_templates
 
     made = mirror_split(_open(args), load_templates(args.templates), args.split, args.into, progress=_bar("mirror"))
     print(f"{len(made)} mirrored clips added to {args.into}; now write their captions")
@@ -170,8 +170,8 @@ def mirror(args: argparse.Namespace) -> int:
 
 def join(args: argparse.Namespace) -> int:
     """Add joined clips."""
-    from hftrainer.data.augment import JoinConfig, join_split
-    from hftrainer.data.captions import load_templates
+    from hftrainer.data.prepare.augment import JoinConfig, join_split
+    from hftrainer.data.prepare.captions import load_templates
 
     config = JoinConfig(count=args.count, seed=args.seed)
     made = join_split(_open(args), load_templates(args.templates), args.split, args.into, config, progress=_bar("join"))
@@ -181,7 +181,7 @@ def join(args: argparse.Namespace) -> int:
 
 def stats(args: argparse.Namespace) -> int:
     """Write mean_std/."""
-    from hftrainer.data.statistics import write_statistics
+    from hftrainer.data.prepare.statistics import write_statistics
 
     clips = write_statistics(_open(args), args.split, grouped=not args.per_dimension, with_mirrored=args.with_mirrored)
     print(f"mean_std/ from {clips} clips of {args.split}")
@@ -190,7 +190,7 @@ def stats(args: argparse.Namespace) -> int:
 
 def tokenize(args: argparse.Namespace) -> int:
     """Write tokens/."""
-    from hftrainer.data.tokens import tokenize as write_tokens
+    from hftrainer.data.tokens.folder import tokenize as write_tokens
     from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
     from hftrainer.zoo.load import locate
 
@@ -236,7 +236,7 @@ def text_features(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Report; 1 if something is wrong."""
-    from hftrainer.data.verify import verify as check
+    from hftrainer.data.prepare.verify import verify as check
 
     status = verify_packed(args.dataset)
     if status is not None:
@@ -249,7 +249,7 @@ def verify(args: argparse.Namespace) -> int:
 
 def convert_representation(args: argparse.Namespace) -> int:
     """Convert; 1 if a file failed."""
-    from hftrainer.data.representation_folder import convert_folder
+    from hftrainer.data.prepare.representation import convert_folder
 
     report = convert_folder(
         args.source, args.out, args.source_name, args.target_name,
@@ -263,7 +263,7 @@ def convert_representation(args: argparse.Namespace) -> int:
 
 def synthetic(args: argparse.Namespace) -> int:
     """Write a procedural dataset."""
-    from hftrainer.data.synthetic import write_dataset
+    from hftrainer.data.synthetic.motions import write_dataset
 
     write_dataset(args.out, clips=args.clips, seed=args.seed)
     print(f"{args.clips} clips -> {args.out}")

@@ -122,7 +122,7 @@ def _quant_check(args: argparse.Namespace, bundle: Any) -> list[str]:
 def _pairs(args: argparse.Namespace, bundle: Any) -> Iterator[tuple[str, Any]]:
     """Captions and codes of a split, from tokens/ or upstream's one file a clip."""
     from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.tokens import codes_of
+    from hftrainer.data.tokens.folder import codes_of
 
     root = args.rope_check
     if not (root / "split").is_dir() and (root.parent / "split").is_dir():

@@ -75,9 +75,9 @@ def actions(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from hftrainer.data.captions import load_templates
     from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.trials import real_clips, styled_trials, trials, unseen_trials
+    from hftrainer.data.prepare.captions import load_templates
+    from hftrainer.data.prepare.trials import real_clips, styled_trials, trials, unseen_trials
     from hftrainer.evaluation.actions import Outcome, Trial, judge, report
     from hftrainer.models.action_classifier import ActionClassifier
     from hftrainer.zoo.load import load_pipeline

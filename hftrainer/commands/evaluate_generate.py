@@ -78,7 +78,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generate a shard, or start a process for each; 0 only if everything asked for is there."""
     from hftrainer.commands.launch import shard_from_environment
-    from hftrainer.data.evaluation_pairs import captions_hash
+    from hftrainer.data.text_motion.evaluation import captions_hash
     from hftrainer.files import check_writable
     from hftrainer.pipelines.exact_length import make_orders, prepare
 
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_pairs(args: argparse.Namespace) -> list[Any]:
     """(name, caption, frames) of the chosen source, cut to --limit."""
-    from hftrainer.data.evaluation_pairs import annotation_pairs, official_pairs
+    from hftrainer.data.text_motion.evaluation import annotation_pairs, official_pairs
 
     if args.pair_source == "annotation":
         pairs = annotation_pairs(args.anno, root=args.anno_data_dir, skip_unusable=args.skip_unusable)

@@ -153,7 +153,7 @@ def _generate(args: argparse.Namespace, protocol: Any, clips: Any) -> Path:
     """Make what the protocol judges in the run's own folder; what is there already stays."""
     from hftrainer.commands.evaluate_generate import describe_generation, run_shards
     from hftrainer.commands.judging import protocol_pairs
-    from hftrainer.data.evaluation_pairs import captions_hash
+    from hftrainer.data.text_motion.evaluation import captions_hash
     from hftrainer.pipelines.exact_length import make_orders, prepare
 
     out = args.out / PREDICTIONS

@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
 
     from hftrainer.data.folder import load_motion
     from hftrainer.files import check_writable
-    from hftrainer.motion.render.viewer import ViewerClip, write_viewer
     from hftrainer.motion.representation import motion272
     from hftrainer.pipelines.outputs import check_formats, write_files
+    from hftrainer.render.viewer import ViewerClip, write_viewer
 
     formats = [name.strip() for name in args.formats.split(",") if name.strip()]
     check_formats(formats)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hftrainer.data.evaluation_pairs import Pair
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.text_motion.evaluation import Pair
 from hftrainer.evaluation.protocols.plan import draw, entries
 from hftrainer.evaluation.protocols.run import Clips
 from hftrainer.evaluation.protocols.schema import Protocol

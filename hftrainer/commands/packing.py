@@ -45,8 +45,8 @@ def add_verbs(verbs: Any) -> None:
 def pack_tokens(args: argparse.Namespace) -> int:
     """Write a packed set of tokens."""
     from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.pack_tokens import Tokenizer
-    from hftrainer.data.pack_tokens import pack_tokens as pack
+    from hftrainer.data.tokens.pack import Tokenizer
+    from hftrainer.data.tokens.pack import pack_tokens as pack
 
     tokenizer = None
     if args.model is not None:
@@ -70,7 +70,7 @@ def pack_tokens(args: argparse.Namespace) -> int:
 def pack_motions(args: argparse.Namespace) -> int:
     """Write a packed set of motions."""
     from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.packed_motions import pack_motions as pack
+    from hftrainer.data.motion.packed import pack_motions as pack
 
     counts = pack(
         DatasetFolder(args.dataset), args.out, splits=args.split, dtype=args.dtype, progress=_bar("pack")
@@ -83,7 +83,7 @@ def pack_motions(args: argparse.Namespace) -> int:
 
 def import_tar(args: argparse.Namespace) -> int:
     """Unpack into a dataset folder."""
-    from hftrainer.data.tar_import import import_tar as unpack
+    from hftrainer.data.prepare.tar_import import import_tar as unpack
 
     report = unpack(args.shards, args.out, prefix=args.prefix, split=args.split, progress=_bar("import"))
     print(f"{', '.join(f'{count} {kind}' for kind, count in report.counts.items())} -> {args.out}")
@@ -96,7 +96,7 @@ def import_tar(args: argparse.Namespace) -> int:
 
 def synthetic_rows(args: argparse.Namespace) -> int:
     """Write made-up rows."""
-    from hftrainer.data.synthetic_rows import write_synthetic_rows
+    from hftrainer.data.synthetic.rows import write_synthetic_rows
 
     write_synthetic_rows(args.out, args.rows, codebook_size=args.codebook_size, seed=args.seed)
     print(f"{args.rows} rows -> {args.out} ({_megabytes(args.out)})")
@@ -107,8 +107,8 @@ def verify_packed(folder: Path) -> int | None:
     """Verify a packed set; None if the folder is none."""
     import json
 
-    from hftrainer.data.packed import MANIFEST, TOKENS_FORMAT, PackedFolder, PackedTokens
-    from hftrainer.data.packed_motions import MOTIONS_FORMAT, PackedMotions
+    from hftrainer.data.flat import MANIFEST, TOKENS_FORMAT, PackedFolder, PackedTokens
+    from hftrainer.data.motion.packed import MOTIONS_FORMAT, PackedMotions
 
     if not (folder / MANIFEST).is_file():
         return None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hftrainer.data.plan import Item
+from hftrainer.data.order import Item
 
 log = logging.getLogger(__name__)
 _UNREADABLE = (ValueError, OSError, EOFError)  # a bug raises other things, and is not passed over

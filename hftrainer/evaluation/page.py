@@ -18,7 +18,7 @@ from hftrainer.evaluation.predictions import SPECS
 from hftrainer.evaluation.protocols.scoring import caption_groups
 from hftrainer.evaluation.report import Table, metric_table, notes, physical_rows
 from hftrainer.files import write_text
-from hftrainer.motion.render.viewer import ViewerClip, script_json, viewer_frame, viewer_motions
+from hftrainer.render.viewer import ViewerClip, script_json, viewer_frame, viewer_motions
 
 Floats = NDArray[np.floating[Any]]
 _BLOCK = 512

@@ -22,12 +22,12 @@ from hftrainer.extras import need
 from hftrainer.files import atomic_path, write_json
 from hftrainer.motion.io.bvh import write_bvh
 from hftrainer.motion.io.npz import write_npz
-from hftrainer.motion.render.video import render_video
-from hftrainer.motion.render.viewer import ViewerClip, write_viewer
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling
 from hftrainer.pipelines.prompts import seeded_rows
+from hftrainer.render.video import render_video
+from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.version import __version__
 
 FORMATS = ("npy", "npz", "bvh", "mp4", "html")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hftrainer.config import ConfigError
-from hftrainer.data.labelled import LabelledBatch
+from hftrainer.data.text_motion.labelled import LabelledBatch
 from hftrainer.models.action_classifier import ActionClassifier
 from hftrainer.registry import TASKS
 from hftrainer.training.schedules import OptimizerConfig

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hftrainer.config import ConfigError
-from hftrainer.data.token_rows import TokenBatch
+from hftrainer.data.tokens.table import TokenBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.rows import layout_rows
 from hftrainer.registry import TASKS

@@ -38,7 +38,7 @@ def check_experiment(experiment: Experiment) -> dict[str, Any]:
 def fit(experiment: Experiment) -> Path:
     """Run an experiment to ``trainer.max_steps``; the folder with its checkpoints, artifacts, logs and config.yaml."""
     L = need("lightning", "training")
-    from hftrainer.data.datamodule import PlannedData
+    from hftrainer.data.loader import PlannedData
     from hftrainer.training.provenance import provenance
 
     # Lightning's advertisements are not the user's news; its warnings are

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hftrainer.config import ConfigError
-from hftrainer.data.text_motion import TextMotionBatch
+from hftrainer.data.text_motion.pairs import TextMotionBatch
 from hftrainer.evaluation.metrics import matching_distance, r_precision
 from hftrainer.models.motion.motionstreamer import Gaussian, MotionStreamer272Evaluator
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hftrainer.data.sentences import SentenceBatch
+from hftrainer.data.text_motion.sentences import SentenceBatch
 from hftrainer.models.text_encoder import TextEncoder
 from hftrainer.registry import TASKS
 from hftrainer.training.schedules import OptimizerConfig

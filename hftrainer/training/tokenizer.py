@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hftrainer.config import ConfigError
-from hftrainer.data.windows import MotionBatch
+from hftrainer.data.motion.windows import MotionBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.registry import TASKS
 from hftrainer.training.losses import ReconstructionLossConfig, reconstruction_loss

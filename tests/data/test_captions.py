@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hftrainer.data.augment import JoinConfig, join_split, mirror_split
-from hftrainer.data.captions import (
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare.augment import JoinConfig, join_split, mirror_split
+from hftrainer.data.prepare.captions import (
     CaptionTemplates,
     Style,
     gerund,
@@ -16,9 +17,8 @@ from hftrainer.data.captions import (
     third_person,
     write_captions,
 )
-from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.synthetic import make_motion
-from hftrainer.data.trials import styled_trials, trials, unseen_trials
+from hftrainer.data.prepare.trials import styled_trials, trials, unseen_trials
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.blend import find_passage, join, join_at, shorten
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.skeleton import bone_offsets, forward_kinematics

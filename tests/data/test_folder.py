@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hftrainer.data.folder import Caption, DatasetFolder, parse_caption
-from hftrainer.data.splits import split_names
-from hftrainer.data.synthetic import make_motion
-from hftrainer.data.verify import verify
+from hftrainer.data.prepare.splits import split_names
+from hftrainer.data.prepare.verify import verify
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.motion.statistics import compute_statistics

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.labelled import LabelledClips, LabelledClipsConfig, collate_labelled
+from hftrainer.data.text_motion.labelled import LabelledClips, LabelledClipsConfig, collate_labelled
 
 FRAMES = {"walk-1": 50, "walk-2": 400, "walk-3": 60, "wave-1": 30}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.packed_motions import PackedMotions, pack_motions
+from hftrainer.data.motion.packed import PackedMotions, pack_motions
 from hftrainer.motion.representation import motion272
 from hftrainer.registry import DATASETS
 

@@ -13,12 +13,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from hftrainer.data.draws import below, uniform
+from hftrainer.data.flat import PackedTokens
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.pack_tokens import Tokenizer, pack_tokens
-from hftrainer.data.packed import PackedTokens
-from hftrainer.data.plan import PlanSampler
-from hftrainer.data.synthetic import write_tokens
-from hftrainer.data.tokens import TokenSet, write_token_set
+from hftrainer.data.order import PlanSampler
+from hftrainer.data.synthetic.motions import write_tokens
+from hftrainer.data.tokens.folder import TokenSet, write_token_set
+from hftrainer.data.tokens.pack import Tokenizer, pack_tokens
 from hftrainer.registry import DATASETS
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from hftrainer.data.plan import BatchPlan, PlanSampler, balanced_weights
+from hftrainer.data.order import BatchPlan, PlanSampler, balanced_weights
 
 LENGTHS = np.random.default_rng(0).integers(10, 200, size=103)
 

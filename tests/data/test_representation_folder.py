@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hftrainer.cli import main
-from hftrainer.data.representation_folder import MANIFEST, convert_folder
-from hftrainer.data.synthetic import make_motion
+from hftrainer.data.prepare.representation import MANIFEST, convert_folder
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.representation.convert import motion272_to_hml263, motion272_to_joints
 from hftrainer.motion.representation.motion135 import CANON272_OFFSETS
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from hftrainer.cli import main
-from hftrainer.data.packed import PackedTokens
-from hftrainer.data.packed_tokens import PackedTextTokens, PackedTextTokensConfig
-from hftrainer.data.plan import PlanSampler
-from hftrainer.data.synthetic_rows import write_synthetic_rows
+from hftrainer.data.flat import PackedTokens
+from hftrainer.data.order import PlanSampler
+from hftrainer.data.synthetic.rows import write_synthetic_rows
+from hftrainer.data.tokens.packed import PackedTextTokens, PackedTextTokensConfig
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 
 from hftrainer.cli import main
 from hftrainer.data.folder import Caption, DatasetFolder
-from hftrainer.data.synthetic import make_motion
-from hftrainer.data.tar_import import import_tar
-from hftrainer.data.verify import verify
+from hftrainer.data.prepare.tar_import import import_tar
+from hftrainer.data.prepare.verify import verify
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.statistics import compute_statistics
 
 MOTION = make_motion("walk", 70, 0)

@@ -10,7 +10,7 @@ import torch
 
 from hftrainer.config import ConfigError, typed
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.text_motion import TextMotion, TextMotionConfig, collate_text_motion
+from hftrainer.data.text_motion.pairs import TextMotion, TextMotionConfig, collate_text_motion
 
 
 @pytest.fixture

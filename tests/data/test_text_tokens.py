@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.synthetic import write_tokens
-from hftrainer.data.text_tokens import TextTokens, TextTokensConfig
-from hftrainer.data.tokens import TokenSet, tokenize
+from hftrainer.data.synthetic.motions import write_tokens
+from hftrainer.data.tokens.captioned import TextTokens, TextTokensConfig
+from hftrainer.data.tokens.folder import TokenSet, tokenize
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hftrainer.data.synthetic import make_motion
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.evaluation.actions import SHORTEST_PART, Outcome, Trial, judge, report, seen_in_order
 
 

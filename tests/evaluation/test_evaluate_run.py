@@ -12,7 +12,7 @@ import pytest
 from hftrainer.cli import main
 from hftrainer.commands.judging import open_dataset, protocol_pairs
 from hftrainer.data.folder import Caption, DatasetFolder
-from hftrainer.data.synthetic import CAPTIONS, make_motion
+from hftrainer.data.synthetic.motions import CAPTIONS, make_motion
 from hftrainer.evaluation import compare
 from hftrainer.evaluation.page import retrieval_cases, write_page
 from hftrainer.evaluation.predictions import Predictions

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from hftrainer.data.evaluation_pairs import (
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.text_motion.evaluation import (
     Pair,
     UnusablePairs,
     annotation_pairs,
@@ -15,7 +16,6 @@ from hftrainer.data.evaluation_pairs import (
     first_caption,
     official_pairs,
 )
-from hftrainer.data.folder import DatasetFolder
 
 
 def write(path, content):

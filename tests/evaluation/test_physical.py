@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hftrainer.data.synthetic import CAPTIONS, make_motion
+from hftrainer.data.synthetic.motions import CAPTIONS, make_motion
 from hftrainer.evaluation import physical
 from hftrainer.evaluation.physical_units import (
     KEYS,

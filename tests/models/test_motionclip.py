@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModel
 
-from hftrainer.data.synthetic import make_motion
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.models.checkpoint import CheckpointError
 from hftrainer.models.motion.motionclip import MotionCLIP135Evaluator
 from hftrainer.models.motion.motionclip.network import MotionCLIP, TowerConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hftrainer.data.bvh_import import convert_bvh, import_bvh
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.synthetic import OFFSETS, make_motion
+from hftrainer.data.prepare.bvh_import import convert_bvh, import_bvh
+from hftrainer.data.synthetic.motions import OFFSETS, make_motion
 from hftrainer.motion.io.bvh import BVHError, format_bvh, read_bvh, write_bvh
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.retarget import SHIPPED, SkeletonMap, load_map, retarget, shipped_maps

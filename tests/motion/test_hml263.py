@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hftrainer.data.synthetic import make_motion
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.representation import hml263
 from hftrainer.motion.representation.convert import hml263_to_joints, joints_to_hml263, motion272_to_hml263
 from hftrainer.motion.representation.motion272 import to_joints

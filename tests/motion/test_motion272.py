@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hftrainer.data.synthetic import make_motion
+from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.motion.rotation import axis_angle_to_matrix, rotate, yaw

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from hftrainer.motion import skeleton
-from hftrainer.motion.render import viewer
-from hftrainer.motion.render.viewer import ViewerClip, viewer_html, write_viewer
+from hftrainer.render import viewer
+from hftrainer.render.viewer import ViewerClip, viewer_html, write_viewer
 
-WEB = Path(viewer.__file__).parent / "web"
+ASSETS = Path(viewer.__file__).parent / "assets"
+WEB = Path(__file__).parents[2] / "tools" / "web"
 NASTY = (
     "</script><script>document.body.dataset.hacked = 1</script> \"double\" 'single' & <img src=x onerror=alert(1)> "
     "{{script}} <!-- \\u003c \u2028 日本語 \U0001f57a half a character: "
@@ -105,7 +106,7 @@ def test_texts_stay_texts():
     assert page.motions["clips"][0]["notes"] == {"<b>seed</b>": NASTY}
     assert page.title.startswith("</script><script>")
     assert "<" not in page.scripts[0]
-    assert page.scripts[1] == (WEB.parent / "viewer.bundle.js").read_text()
+    assert page.scripts[1] == (ASSETS / "viewer.bundle.js").read_text()
 
 
 def test_nothing_is_loaded_from_outside():
@@ -114,7 +115,7 @@ def test_nothing_is_loaded_from_outside():
     for tag, name, value in page.attributes:
         if name in {"src", "href", "srcset", "action", "data", "poster"}:
             assert (value or "").startswith("data:"), f"<{tag} {name}={value}>"
-    template = (WEB.parent / "viewer_page.html").read_text()
+    template = (ASSETS / "viewer_page.html").read_text()
     assert not re.search(r"https?://|url\(|@import", template)
     policy = next(value for tag, name, value in page.attributes if tag == "meta" and "default-src" in (value or ""))
     assert policy is not None
@@ -168,13 +169,13 @@ def test_the_bundle_was_made_from_these_sources():
     for source in sorted((WEB / "src").iterdir(), key=lambda path: path.name):
         digest.update(source.read_bytes())
     digest.update((WEB / "package-lock.json").read_bytes())
-    made_from = re.search(r"Sources: sha256 (\w+)", (WEB.parent / "viewer.bundle.js").read_text())
+    made_from = re.search(r"Sources: sha256 (\w+)", (ASSETS / "viewer.bundle.js").read_text())
     assert made_from is not None
-    assert made_from[1] == digest.hexdigest(), "run `npm ci && npm run build` in hftrainer/motion/render/web"
+    assert made_from[1] == digest.hexdigest(), "run `npm ci && npm run build` in tools/web"
 
 
 def test_the_bundle_carries_the_licence_of_three():
-    head = (WEB.parent / "viewer.bundle.js").read_text()[:2000]
+    head = (ASSETS / "viewer.bundle.js").read_text()[:2000]
     assert "three.js authors" in head
     assert "Permission is hereby granted" in head
 

@@ -12,8 +12,8 @@ pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 from hftrainer.cli import main
 from hftrainer.config import ConfigError, load_experiment
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.pack_tokens import pack_tokens
-from hftrainer.data.synthetic import write_tokens
+from hftrainer.data.synthetic.motions import write_tokens
+from hftrainer.data.tokens.pack import pack_tokens
 from hftrainer.models.text_features import write_text_features
 from hftrainer.training.dry_run import dry_run
 from hftrainer.training.memory import Sizes, memory_per_device, spread_of

@@ -271,7 +271,7 @@ def test_bad_samples_are_named_and_replaced_up_to_a_limit(tmp_path, bad_data, wo
 
 def test_which_sample_takes_the_place_follows_from_the_seed(bad_data, caplog):
     from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.windows import MotionWindows, MotionWindowsConfig
+    from hftrainer.data.motion.windows import MotionWindows, MotionWindowsConfig
 
     root, names = bad_data
     loaded = DatasetFolder(root)

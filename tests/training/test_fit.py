@@ -166,7 +166,7 @@ def gradients_of_first_step(setup, seen):
     """Gradients as the optimizer sees them. The two runs see the same clips: both plans start alike."""
     import lightning as L
 
-    from hftrainer.data.plan import BatchPlan
+    from hftrainer.data.order import BatchPlan
     from hftrainer.training import fit as module
 
     size = setup.data["batch_size"]

@@ -16,7 +16,7 @@ from torch.distributions import Normal, kl_divergence
 
 from hftrainer.config import ConfigError, load_experiment
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.text_motion import TextMotionBatch
+from hftrainer.data.text_motion.pairs import TextMotionBatch
 from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
 from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecoder
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
@@ -93,7 +93,7 @@ def test_the_decoder_is_zero_past_the_end_and_does_not_see_it():
 
 
 def task_of(synthetic, bundle=None, **settings):
-    from hftrainer.data.text_motion import TextMotion, TextMotionConfig
+    from hftrainer.data.text_motion.pairs import TextMotion, TextMotionConfig
 
     source = TextMotion(TextMotionConfig(root=str(synthetic), groups=settings.pop("groups", None)))
     section = {"name": "motionstreamer272", "train_text_model": True, **settings}

@@ -13,7 +13,7 @@ pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 from hftrainer.cli import main
 from hftrainer.config import ConfigError, load_experiment
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.synthetic import write_tokens
+from hftrainer.data.synthetic.motions import write_tokens
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.training.fit import fit
 from tests.conftest import REPOSITORY

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 
 from hftrainer.config import ConfigError, TrainerConfig, load_experiment
-from hftrainer.data.datamodule import PlannedData
+from hftrainer.data.loader import PlannedData
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.rows import layout_rows
 from hftrainer.training import strategies

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hftrainer.data.windows import MotionBatch
+from hftrainer.data.motion.windows import MotionBatch
 from hftrainer.evaluation.reconstruction import foot_slide, mpjpe
-from hftrainer.motion.render.viewer import ViewerClip, write_viewer
 from hftrainer.motion.representation import motion272
 from hftrainer.registry import CALLBACKS
+from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
 from hftrainer.training.faults import without_losing_the_run
 

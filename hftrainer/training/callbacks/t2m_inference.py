@@ -14,12 +14,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from hftrainer.config import ConfigError
 from hftrainer.evaluation.physical import KEYS, physical_metrics_from_motion
-from hftrainer.motion.render.viewer import ViewerClip, write_viewer
 from hftrainer.motion.representation import motion272
 from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling
 from hftrainer.pipelines.outputs import PAGE, check_formats, write_files
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
+from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.training.callbacks.cadence import Cadence, Timer
 from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.ranks import gather, share

@@ -1,0 +1,1 @@
+"""Making datasets: imports, captions, augmentation, splits, statistics, verification."""

@@ -1,0 +1,166 @@
+"""New clips from old ones: mirror images, and pairs joined into one ("walks forward, then waves").
+
+Both write ordinary clips into the dataset, with labels, and into a split of their own beside the clips that they were
+made from, so that nothing of a test split ends up in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare.captions import CaptionTemplates, mirrored_parts
+from hftrainer.motion.blend import TRANSITION, find_passage, join_at, shorten
+from hftrainer.motion.representation import motion272
+
+MIRROR_PREFIX = "M"  # as HumanML3D names mirrored clips
+JOINED = "joined"
+MAX_FRAMES = 300  # what the transformer can say: 150 codes
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def parts_of(label: Mapping[str, Any]) -> list[Mapping[str, str]]:
+    """The labels of what happens in a clip, one after the other."""
+    return list(label.get("parts", [label]))
+
+
+def mirror_split(
+    dataset: DatasetFolder, templates: CaptionTemplates, split: str, into: str, *, progress: Progress = iter
+) -> list[str]:
+    """Write the mirror image of every clip of `split` whose labels have one; the new names.
+
+    The split `into` gets all of `split`, what it had, and the new names.
+    """
+    labels, made = dataset.labels(), []
+    names = dataset.names(split)
+    for name in progress(names):
+        if name in labels and _is_original(name):
+            parts = mirrored_parts(parts_of(labels[name]), templates)
+            if parts is not None:
+                mirrored = _mirrored_name(name)
+                dataset.write_motion(mirrored, motion272.mirror(dataset.motion(name)))
+                labels[mirrored] = {**labels[name], **parts[0]}
+                made.append(mirrored)
+    _add(dataset, labels, split, into, made)
+    return made
+
+
+@dataclass
+class JoinConfig:
+    """How pairs are chosen. `same_style` is the share of pairs whose two parts have one style."""
+
+    count: int = 1000
+    seed: int = 0
+    same_style: float = 0.6
+    max_frames: int = MAX_FRAMES
+    shortest_part: int = 45
+    tries: int = 4
+
+
+def join_split(
+    dataset: DatasetFolder,
+    templates: CaptionTemplates,
+    split: str,
+    into: str,
+    config: JoinConfig,
+    *,
+    progress: Progress = iter,
+) -> list[str]:
+    """Write `config.count` clips joined from two of `split`; the new names.
+
+    The two contents differ and are drawn evenly; of `config.tries` pairs of clips that have them, the one whose poses
+    meet best is taken. The split `into` gets all of `split`, what it had, and the new names.
+    """
+    labels, made = dataset.labels(), []
+    singles = [n for n in dataset.names(split) if n in labels and not n.startswith(JOINED)]
+    by_content: dict[str, list[str]] = {}
+    for name in singles:
+        by_content.setdefault(labels[name]["content"], []).append(name)
+    if len(by_content) < 2:
+        raise ValueError(
+            f"split {split!r} of {dataset.root} has clips of {len(by_content)} contents; joining needs two"
+        )
+
+    for number in progress(range(config.count)):
+        rng = np.random.default_rng([config.seed, number])
+        contents = rng.choice(sorted(by_content), size=2, replace=False)
+        same_style = rng.random() < config.same_style
+        best: tuple[float, np.ndarray, list[str], int] | None = None
+        for _ in range(config.tries):
+            names = _draw_clips([by_content[c] for c in contents], labels, same_style, rng)
+            candidate = _join_pair(dataset, [labels[n] for n in names], names, templates, config, rng)
+            if candidate is not None and (best is None or candidate[0] < best[0]):
+                best = (candidate[0], candidate[1], names, candidate[2])
+        if best is None:
+            continue
+        name = f"{JOINED}/{split}-{config.seed}-{number:06d}"
+        dataset.write_motion(name, best[1])
+        parts = [{k: labels[n][k] for k in ("content", "style") if k in labels[n]} for n in best[2]]
+        labels[name] = {"parts": parts, "clips": best[2], "join_frame": best[3], "content": "joined"}
+        made.append(name)
+    _add(dataset, labels, split, into, made)
+    return made
+
+
+def _draw_clips(
+    pools: list[list[str]], labels: dict[str, dict[str, Any]], same_style: bool, rng: np.random.Generator
+) -> list[str]:
+    """One clip of each pool; the second in the style of the first, if it can be and shall be."""
+    first = pools[0][int(rng.integers(len(pools[0])))]
+    alike = [n for n in pools[1] if labels[n].get("style") == labels[first].get("style")] if same_style else []
+    pool = alike or pools[1]
+    return [first, pool[int(rng.integers(len(pool)))]]
+
+
+def _join_pair(
+    dataset: DatasetFolder,
+    labels: list[dict[str, Any]],
+    names: list[str],
+    templates: CaptionTemplates,
+    config: JoinConfig,
+    rng: np.random.Generator,
+) -> tuple[float, np.ndarray, int] | None:
+    """Distance of the poses at the passage, the joined clip and the frame of the passage; None if it cannot be."""
+    room = config.max_frames // 2
+    clips: list[np.ndarray] = []
+    anywhere = [label["content"] in templates.croppable for label in labels]
+    for name, is_last in zip(names, (False, True), strict=True):
+        clip: np.ndarray = dataset.motion(name).astype(np.float64)
+        if anywhere[is_last]:
+            longest = min(len(clip), room)
+            frames = int(rng.integers(min(config.shortest_part + 2 * TRANSITION, longest), longest + 1))
+            start = 0 if rng.random() < 0.5 else int(rng.integers(0, len(clip) - frames + 1))
+            clip = clip[start : start + frames]
+        elif len(clip) > room:
+            try:
+                clip = shorten(clip, room)
+            except ValueError:
+                return None
+        if len(clip) < config.shortest_part + TRANSITION * (1 if is_last else 2):
+            return None
+        clips.append(clip)
+    first, second = clips
+    earliest = config.shortest_part if anywhere[0] else max(config.shortest_part, len(first) - 40)
+    latest = (len(second) - config.shortest_part) // 2 if anywhere[1] else 12
+    out_at, in_at, distance = find_passage(first, second, leave=(earliest, len(first)), enter=(0, max(0, latest)))
+    joined = join_at(first, second, out_at, in_at)
+    return (distance, joined, out_at) if len(joined) <= config.max_frames else None
+
+
+def _is_original(name: str) -> bool:
+    return not name.startswith((MIRROR_PREFIX + "_", JOINED + "/"))
+
+
+def _mirrored_name(name: str) -> str:
+    folder, slash, stem = name.rpartition("/")
+    return f"{MIRROR_PREFIX}_{folder}{slash}{stem}" if not folder else f"{MIRROR_PREFIX}_{folder}/{stem}"
+
+
+def _add(dataset: DatasetFolder, labels: dict[str, dict[str, Any]], split: str, into: str, names: list[str]) -> None:
+    dataset.write_labels(labels)
+    known = dataset.names(into) if into in dataset.splits() else []
+    dataset.write_split(into, dict.fromkeys([*dataset.names(split), *known, *names]))

@@ -1,0 +1,1 @@
+"""Procedural datasets, free of anyone's rights, for debug configurations and tests."""

@@ -1,0 +1,1 @@
+"""Captions with the motions that they describe, and sentences with labels or embeddings."""

@@ -1,0 +1,93 @@
+"""Captions and motion codes of a dataset folder for the transformer. Text is encoded in the training step.
+
+Everything but the codes is read into memory; for sets of a million clips there is `packed_tokens`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hftrainer.data.folder import Caption, DatasetFolder
+from hftrainer.data.tokens.folder import TokenSet
+from hftrainer.data.tokens.table import (
+    Label,
+    TokenRows,
+    TokenRules,
+    TokenSource,
+    TokenTable,
+    as_batch,
+    label_of,
+    pack_texts,
+)
+from hftrainer.registry import DATASETS
+
+
+@dataclass
+class TextTokensConfig(TokenRules):
+    """A dataset folder with captions and tokens/; see `TokenRules` for the rest."""
+
+    root: str = "dataset/MotionMillion"
+    tokens: str = "tokens"
+
+
+@DATASETS.register("text_tokens")
+class TextTokens(TokenSource):
+    """Training and validation pairs of a dataset folder that has been captioned and tokenized."""
+
+    Config = TextTokensConfig
+    collate = staticmethod(as_batch)
+
+    def __init__(self, config: TextTokensConfig):
+        self.config = config
+        self.folder = DatasetFolder(config.root)
+        self.tokens = TokenSet(self.folder.root / config.tokens)
+        self.statistics = self.folder.statistics() if (self.folder.root / "mean_std").is_dir() else None
+
+    def rows(self, split: str) -> TokenRows:
+        """Every entry of the token set whose clip is in `split`."""
+        names = list(dict.fromkeys(self.folder.names(split)))
+        number = {name: i for i, name in enumerate(names)}
+        clips = np.array([number.get(name, -1) for name in self.tokens.names], dtype=np.int64)
+        lacking = sorted(set(names) - set(self.tokens.names))
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} clips of split {split!r} are not in {self.tokens.folder}, "
+                f"e.g. {lacking[0]!r}; tokenize again"
+            )
+        captions = [self.folder.captions(name) for name in names]
+        empty = sorted(name for name, found in zip(names, captions, strict=True) if not found)
+        if empty:
+            raise ValueError(f"{len(empty)} clips of split {split!r} have no caption, e.g. {empty[0]!r}")
+        table = make_table(self.tokens, clips, captions, self._labels(names))
+        return TokenRows(table, np.flatnonzero(clips >= 0), self.config)
+
+    def _labels(self, names: list[str]) -> dict[str, Label]:
+        """The label that draws are balanced by; a clip without it counts as a value of its own."""
+        if self.config.balance is None:
+            return {}
+        labels = self.folder.labels()
+        values = [labels.get(name, {}).get(self.config.balance) for name in names]
+        return {self.config.balance: label_of([None if v is None else str(v) for v in values])}
+
+
+def make_table(
+    tokens: TokenSet, clips: np.ndarray, captions: list[list[Caption]], labels: dict[str, Label]
+) -> TokenTable:
+    """Columns in memory; `clips`: the clip of each entry of `tokens`, `captions`: those of each clip."""
+    flat = [caption for found in captions for caption in found]
+    text, offsets = pack_texts([caption.text for caption in flat])
+    spans = np.array([(caption.start, caption.end) for caption in flat], dtype=np.float64).reshape(-1, 2)
+    return TokenTable(
+        codes=np.asarray(tokens.codes),
+        offsets=tokens.offsets,
+        clips=clips,
+        first_caption=np.cumsum([0, *map(len, captions)], dtype=np.int64),
+        text=text,
+        text_offsets=offsets,
+        spans=spans if spans.any() else None,
+        codebook_size=tokens.codebook_size,
+        frames_per_code=int(tokens.made_from["frames_per_code"]),
+        labels=labels,
+    )

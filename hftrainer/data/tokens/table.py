@@ -1,0 +1,285 @@
+"""Captions and codes in flat columns, and the rules by which training rows are drawn from them, batches at a time.
+
+The columns are built in memory from a dataset folder (`text_tokens`) or mapped from a packed set (`packed_tokens`); the
+rows are drawn by the same code, so the same seed gives the same batch from both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hftrainer.data.draws import below, uniform
+from hftrainer.data.order import BatchPlan, Item, weights_of_groups
+
+Int64 = NDArray[np.int64]
+Row = tuple[str, Int64]
+
+
+class TokenBatch(NamedTuple):
+    """`captions` (b strings), `codes` (b, l) int64, -1 past `lengths` (b,)."""
+
+    captions: list[str]
+    codes: Tensor
+    lengths: Tensor
+
+
+class Label(NamedTuple):
+    """A label: the number of each clip's value (clips,), -1 without one, and the `values`."""
+
+    ids: NDArray[np.int32]
+    values: list[str]
+
+
+@dataclass
+class TokenTable:
+    """Columns of n entries of m clips with k captions. An entry is a clip's codes, perhaps from its second frame on.
+
+    `codes` of all entries one after the other, entry i from ``offsets[i]`` on, `offsets` (n + 1,); `clips` (n,), the
+    clip of each entry; captions of clip j from ``first_caption[j]`` on, `first_caption` (m + 1,); caption c is the
+    UTF-8 of ``text[text_offsets[c] : text_offsets[c + 1]]`` and about the seconds `spans` (k, 2), both 0 for a whole
+    clip (None: all are). `folder`: where the columns are mapped from; other processes map them again, not copy them.
+    """
+
+    codes: NDArray[Any]
+    offsets: Int64
+    clips: NDArray[Any]
+    first_caption: Int64
+    text: NDArray[np.uint8]
+    text_offsets: Int64
+    spans: NDArray[np.float64] | None
+    codebook_size: int
+    frames_per_code: int
+    labels: dict[str, Label] = field(default_factory=dict)
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        self._text = self.text.data
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.folder is not None:
+            return {"folder": self.folder}
+        return {name: value for name, value in self.__dict__.items() if name != "_text"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if list(state) == ["folder"]:
+            from hftrainer.data.flat import PackedTokens
+
+            state = PackedTokens(state["folder"]).table.__dict__
+        self.__dict__.update(state)
+        self._text = self.text.data
+
+    def captions(self, numbers: Iterable[int]) -> list[str]:
+        """Captions by number."""
+        text, offsets = self._text, self.text_offsets
+        return [str(text[offsets[n] : offsets[n + 1]], "utf-8") for n in numbers]
+
+    def stretches(self, starts: Int64, lengths: Int64) -> NDArray[Any]:
+        """The codes of stretches (n,), one after the other (sum of lengths,)."""
+        ends = np.cumsum(lengths)
+        places = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+        codes: NDArray[Any] = self.codes[places]
+        return codes
+
+
+@dataclass
+class TokenRules:
+    """How rows are drawn; the release's rules as defaults.
+
+    `drop_token`: chance that one code is dropped, at the end or at the start with equal chance. `keep`: share of codes
+    that are kept, the others replaced by random ones (upstream's pkeep; -1 draws a share for each clip). A clip longer
+    than `max_tokens` is cut to a random stretch of that length, or with `shortest_stretch` of any length from there on.
+    `balance`: the label whose values are drawn equally often, to the degree `evenness`; clips whose label is "joined"
+    make up the share `joined` of what is drawn.
+    """
+
+    train_split: str = "train"
+    val_split: str | None = "val"
+    batch_size: int = 16
+    max_tokens: int = 150
+    shortest_stretch: int | None = None
+    fps: float = 30.0
+    drop_token: float = 1 / 3
+    keep: float = 1.0
+    balance: str | None = None
+    evenness: float = 1.0
+    joined: float | None = None
+    val_batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.drop_token <= 1 and (0 <= self.keep <= 1 or self.keep == -1)):
+            raise ValueError(f"drop_token and keep are shares, got {self.drop_token} and {self.keep}")
+
+
+class TokenRows(Dataset[Row]):
+    """The training rows of some entries of a table, batches drawn at once (`__getitems__`)."""
+
+    def __init__(self, table: TokenTable, entries: NDArray[Any], rules: TokenRules):
+        self.table, self.rules = table, rules
+        self.entries: Int64 = np.asarray(entries, dtype=np.int64)
+        whole = table.offsets[self.entries + 1] - table.offsets[self.entries]
+        self.lengths: Int64 = np.minimum(whole, rules.max_tokens)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, item: Item) -> Row:
+        """A caption and codes; the same as in a batch."""
+        batch = self.__getitems__([item])
+        return batch.captions[0], batch.codes[0].numpy()
+
+    def __getitems__(self, items: Sequence[Item]) -> TokenBatch:
+        """Rows (index, seed) as a batch; each row depends on its own seed alone. The data loader asks in this way."""
+        numbers = np.array(items, dtype=np.int64).reshape(-1, 2)
+        entries, seeds = self.entries[numbers[:, 0]], numbers[:, 1].astype(np.uint64)
+        clips = self.table.clips[entries]
+        first = self.table.first_caption[clips]
+        captions = first + below(seeds, 0, self.table.first_caption[clips + 1] - first)
+        starts, lengths = self._cut(*self._spans(entries, captions), seeds)
+        codes = self.table.stretches(starts, lengths)
+        if self.rules.keep != 1.0:
+            codes = self._replace(codes, lengths, seeds)
+        return _batch(self.table.captions(captions.tolist()), codes, lengths)
+
+    def plain(self, indices: Sequence[int] | Int64) -> TokenBatch:
+        """First caption and first codes of rows, nothing drawn."""
+        entries = self.entries[np.asarray(indices, dtype=np.int64)]
+        captions = self.table.first_caption[self.table.clips[entries]]
+        starts, lengths = self._spans(entries, captions)
+        lengths = np.minimum(lengths, self.rules.max_tokens)
+        return _batch(self.table.captions(captions.tolist()), self.table.stretches(starts, lengths), lengths)
+
+    def weights(self) -> NDArray[np.float64] | None:
+        """How often each row is drawn, or None for a plain permutation."""
+        rules = self.rules
+        if rules.balance is None:
+            return None
+        if rules.balance not in self.table.labels:
+            raise ValueError(f"balance: the data has no label {rules.balance!r}; it has {sorted(self.table.labels)}")
+        ids, values = self.table.labels[rules.balance]
+        mine = ids[self.table.clips[self.entries]]
+        weights = weights_of_groups(mine + 1, evenness=rules.evenness)
+        joined = mine == (values.index("joined") if "joined" in values else -2)
+        if rules.joined is not None and joined.any():
+            weights[joined] *= rules.joined / weights[joined].sum()
+            weights[~joined] *= (1 - rules.joined) / weights[~joined].sum()
+        return weights
+
+    def _spans(self, entries: Int64, captions: Int64) -> tuple[Int64, Int64]:
+        """Where the part of each entry that its caption is about starts, and how long it is."""
+        starts, ends = self.table.offsets[entries], self.table.offsets[entries + 1]
+        if self.table.spans is None:
+            return starts, ends - starts
+        spans = self.table.spans[captions]
+        parts = (spans * (self.rules.fps / self.table.frames_per_code)).astype(np.int64)
+        first, last = starts + parts[:, 0], np.minimum(starts + parts[:, 1], ends)
+        about_part = spans.any(axis=1) & (last > first)
+        return np.where(about_part, first, starts), np.where(about_part, last - first, ends - starts)
+
+    def _cut(self, starts: Int64, lengths: Int64, seeds: NDArray[np.uint64]) -> tuple[Int64, Int64]:
+        """Cut what is too long, then perhaps drop a code."""
+        longest = self.rules.max_tokens
+        shortest = self.rules.shortest_stretch or longest
+        stretch = np.where(lengths > longest, shortest + below(seeds, 1, longest - shortest + 1), lengths)
+        starts = starts + below(seeds, 2, lengths - stretch + 1)
+        drop = (stretch > 1) & (uniform(seeds, 3) < self.rules.drop_token)
+        return starts + (drop & (uniform(seeds, 4) < 0.5)), stretch - drop
+
+    def _replace(self, codes: NDArray[Any], lengths: Int64, seeds: NDArray[np.uint64]) -> Int64:
+        """Random codes in place of those that are not kept."""
+        keep = uniform(seeds, 5) if self.rules.keep == -1 else np.full(len(seeds), self.rules.keep)
+        ends = np.cumsum(lengths)
+        places = np.arange(len(codes)) - np.repeat(ends - lengths, lengths)
+        each, counters = np.repeat(seeds, lengths), 16 + 2 * places  # the counters below 16 are the row's own
+        noise = below(each, counters + 1, self.table.codebook_size)
+        return np.where(uniform(each, counters) < np.repeat(keep, lengths), codes, noise)
+
+
+class PlainBatches(Sequence[TokenBatch]):
+    """Validation batches of like length: whole rows with their first caption, made when they are asked for."""
+
+    def __init__(self, rows: TokenRows, batch_size: int):
+        self.rows, self.batch_size = rows, batch_size
+        self.order = np.argsort(rows.lengths, kind="stable")
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    @overload
+    def __getitem__(self, number: int) -> TokenBatch: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[TokenBatch]: ...
+    def __getitem__(self, number: int | slice) -> TokenBatch | list[TokenBatch]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"batch {number} of {len(self)}")
+        start = number % len(self) * self.batch_size
+        return self.rows.plain(self.order[start : start + self.batch_size])
+
+
+class TokenSource:
+    """What training asks of a data set of captions and codes; where its rows come from is the subclass's."""
+
+    config: TokenRules
+
+    def rows(self, split: str) -> TokenRows:
+        """The entries of a split."""
+        raise NotImplementedError
+
+    def train(self) -> TokenRows:
+        """Pairs of the training split."""
+        return self.rows(self.config.train_split)
+
+    def plan(self, train: TokenRows, seed: int) -> BatchPlan:
+        """Order of training, balanced if asked for."""
+        return BatchPlan(train.lengths, self.config.batch_size, seed, train.weights())
+
+    def val(self) -> Sequence[TokenBatch]:
+        """Whole clips with their first caption, unaltered."""
+        if self.config.val_split is None:
+            return []
+        return PlainBatches(self.rows(self.config.val_split), self.config.val_batch_size)
+
+
+def as_batch(batch: TokenBatch) -> TokenBatch:
+    """The collate function of rows that come as a batch."""
+    return batch
+
+
+def pack_texts(texts: Sequence[str]) -> tuple[NDArray[np.uint8], Int64]:
+    """Strings as one array of UTF-8 bytes, and where each starts (n + 1,)."""
+    utf8 = [text.encode() for text in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in utf8], dtype=np.int64)])
+    return np.frombuffer(b"".join(utf8), np.uint8), offsets.astype(np.int64)
+
+
+def label_of(values: Sequence[str | None]) -> Label:
+    """A label from the value of each clip."""
+    known = sorted({value for value in values if value is not None})
+    number = {value: i for i, value in enumerate(known)}
+    return Label(np.array([-1 if v is None else number[v] for v in values], dtype=np.int32), known)
+
+
+def check_made_by(folder: str | os.PathLike[str], made_by: str | None, fingerprint: str) -> None:
+    """Raise ``ValueError`` unless codes were made by the tokenizer with this hash."""
+    if made_by != fingerprint:
+        raise ValueError(
+            f"the tokens in {folder} were made by another tokenizer "
+            f"({str(made_by)[:12]}, this one is {fingerprint[:12]}); tokenize again"
+        )
+
+
+def _batch(captions: list[str], codes: NDArray[Any], lengths: Int64) -> TokenBatch:
+    width = int(lengths.max()) if len(lengths) else 0
+    out = np.full((len(lengths), width), -1, dtype=np.int64)
+    out[np.arange(width) < lengths[:, None]] = codes
+    return TokenBatch(captions, torch.from_numpy(out), torch.from_numpy(lengths.astype(np.int64)))

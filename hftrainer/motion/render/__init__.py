@@ -1,1 +1,0 @@
-"""Pictures of motions: pages and films that people look at."""

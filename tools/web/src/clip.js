@@ -1,0 +1,85 @@
+// One motion of the page: its texts, and its joints, which are unpacked when they are first asked for.
+
+import { JOINT, N_JOINTS } from "./skeleton.js";
+
+const WIDTH = 3 * N_JOINTS;
+
+// Metres from the head joint, or from raised hands, up to the label; jumps beyond the last are not followed.
+const ABOVE_HEAD = 0.36;
+const ABOVE_HANDS = 0.12;
+const HIGHEST = 0.75;
+
+export class Clip {
+  // `packed` is one entry of the page's data, see hftrainer/render/viewer.py.
+  constructor(packed, index) {
+    this.index = index;
+    this.title = packed.title;
+    this.notes = Object.entries(packed.notes);
+    this.fps = packed.fps;
+    this.frames = packed.frames;
+    this.color = packed.color;
+    this.duration = packed.frames / packed.fps;
+    this.packed = packed;
+  }
+
+  // Float32Array of frames * 66: x, y, z of each joint.
+  get joints() {
+    if (this.packed) {
+      this.unpacked = unpack(this.packed);
+      this.packed = null;
+    }
+    return this.unpacked;
+  }
+
+  // Writes the pose at `seconds` into `out` (66); the last pose holds after the end.
+  poseAt(seconds, out) {
+    const position = Math.min(Math.max(seconds * this.fps, 0), this.frames - 1);
+    const before = Math.floor(position);
+    const after = Math.min(before + 1, this.frames - 1);
+    const mix = position - before;
+    const { joints } = this;
+    for (let i = 0; i < WIDTH; i++) {
+      const start = joints[before * WIDTH + i];
+      out[i] = start + mix * (joints[after * WIDTH + i] - start);
+    }
+    return out;
+  }
+
+  // Where the body goes: the box of all its joints over all frames, and the height of the label above it.
+  get bounds() {
+    return (this.measured ??= measure(this.joints));
+  }
+}
+
+// Body poses are 16-bit steps from the pelvis, so that their precision does not depend on how far the clip walks.
+function unpack({ frames, path, pose, low, step }) {
+  const pelvis = new Float32Array(bytes(path));
+  const steps = new Uint16Array(bytes(pose));
+  const joints = new Float32Array(frames * WIDTH);
+  for (let frame = 0, from = 0, to = 0; frame < frames; frame++) {
+    for (let i = 0; i < WIDTH; i++, to++) {
+      const axis = i % 3;
+      const root = pelvis[3 * frame + axis];
+      joints[to] = i < 3 ? root : root + low[axis] + steps[from++] * step[axis];
+    }
+  }
+  return joints;
+}
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
+}
+
+function measure(joints) {
+  const low = [Infinity, Infinity, Infinity];
+  const high = [-Infinity, -Infinity, -Infinity];
+  for (let i = 0; i < joints.length; i++) {
+    low[i % 3] = Math.min(low[i % 3], joints[i]);
+    high[i % 3] = Math.max(high[i % 3], joints[i]);
+  }
+  const heads = [];
+  for (let i = 3 * JOINT.head + 1; i < joints.length; i += WIDTH) heads.push(joints[i]);
+  heads.sort((a, b) => a - b);
+  const head = heads[Math.floor(0.9 * (heads.length - 1))]; // most of the time it is no higher
+  return { low, high, label: head + Math.min(HIGHEST, Math.max(ABOVE_HEAD, high[1] - head + ABOVE_HANDS)) };
+}
