@@ -20,7 +20,7 @@ import numpy as np
 
 from hftrainer.extras import need
 from hftrainer.files import atomic_path, write_json
-from hftrainer.motion.io.bvh import write_bvh
+from hftrainer.motion.io.bvh_write import write_bvh
 from hftrainer.motion.io.npz import write_npz
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272

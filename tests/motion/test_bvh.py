@@ -8,7 +8,8 @@ import pytest
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.bvh_import import convert_bvh, import_bvh
 from hftrainer.data.synthetic.motions import OFFSETS, make_motion
-from hftrainer.motion.io.bvh import BVHError, format_bvh, read_bvh, write_bvh
+from hftrainer.motion.io.bvh import BVHError, read_bvh
+from hftrainer.motion.io.bvh_write import format_bvh, write_bvh
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.retarget import SHIPPED, SkeletonMap, load_map, retarget, shipped_maps
 from hftrainer.motion.rotation import angle_between, axis_angle_to_matrix, rotate, transpose, yaw
