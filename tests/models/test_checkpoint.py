@@ -6,6 +6,7 @@ import collections
 import gc
 import io
 import json
+import math
 import os
 import pickle
 import struct
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from hftrainer.models.checkpoint import CheckpointError, UnsafeCheckpoint, open_checkpoint, write_module, write_state
 from hftrainer.models.checkpoint.safe_pickle import load_pickle
-from hftrainer.models.checkpoint.safetensors import shards
+from hftrainer.models.checkpoint.safetensors import ALIGNMENT, read_safetensors, shards, write_safetensors
 
 torch.manual_seed(0)
 BASE = torch.randn(6, 8)
@@ -90,6 +91,20 @@ def test_written_modules_are_read_by_the_library(tmp_path):
     write_module(module, tmp_path, "m", dtype=torch.bfloat16)
     for name, tensor in load_file(tmp_path / "m.safetensors").items():
         assert torch.equal(tensor, module.state_dict()[name].bfloat16())
+
+
+def test_written_tensors_start_where_torch_would_put_them(tmp_path):
+    sizes = {"odd": (3,), "large": (8, 16), "one": (1,), "pairs": (2, 3), "larger": (5, 64), "none": (0,), "half": (8,)}
+    state = {name: torch.randn(shape) for name, shape in sizes.items()} | {"flags": torch.ones(5, dtype=torch.bool)}
+    types = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+    path = tmp_path / "m.safetensors"
+    for words in ("", "a", "ab", "a" * 61):  # the header's length does not matter
+        write_safetensors(path, types, state.__getitem__, metadata={"words": words})
+        loaded = load_file(path)
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+        for name, ref in read_safetensors(path).items():  # what is a multiple of 64 bytes starts at one
+            assert ref.storage.start % math.gcd(ref.nbytes, ALIGNMENT) == 0, name
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
 def test_shards_keep_order_and_limit():

@@ -124,8 +124,11 @@ def test_embeddings_do_not_depend_on_neighbours(evaluator, motions):
 def test_artifacts_load_to_the_same(evaluator, motions, tmp_path):
     evaluator.save_pretrained(tmp_path / "artifact")
     again = MotionCLIP135Evaluator.from_pretrained(tmp_path / "artifact")
-    np.testing.assert_array_equal(again.encode_motions(motions), evaluator.encode_motions(motions))
-    np.testing.assert_array_equal(again.encode_texts(["ab c"]), evaluator.encode_texts(["ab c"]))
+    for name, weight in evaluator.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], weight), name
+    # the same weights at another place in memory may take other kernels, which round the last bit otherwise
+    np.testing.assert_allclose(again.encode_motions(motions), evaluator.encode_motions(motions), atol=1e-6)
+    np.testing.assert_allclose(again.encode_texts(["ab c"]), evaluator.encode_texts(["ab c"]), atol=1e-6)
     assert again.logit_scale == pytest.approx(evaluator.logit_scale)
     assert EVALUATORS.get("motionclip135") is MotionCLIP135Evaluator
 
@@ -140,7 +143,7 @@ def test_published_artifacts_need_statistics_and_a_tokenizer(evaluator, motions,
         MotionCLIP135Evaluator.from_pretrained(tmp_path / "artifact", stats=tmp_path / "stats.json")
     given = {"stats": tmp_path / "stats.json", "tokenizer": tmp_path / "tokenizer"}
     again = MotionCLIP135Evaluator.from_pretrained(tmp_path / "artifact", **given)
-    np.testing.assert_array_equal(again.encode_motions(motions), evaluator.encode_motions(motions))
+    np.testing.assert_allclose(again.encode_motions(motions), evaluator.encode_motions(motions), atol=1e-6)
     (tmp_path / "stats.json").write_text(json.dumps({"transl": {"mean": [0, 0, 0], "std": [1, 1]}}))
     with pytest.raises(CheckpointError, match=r"3 finite numbers as transl\.std, got 2"):
         MotionCLIP135Evaluator.from_pretrained(tmp_path / "artifact", **given)

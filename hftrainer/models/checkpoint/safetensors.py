@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ _DTYPES: dict[str, torch.dtype] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100 << 20
 _SIZE = struct.Struct("<Q")
+ALIGNMENT = 64  # bytes; where torch's allocator for CPUs puts tensors
 
 
 def read_safetensors(path: Path) -> dict[str, TensorRef]:
@@ -39,7 +40,7 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
         if name == "__metadata__":
             continue
         dtype, shape, (begin, end) = _entry(path, name, entry)
-        if end - begin != prod(shape) * dtype.itemsize:
+        if end - begin != math.prod(shape) * dtype.itemsize:
             raise CheckpointError(f"{path}: {name} of shape {shape} and type {dtype} has {end - begin} bytes")
         if start + end > size:
             raise CheckpointError(
@@ -72,21 +73,32 @@ def write_safetensors(
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a file atomically. `tensors` says each one's type and shape; `load` brings them, one after the other."""
+    """Write a file atomically. `tensors` says each one's type and shape; `load` brings them, one after the other.
+
+    Tensors start at multiples of 64 bytes of the file, as torch's own do in memory, so that a mapped tensor takes the
+    same kernels as one that was never saved. The format allows no gaps: tensors whose size is no multiple of 64 come
+    last, and only those behind the first of them can start elsewhere.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    order = sorted(tensors.items(), key=lambda item: -_alignment(*item[1]))
     at = 0
-    for name, (dtype, shape) in tensors.items():
-        nbytes = prod(shape) * dtype.itemsize
+    for name, (dtype, shape) in order:
+        nbytes = math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [at, at + nbytes]}
         at += nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # data start at a multiple of 8, as the library writes them
+    text += b" " * (-(len(text) + _SIZE.size) % ALIGNMENT)
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         stream.write(_SIZE.pack(len(text)) + text)
-        for name, (dtype, shape) in tensors.items():
+        for name, (dtype, shape) in order:
             # nothing here holds a tensor while the next one is loaded: it would keep its source mapped, and its pages
             # would stay resident until the end
             _append(stream, name, load(name), dtype, shape)
+
+
+def _alignment(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    """The largest power of two, up to `ALIGNMENT`, that divides a tensor's size."""
+    return math.gcd(math.prod(shape) * dtype.itemsize, ALIGNMENT)
 
 
 def _append(stream: Any, name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
