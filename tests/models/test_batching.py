@@ -333,6 +333,7 @@ def test_graph_buckets_read_few_dead_slots(monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_graphs_give_the_same_codes():
     model = make_model().cuda()
     features, mask = (part.cuda() for part in make_texts(40))

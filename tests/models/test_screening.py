@@ -60,11 +60,14 @@ def test_end_is_chosen_only_where_it_may_be():
     assert torch.equal(ids[~may_end], F.linear(x, weight[:-1]).argmax(dim=-1)[~may_end])
 
 
-def test_the_first_of_equals():
-    weight, _ = make_head()
-    weight[[77, 400, 4999]] = 3 * weight[77]
-    x = weight[77][None].repeat(3, 1)
-    assert ScreenedHead(weight).best(x).tolist() == [77] * 3
+@pytest.mark.parametrize("first", [0, 63, 77, 4000])
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_the_first_of_equals(first, rows):
+    """Whatever kernel multiplies: an equal row elsewhere in the matrix must not win by how it is rounded."""
+    weight, _ = make_head(seed=first)
+    weight[[first, 4100, 4321, 4999]] = 3 * weight[first]
+    x = weight[first][None].repeat(rows, 1)
+    assert ScreenedHead(weight).best(x).tolist() == [first] * rows
 
 
 def test_too_many_good_ids_and_no_numbers_are_left_to_the_exact_product(monkeypatch):

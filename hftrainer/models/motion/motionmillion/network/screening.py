@@ -81,7 +81,22 @@ class ScreenedHead:
         weights = self.weight.index_select(0, candidate).to(x.dtype)
         counts = torch.bincount(row, minlength=len(x)).tolist()  # candidates stand in the order of their rows
         exact = torch.cat([part @ state for part, state in zip(torch.split(weights, counts), x, strict=True)])
-        return self._first_best(row, candidate, exact, len(x))
+        return self._first_best(row, candidate, self._settle_ties(row, exact, weights, x), len(x))
+
+    def _settle_ties(self, row: Tensor, exact: Tensor, weights: Tensor, x: Tensor) -> Tensor:
+        """`exact`, with float64 products where rounding decides; smaller ones of those rows are -inf.
+
+        Matrix products round by where a row of the matrix stands, so that equal rows may differ; a sum of one row's
+        products does not, and the first of equals wins on every processor.
+        """
+        slack = x.shape[1] * 2.0**-23 * (self.norm + self.off) * torch.linalg.vector_norm(x, dim=-1)
+        best = exact.new_full((len(x),), -torch.inf).scatter_reduce_(0, row, exact, "amax")
+        close = (exact >= (best - slack)[row]).nonzero()[:, 0]
+        if len(close) == len(x):
+            return exact
+        settled = torch.full_like(exact, -torch.inf, dtype=torch.float64)
+        settled[close] = (weights[close].double() * x[row[close]].double()).sum(dim=-1)
+        return settled
 
     def _rounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (b, ids and padding) of what is rounded, and how far each row's can be off (b,); both in units of the
