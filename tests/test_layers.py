@@ -13,9 +13,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hftrainer"
 # helpers that know nothing of motion or models; everybody may use them
-BASE = {"version", "files", "extras", "hub", "manifest"}
+BASE = {"version", "dtypes", "files", "extras", "hub", "manifest"}
 MAY_IMPORT = {
-    "version": set(), "files": set(), "extras": set(), "hub": {"files", "manifest"}, "manifest": {"files"},
+    "version": set(), "dtypes": set(), "files": set(), "extras": set(), "manifest": {"files"},
+    "hub": {"files", "manifest"},
     "config": BASE, "registry": BASE | {"config"},
     "motion": BASE, "render": BASE | {"motion"}, "network": set(),
     "models": BASE | {"registry", "config", "motion", "network"},
@@ -24,6 +25,9 @@ MAY_IMPORT = {
     "evaluation": BASE | {"models", "motion", "render", "registry", "config"},
     "training": BASE | {"registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation"},
     "zoo": BASE | {"registry", "config"},
+    "apps": BASE | {
+        "registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation", "training", "zoo",
+    },
 }  # fmt: skip
 OPEN = {"cli", "commands", "bench", "__init__", "__main__"}  # parse, call one function, print: may import anything
 

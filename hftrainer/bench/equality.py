@@ -21,6 +21,7 @@ from torch import Tensor
 from hftrainer.bench import baselines
 from hftrainer.bench.measure import machine
 from hftrainer.bench.sample import SampleBench, load, random_texts
+from hftrainer.dtypes import dtype_name
 from hftrainer.files import write_json
 from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
@@ -77,7 +78,9 @@ class Equality:
 
 def main(args: argparse.Namespace) -> int:
     """``hftrainer bench equality``; 1 if a promise is not kept."""
-    bench = EqualityBench(args.size, args.rows, args.codes, args.batch, tuple(args.dtype.split(",")), args.device)
+    bench = EqualityBench(
+        args.size, args.rows, args.codes, args.batch, tuple(map(dtype_name, args.dtype.split(","))), args.device
+    )
     broken = [found for found in run(bench, args.json) if not found.kept]
     for found in broken:
         print(f"missed: {found.dtype}: {len(found.partings)} of {found.rows} rows differ, regret {found.regret:.2g} "

@@ -1,10 +1,11 @@
-"""``hftrainer bench WHAT``: a line of `KINDS`, flags here, and `main` of ``hftrainer.bench.WHAT``."""
+"""``hftrainer bench WHAT``: flags in `hftrainer.bench.flags`, and `main` of ``hftrainer.bench.WHAT``."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from importlib import import_module
+
+from hftrainer.bench.flags import KINDS
 
 EPILOG = """examples:
   hftrainer bench sample --size 44M --batch 1,32 --rounds 5 --json docs/results/bench_44M.json
@@ -23,119 +24,6 @@ Every way runs once a round, in turn; tables have the median of the rounds. Limi
 product) are measured in the same process; --json writes everything."""
 
 
-def sample_flags(add: Callable[..., object]) -> None:
-    """Batches, codes, engines."""
-    add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
-    add("--batch", default="1,32", help="batch sizes of ours (default 1,32)")
-    add("--codes", type=int, default=150, help="codes a prompt (default 150)")
-    add("--ragged", type=int, default=0, metavar="N", help="N prompts of unequal length, too")
-    add("--engine", choices=["transformers"], help="measure this engine beside ours")
-    add("--no-uncached", action="store_true", help="leave out the slowest way")
-    _usual(add, rounds=5)
-
-
-def evalset_flags(add: Callable[..., object]) -> None:
-    """How many prompts of what length."""
-    add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
-    add("--prompts", type=int, default=512)
-    add("--codes", type=int, default=100, help="on average (default 100)")
-    add("--batch", type=int, default=32, help="rows (default 32)")
-    _usual(add)
-
-
-def equality_flags(add: Callable[..., object]) -> None:
-    """Rows and arithmetics."""
-    add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
-    add("--rows", type=int, default=64, help="prompts (default 64)")
-    add("--codes", type=int, default=50, help="the most codes a prompt (default 50)")
-    add("--batch", type=int, default=32, help="rows at a time (default 32)")
-    add("--dtype", default="float32,bfloat16", help="one or both of float32,bfloat16 (default both)")
-    add("--device", default="cpu")
-    add("--json", help="write the figures here")
-
-
-def train_flags(add: Callable[..., object]) -> None:
-    """Size and rows."""
-    add("--size", default="111M", help="a preset with random weights, or a model (default 111M)")
-    add("--batch", type=int, default=16, help="rows (default 16)")
-    _usual(add)
-
-
-def load_flags(add: Callable[..., object]) -> None:
-    """What is loaded and how, and bars."""
-    add("model", help="an artifact folder, or a weight file or folder of the transformer")
-    add("--tokens", type=int, default=0, help="generate so many codes of one prompt (default none)")
-    add("--dtype", choices=["float32", "bfloat16", "float16"], help="cast the transformer; default: as stored")
-    add("--quantize", choices=["int8", "int4"])
-    add("--device", default="cpu")
-    add("--plain", action="store_true", help="as other packages load: a float32 model, torch.load")
-    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
-    add("--text-features", help="default: text_features.safetensors in the model's folder")
-    add("--bar-anonymous", type=float, metavar="GIB", help="peak while loading; exit status 1 if it is not met")
-    add("--bar-resident", type=float, metavar="GIB", help="peak of the whole run")
-    add("--bar-ratio", type=float, metavar="X", help="peak resident while loading / size of the files")
-    add("--bar-seconds", type=float, metavar="S", help="of loading")
-    add("--bar-token", type=float, metavar="S", help="a token")
-    add("--child", action="store_true", help="do the work here and now, for a look from outside")
-    _rounds_and_json(add)
-
-
-def convert_flags(add: Callable[..., object]) -> None:
-    """What is converted, and bars."""
-    add("--size", default="44M", help="released files of this preset are made, with random weights (default 44M)")
-    add("--dtype", default="bfloat16", choices=["bfloat16", "float32", "float16"], help="of the files")
-    add("--optimizer-bytes", type=int, default=8, help="of a parameter, beside the weights (default 8)")
-    add("--released", metavar="FOLDER", help="files that are there already (make_random_artifact.py --released)")
-    add("--layers", type=int, help="fewer layers than the size has, for trying out")
-    add("--width", type=int, help="another width than the size has, for trying out")
-    add("--folder", help="where files are made and removed (default: the system's temporary folder)")
-    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
-    add("--bar-resident", type=float, metavar="GIB", help="peak of the process; exit status 1 if it is not met")
-    add("--bar-seconds", type=float, metavar="S", help="of converting")
-    _rounds_and_json(add)
-
-
-def tokenizer_flags(add: Callable[..., object]) -> None:
-    """Windows of a batch."""
-    add("--batch", type=int, default=64, help="windows (default 64, as released)")
-    add("--window", type=int, default=96, help="frames (default 96, as released)")
-    add("--width", type=int, default=512, help="of the network (default 512, as released)")
-    add("--device", default="cpu")
-    _rounds_and_json(add)
-
-
-def data_flags(add: Callable[..., object]) -> None:
-    """Which rows, and how many of them are read."""
-    add("--rows", type=int, default=2_000_000, help="made-up clips (default 2000000)")
-    add("--root", help="measure this packed set instead")
-    add("--batch", type=int, default=16, help="rows (default 16)")
-    add("--reads", type=int, default=20_000, help="random rows a round (default 20000)")
-    add("--batches", type=int, default=500, help="batches of the data loader a round (default 500)")
-    add("--files", type=int, default=2_000, help="clips to read from a file each, 0: none (default 2000)")
-    add("--workers", default="0,2", help="processes of the data loader (default 0,2)")
-    _rounds_and_json(add, rounds=5)
-
-
-def metrics_flags(add: Callable[..., object]) -> None:
-    """How many clips."""
-    add("--clips", type=int, default=4042, help="made clips of 40 to 300 frames (default 4042)")
-    add("--device", default="cpu", help="of the evaluator")
-    _rounds_and_json(add)
-
-
-KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
-    "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
-    "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
-    "equality": ("how often rows part from the un-cached loop, and by how little", equality_flags),
-    "load": ("seconds and memory of loading, in fresh processes", load_flags),
-    "convert": ("seconds and memory of converting released files, in fresh processes", convert_flags),
-    "train": ("an optimizer step of the transformer, ours and the released way", train_flags),
-    "tokenizer": ("an optimizer step of the tokenizer, ours and the released way", tokenizer_flags),
-    "data": ("opening a packed set of tokens, and its rows and batches a second", data_flags),
-    "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
-}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
@@ -149,14 +37,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     return int(import_module(f"hftrainer.bench.{args.what}").main(args))
-
-
-def _usual(add: Callable[..., object], rounds: int = 3) -> None:
-    _rounds_and_json(add, rounds)
-    add("--dtype", default="float32", choices=["float32", "bfloat16"])
-    add("--device", default="cpu")
-
-
-def _rounds_and_json(add: Callable[..., object], rounds: int = 3) -> None:
-    add("--rounds", type=int, default=rounds, help=f"each way runs once a round (default {rounds})")
-    add("--json", help="write the figures here")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hftrainer.commands.common import add_dtype, progress, read_prompts
 from hftrainer.commands.packing import add_verbs as add_packing_verbs
-from hftrainer.commands.packing import verify_packed
 
 EPILOG = """example, from BVH files to tokens:
   hftrainer data import-bvh Bandai-Namco --skeleton bandai-namco --out dataset/bandai
@@ -91,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", help="use this model's encoder: a folder, zoo name or owner/repository")
     sub.add_argument("--encoder", help="use this encoder: a folder or owner/repository; e.g. google/flan-t5-xl")
     sub.add_argument("--out", type=Path, required=True, help="file, e.g. features.safetensors")
-    sub.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="as stored")
+    add_dtype(sub, "as stored (default float32)", ["float32", "bfloat16"], default="float32")
     sub.add_argument("--batch-size", type=int, default=32)
     sub.add_argument("--size-only", action="store_true", help="print how large the file would be, and stop")
     sub.add_argument("--device", default="cpu")
@@ -124,7 +123,7 @@ def import_bvh(args: argparse.Namespace) -> int:
     from hftrainer.data.prepare.bvh_import import import_bvh as convert
     from hftrainer.motion.retarget import load_map
 
-    report = convert(args.source, args.out, load_map(args.skeleton), workers=args.workers, progress=_bar("import"))
+    report = convert(args.source, args.out, load_map(args.skeleton), workers=args.workers, progress=progress("import"))
     for path, reason in report.failed.items():
         print(f"failed: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
     print(f"{len(report.imported)} imported, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")
@@ -163,7 +162,7 @@ def mirror(args: argparse.Namespace) -> int:
     from hftrainer.data.prepare.augment import mirror_split
     from hftrainer.data.prepare.captions import load_templates
 
-    made = mirror_split(_open(args), load_templates(args.templates), args.split, args.into, progress=_bar("mirror"))
+    made = mirror_split(_open(args), load_templates(args.templates), args.split, args.into, progress=progress("mirror"))
     print(f"{len(made)} mirrored clips added to {args.into}; now write their captions")
     return 0
 
@@ -174,7 +173,9 @@ def join(args: argparse.Namespace) -> int:
     from hftrainer.data.prepare.captions import load_templates
 
     config = JoinConfig(count=args.count, seed=args.seed)
-    made = join_split(_open(args), load_templates(args.templates), args.split, args.into, config, progress=_bar("join"))
+    made = join_split(
+        _open(args), load_templates(args.templates), args.split, args.into, config, progress=progress("join")
+    )
     print(f"{len(made)} joined clips added to {args.into}; now write their captions")
     return 0
 
@@ -200,7 +201,7 @@ def tokenize(args: argparse.Namespace) -> int:
     entries = write_tokens(
         dataset, names, dataset.root / args.out, tokenizer.encode,
         tokenizer_sha256=tokenizer.sha256, codebook_size=tokenizer.codebook_size,
-        frames_per_code=tokenizer.frames_per_code, both_phases=not args.one_phase, progress=_bar("tokenize"),
+        frames_per_code=tokenizer.frames_per_code, both_phases=not args.one_phase, progress=progress("tokenize"),
     )  # fmt: skip
     print(f"{entries} entries of {len(names)} clips -> {dataset.root / args.out}")
     return 0
@@ -228,7 +229,12 @@ def text_features(args: argparse.Namespace) -> int:
         return 0
     size.check_room(args.out)
     count = write_text_features(
-        args.out, texts, encoder.to(args.device), dtype=args.dtype, batch_size=args.batch_size, progress=_bar("encode")
+        args.out,
+        texts,
+        encoder.to(args.device),
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        progress=progress("encode"),
     )
     print(f"features of {count} texts by {encoder.name} -> {args.out}")
     return 0
@@ -236,12 +242,16 @@ def text_features(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Report; 1 if something is wrong."""
+    from hftrainer.apps.pack import verify_packed
     from hftrainer.data.prepare.verify import verify as check
 
-    status = verify_packed(args.dataset)
-    if status is not None:
-        return status
-    report = check(_open(args), sample=args.sample, progress=_bar("verify"))
+    packed = verify_packed(args.dataset, progress=progress("verify"))
+    if packed is not None:
+        facts, problems = packed
+        print("\n".join([*facts, *(f"WRONG: {problem}" for problem in problems)]))
+        print("ok" if not problems else f"{len(problems)} problems")
+        return 1 if problems else 0
+    report = check(_open(args), sample=args.sample, progress=progress("verify"))
     for line in report.lines():
         print(line)
     return 0 if report.good else 1
@@ -253,7 +263,7 @@ def convert_representation(args: argparse.Namespace) -> int:
 
     report = convert_folder(
         args.source, args.out, args.source_name, args.target_name,
-        fps=args.fps, layout=args.layout, skeleton=args.skeleton, progress=_bar("convert"),
+        fps=args.fps, layout=args.layout, skeleton=args.skeleton, progress=progress("convert"),
     )  # fmt: skip
     for reason in report.failed.values():
         print(f"failed: {reason}", file=sys.stderr)
@@ -272,8 +282,6 @@ def synthetic(args: argparse.Namespace) -> int:
 
 def _texts(args: argparse.Namespace) -> list[str]:
     """Prompts of a file, and captions of a dataset."""
-    from hftrainer.commands.generate import read_prompts
-
     if args.prompts is None and args.dataset is None:
         raise ValueError("there is nothing to encode; give --prompts FILE or a dataset")
     texts = read_prompts([], args.prompts) if args.prompts is not None else []
@@ -300,13 +308,3 @@ def _open(args: argparse.Namespace) -> Any:
     from hftrainer.data.folder import DatasetFolder
 
     return DatasetFolder(args.dataset)
-
-
-def _bar(title: str) -> Any:
-    """A progress bar around an iterable, on a terminal; silent in a log."""
-    from tqdm import tqdm
-
-    def wrap(items: Iterable[Any], total: int | None = None) -> Iterable[Any]:
-        return tqdm(items, desc=title, total=total, disable=not sys.stderr.isatty())
-
-    return wrap

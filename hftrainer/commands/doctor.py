@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hftrainer.commands.common import add_dtype, read_prompts
+
 _PACKAGES = {
     "core": ("torch", "transformers", "safetensors", "numpy", "omegaconf", "einops", "huggingface_hub"),
     "train": ("lightning", "wandb"),
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=Path, help="of the quant check, one a line (default: 8 of our own)")
     parser.add_argument("--codes", type=int, default=40, help="of each prompt in the quant check (default 40)")
     parser.add_argument("--text-features", type=Path, help="stored features, for a model without its text encoder")
-    parser.add_argument("--dtype", help="of the transformer, e.g. bfloat16; default: as stored")
+    add_dtype(parser, "of the transformer, e.g. bf16; default: as stored")
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(run=run)
 
@@ -101,7 +103,6 @@ def _describe(args: argparse.Namespace) -> int:
 
 def _quant_check(args: argparse.Namespace, bundle: Any) -> list[str]:
     """Load the transformer twice, once packed, and compare; what is loaded already is let go of."""
-    from hftrainer.commands.generate import read_prompts
     from hftrainer.evaluation.quant_check import prepare_texts, quant_check
     from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
     from hftrainer.zoo.load import locate

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from hftrainer.commands.common import (
+    add_device,
+    add_dtype,
+    add_sampling,
+    device_of,
+    progress,
+    read_prompts,
+    sampling_of,
+)
 
 EPILOG = """examples:
   hftrainer generate "a person walks forward, then waves" -n 4 --out out/
@@ -26,17 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--num-motions", type=int, default=1, help="motions a prompt, seeds counting up")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", default="npy,npz,bvh,mp4,html", help="of npy, npz, bvh, mp4, html")
-    parser.add_argument("--greedy", action="store_true", help="the likeliest code each time, no sampling")
-    parser.add_argument("--temperature", type=float, help="sample; below 1 is more cautious")
-    parser.add_argument("--top-k", type=int, help="sample from the k likeliest codes")
-    parser.add_argument("--top-p", type=float, help="sample from the smallest set of codes with this probability")
+    add_sampling(parser)
     parser.add_argument("--truncate", action="store_true", help="cut text that is longer than the model is shown")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", default=None, help="default: cuda if there is one, else cpu")
-    parser.add_argument("--dtype", default=None, help="of the transformer, e.g. bfloat16; default: as stored")
+    add_device(parser)
+    add_dtype(parser, "of the transformer, e.g. bf16; default: as stored")
     parser.add_argument("--text-features", type=Path, help="stored features of the prompts, instead of an encoder")
     parser.add_argument("--text-encoder", help="a folder or owner/repository, instead of the model's own")
-    parser.add_argument("--free-text-encoder", action="store_true", help="no room for it beside the transformer")
+    parser.add_argument(
+        "--free-text-encoder", action="store_true", help="unload the text encoder before decoding, to save memory"
+    )
     parser.add_argument("--quantize", choices=["int8", "int4"], help="pack the transformer's matrices while loading")
     parser.set_defaults(run=run)
 
@@ -48,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
 
     check_writable(args.out)
     started = time.perf_counter()
-    import torch
 
     from hftrainer.manifest import fingerprint
     from hftrainer.pipelines.outputs import MANIFEST, PAGE, Job, check_formats, run_job
@@ -56,13 +63,12 @@ def run(args: argparse.Namespace) -> int:
 
     formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
     check_formats(formats)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder, _ = locate(args.model)
     pipeline = load_pipeline(
-        args.model, device=device, dtype=args.dtype, quantize=args.quantize, text_features=args.text_features,
+        args.model, device=device_of(args), dtype=args.dtype, quantize=args.quantize, text_features=args.text_features,
         text_encoder=args.text_encoder or "artifact", free_text_encoder=args.free_text_encoder,
     )  # fmt: skip
-    sampling = _sampling(args, pipeline)
+    sampling = sampling_of(args, pipeline.sampling)
     if args.num_motions > 1 and not sampling.do_sample:
         raise ValueError(f"-n {args.num_motions} greedy motions would all be the same; sample (--temperature 1)")
     if args.seconds is not None:
@@ -74,37 +80,10 @@ def run(args: argparse.Namespace) -> int:
         sampling=sampling, formats=formats, batch_size=args.batch_size, truncate=args.truncate,
     )  # fmt: skip
     loaded = time.perf_counter()
-    manifest = run_job(pipeline, job, model=str(args.model), fingerprint=fingerprint(folder), progress=_bar)
+    manifest = run_job(
+        pipeline, job, model=str(args.model), fingerprint=fingerprint(folder), progress=progress("batches")
+    )
     return _report(args.out, manifest, loaded - started, time.perf_counter() - loaded, MANIFEST, PAGE)
-
-
-def read_prompts(given: list[str], file: Path | None) -> list[str]:
-    """Prompts of the command line and the file, empty ones refused with their place."""
-    prompts = list(given)
-    for place, prompt in enumerate(prompts, 1):
-        if not prompt.strip():
-            raise ValueError(f"prompt {place} is empty; describe what the person does")
-    if file is not None:
-        if not file.is_file():
-            raise ValueError(f"there is no prompt file {str(file)!r}")
-        prompts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not prompts:
-        raise ValueError('give a prompt, e.g. hftrainer generate "a person walks forward", or --prompts FILE')
-    return prompts
-
-
-def _sampling(args: argparse.Namespace, pipeline: Any) -> Any:
-    given = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
-    chosen = {key: value for key, value in given.items() if value is not None}
-    if args.greedy and chosen:
-        raise ValueError(f"--greedy does not sample; leave out {', '.join(chosen)}")
-    sampling = pipeline.sampling
-    if args.greedy:
-        sampling = dataclasses.replace(sampling, do_sample=False)
-    elif chosen:
-        sampling = dataclasses.replace(sampling, do_sample=True, **chosen)
-    sampling.choice()  # says what is wrong with it before work is spent
-    return sampling
 
 
 def _report(out: Path, manifest: dict[str, Any], loading: float, making: float, name: str, page: str) -> int:
@@ -122,9 +101,3 @@ def _report(out: Path, manifest: dict[str, Any], loading: float, making: float, 
     if (out / page).is_file():
         print(f"look at them: {out / page}")
     return 1 if failed else 0
-
-
-def _bar(items: Any) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(items, desc="batches", disable=not sys.stderr.isatty())

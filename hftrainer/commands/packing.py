@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from hftrainer.commands.common import add_dtype, progress
 
 
 def add_verbs(verbs: Any) -> None:
@@ -22,7 +22,7 @@ def add_verbs(verbs: Any) -> None:
     summary = "motions into one memory-mapped array, for the dataset packed_windows"
     sub = verbs.add_parser("pack-motions", help=summary, description=summary)
     _common(sub)
-    sub.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="as stored (default float32)")
+    add_dtype(sub, "as stored (default float32)", ["float32", "float16"], default="float32")
     sub.set_defaults(run=pack_motions)
 
     summary = "tar archives as published, or webdataset shards, into a dataset folder"
@@ -44,40 +44,22 @@ def add_verbs(verbs: Any) -> None:
 
 def pack_tokens(args: argparse.Namespace) -> int:
     """Write a packed set of tokens."""
-    from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.tokens.pack import Tokenizer
-    from hftrainer.data.tokens.pack import pack_tokens as pack
+    from hftrainer.apps.pack import pack_tokens as pack
 
-    tokenizer = None
-    if args.model is not None:
-        from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
-        from hftrainer.zoo.load import locate
-
-        model = load_tokenizer(locate(args.model)[0])
-        tokenizer = Tokenizer(model.sha256, model.codebook_size, model.frames_per_code)
-    counts = pack(
-        DatasetFolder(args.dataset), args.out, splits=args.split, tokens=args.tokens, tokenizer=tokenizer,
-        skip_incomplete=args.skip_incomplete, progress=_bar("pack"),
-    )  # fmt: skip
-    for what, names in (("codes", counts.without_codes), ("captions", counts.without_captions)):
-        if names:
-            print(f"left out: {len(names)} clips without {what}, e.g. {names[0]}")
-    print(f"{counts.entries} entries of {counts.clips} clips with {counts.captions} captions")
-    print(f"{counts.codes} codes -> {args.out} ({_megabytes(args.out)})")
+    for line in pack(
+        args.dataset, args.out, splits=args.split, tokens=args.tokens, model=args.model,
+        skip_incomplete=args.skip_incomplete, progress=progress("pack"),
+    ):  # fmt: skip
+        print(line)
     return 0
 
 
 def pack_motions(args: argparse.Namespace) -> int:
     """Write a packed set of motions."""
-    from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.motion.packed import pack_motions as pack
+    from hftrainer.apps.pack import pack_motions as pack
 
-    counts = pack(
-        DatasetFolder(args.dataset), args.out, splits=args.split, dtype=args.dtype, progress=_bar("pack")
-    )  # fmt: skip
-    if args.dtype == "float16":
-        print(f"float16 moved a joint by {counts.error_mm:.2f} mm at most")
-    print(f"{counts.frames} frames of {counts.clips} clips -> {args.out} ({_megabytes(args.out)})")
+    for line in pack(args.dataset, args.out, splits=args.split, dtype=args.dtype, progress=progress("pack")):
+        print(line)
     return 0
 
 
@@ -85,12 +67,8 @@ def import_tar(args: argparse.Namespace) -> int:
     """Unpack into a dataset folder."""
     from hftrainer.data.prepare.tar_import import import_tar as unpack
 
-    report = unpack(args.shards, args.out, prefix=args.prefix, split=args.split, progress=_bar("import"))
-    print(f"{', '.join(f'{count} {kind}' for kind, count in report.counts.items())} -> {args.out}")
-    if report.renamed:
-        print(f"{report.renamed} members had their top folder twice; it was written once")
-    if report.skipped:
-        print(f"{len(report.skipped)} members were passed over, e.g. {report.skipped[0]}")
+    report = unpack(args.shards, args.out, prefix=args.prefix, split=args.split, progress=progress("import"))
+    print("\n".join(report.lines(args.out)))
     return 0
 
 
@@ -99,50 +77,11 @@ def synthetic_rows(args: argparse.Namespace) -> int:
     from hftrainer.data.synthetic.rows import write_synthetic_rows
 
     write_synthetic_rows(args.out, args.rows, codebook_size=args.codebook_size, seed=args.seed)
-    print(f"{args.rows} rows -> {args.out} ({_megabytes(args.out)})")
+    print(f"{args.rows} rows -> {args.out}")
     return 0
-
-
-def verify_packed(folder: Path) -> int | None:
-    """Verify a packed set; None if the folder is none."""
-    import json
-
-    from hftrainer.data.flat import MANIFEST, TOKENS_FORMAT, PackedFolder, PackedTokens
-    from hftrainer.data.motion.packed import MOTIONS_FORMAT, PackedMotions
-
-    if not (folder / MANIFEST).is_file():
-        return None
-    form = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("format")
-    kinds: dict[str, type[PackedFolder]] = {TOKENS_FORMAT: PackedTokens, MOTIONS_FORMAT: PackedMotions}
-    if form not in kinds:
-        return None
-    packed = kinds[form](folder)
-    for key in ("dataset", "tokenizer_sha256", "codebook_size", "entries", "clips", "captions", "codes", "frames"):
-        if key in packed.made_from:
-            print(f"{key:20} {packed.made_from[key]}")
-    for name, about in packed.made_from["splits"].items():
-        print(f"{f'split {name}':20} {about['entries']}")
-    problems = packed.verify(progress=_bar("verify"))
-    for problem in problems:
-        print(f"WRONG: {problem}")
-    print("ok" if not problems else f"{len(problems)} problems")
-    return 1 if problems else 0
 
 
 def _common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("dataset", type=Path, help="dataset folder")
     sub.add_argument("--out", type=Path, required=True, help="folder of the packed set; appears whole or not at all")
     sub.add_argument("--split", action="append", help="may be given several times; default: every split")
-
-
-def _megabytes(folder: Path) -> str:
-    return f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:,.1f} MB"
-
-
-def _bar(title: str) -> Any:
-    from tqdm import tqdm
-
-    def wrap(items: Iterable[Any]) -> Iterable[Any]:
-        return tqdm(items, desc=title, disable=not sys.stderr.isatty())
-
-    return wrap

@@ -37,6 +37,15 @@ class TarReport:
         """Count one."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
+    def lines(self, out: str | os.PathLike[str]) -> list[str]:
+        """What was imported into `out`, in sentences."""
+        lines = [f"{', '.join(f'{count} {kind}' for kind, count in self.counts.items())} -> {out}"]
+        if self.renamed:
+            lines.append(f"{self.renamed} members had their top folder twice; it was written once")
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} members were passed over, e.g. {self.skipped[0]}")
+        return lines
+
 
 def import_tar(
     shards: Sequence[str | os.PathLike[str]],

@@ -1,0 +1,1 @@
+"""The library behind the commands: each function does what a command does, and prints nothing."""

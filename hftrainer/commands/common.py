@@ -1,0 +1,126 @@
+"""What several commands have in common: device, dtype and sampling flags, prompts, a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hftrainer.dtypes import DTYPES, dtype_name
+
+_SECONDS_BETWEEN_LINES = 30
+_SAMPLING = ("temperature", "top_k", "top_p")
+
+
+def progress(title: str | None = None) -> Callable[..., Iterable[Any]]:
+    """A wrapper that shows a bar around an iterable on a terminal, and nothing in a log."""
+
+    def wrap(items: Iterable[Any], total: int | None = None) -> Iterable[Any]:
+        from tqdm import tqdm
+
+        return tqdm(items, desc=title, total=total, disable=not sys.stderr.isatty())
+
+    return wrap
+
+
+def progress_lines(what: str) -> Callable[[Any], Iterator[Any]]:
+    """A wrapper that shows a bar on a terminal, and in a log a line every half minute."""
+
+    def wrap(items: Any) -> Iterator[Any]:
+        if sys.stderr.isatty():
+            yield from progress(what)(items)
+            return
+        start = said = time.monotonic()
+        for number, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if now - said >= _SECONDS_BETWEEN_LINES:
+                said = now
+                print(f"{number} of {len(items)} {what}, {(now - start) / number:.2f} s each", flush=True)
+
+    return wrap
+
+
+# --- device and dtype -------------------------------------------------------------------------------------------------
+
+
+def add_device(parser: Any) -> None:
+    """--device."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: cuda if there is one, else cpu")
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """What --device says, or the best that is there: the GPU of this rank, or the CPU."""
+    if args.device:
+        return str(args.device)
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if local is not None else "cuda"
+
+
+def add_dtype(parser: Any, help_: str, choices: Sequence[str] = DTYPES, default: str | None = None) -> None:
+    """--dtype in either spelling (bf16 or bfloat16), parsed to torch's name."""
+    parser.add_argument("--dtype", type=_one_of(choices), default=default, metavar="DTYPE", help=help_)
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        try:
+            name = dtype_name(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if name not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not offered here; choose one of {', '.join(choices)}")
+        return name
+
+    return parse
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+def add_sampling(parser: Any) -> None:
+    """--greedy, --temperature, --top-k, --top-p."""
+    parser.add_argument("--greedy", action="store_true", help="the likeliest code each time, no sampling")
+    parser.add_argument("--temperature", type=float, help="sample; below 1 is more cautious")
+    parser.add_argument("--top-k", type=int, help="sample from the k likeliest codes")
+    parser.add_argument("--top-p", type=float, help="sample from the smallest set of codes with this probability")
+
+
+def sampling_of(args: argparse.Namespace, own: Any) -> Any:
+    """The model's `own` sampling settings, changed by the flags; ``ValueError`` if they contradict each other."""
+    given = {key: getattr(args, key) for key in _SAMPLING if getattr(args, key) is not None}
+    if args.greedy and given:
+        raise ValueError(f"--greedy does not sample; leave out {', '.join(given)}")
+    if args.greedy:
+        own = dataclasses.replace(own, do_sample=False)
+    elif given:
+        own = dataclasses.replace(own, do_sample=True, **given)
+    own.choice()  # says what is wrong with it before work is spent
+    return own
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def read_prompts(given: Sequence[str], file: Path | None = None) -> list[str]:
+    """Prompts of the command line and of a file; an empty one is refused with its place."""
+    prompts = list(given)
+    for place, prompt in enumerate(prompts, 1):
+        if not prompt.strip():
+            raise ValueError(f"prompt {place} is empty; describe what the person does")
+    if file is not None:
+        from hftrainer.data.text_motion.prompt_file import read_prompt_file
+
+        prompts += read_prompt_file(file)
+    if not prompts:
+        raise ValueError('give a prompt, e.g. hftrainer generate "a person walks forward", or --prompts FILE')
+    return prompts
