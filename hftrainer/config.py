@@ -132,11 +132,17 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
 def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
     """Fill the dataclass `schema` from plain data; unknown keys, wrong types and missing fields are errors.
 
-    `path` is put before field names in messages ("model" gives "model.ar.n_layer").
+    `path` is put before field names in messages ("model" gives "model.ar.n_layer"). A schema with a class method
+    ``upgrade(fields, path)`` gets to translate what an earlier release wrote. Fields made by `hftrainer.registry.part`
+    become the parts that their sections name.
     """
+    upgrade = getattr(schema, "upgrade", None)
+    fields = upgrade(dict(fields), path) if upgrade is not None else fields
     _check_keys(schema, fields, path)
+    fields = {**fields, **_parts(schema, fields, path)}
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), dict(fields))
+        defaults = OmegaConf.structured(schema, flags={"allow_objects": True})
+        merged = OmegaConf.merge(defaults, OmegaConf.create(dict(fields), flags={"allow_objects": True}))
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise ConfigError(f"{_join(path, missing[0])} is required by {schema.__name__} and missing")
@@ -150,8 +156,20 @@ def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
         raise ConfigError(f"{path or schema.__name__}: {error}") from error
 
 
+def _parts(schema: type, fields: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The parts that are written for the fields that hold one; None stays None."""
+    found = {}
+    for field_ in dataclasses.fields(schema):
+        registry, value = field_.metadata.get("registry"), fields.get(field_.name)
+        if registry is not None and value is not None:
+            found[field_.name] = registry.part(value, path=_join(path, field_.name))
+    return found
+
+
 def plain(config: Any) -> Any:
-    """The inverse of `typed`: dataclasses to dictionaries, all the way down."""
+    """The inverse of `typed`: dataclasses and parts to dictionaries, all the way down."""
+    if hasattr(config, "plain"):
+        return config.plain()
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):

@@ -2,47 +2,62 @@
 
 A registry holds a table of the modules that define its built-ins. A module is imported when its name is first
 looked up, and its ``@REGISTRY.register("name")`` decorator fills the table; so nothing heavy is imported before it is
-wanted and nothing can be forgotten (a test resolves every row). Installed packages add names through the entry-point
-group ``hftrainer.plugins``: each entry point names a module that registers what it has. A name with a colon,
-``package.module:Class``, is itself the target and needs no registration.
+needed and nothing can be forgotten (a test resolves every row). Installed packages add names through the entry-point
+group ``hftrainer.plugins``; see `hftrainer.plugins`. A name with a colon, ``package.module:Class``, is itself the
+target and needs no registration; it is checked like every other name.
+
+`Part` is a named part inside a configuration (``model.tokenizer.name: human_vqvae``); `part` makes a dataclass field
+that holds one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from hftrainer.config import ConfigError, typed
+from hftrainer.config import ConfigError, plain, typed
+from hftrainer.plugins import load_plugins, plugin_failures
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-PLUGIN_GROUP = "hftrainer.plugins"
-
 
 class Registry:
-    """A table from names to classes (or factories) of one kind."""
+    """A table from names to classes of one kind.
 
-    def __init__(self, kind: str, builtins: Mapping[str, str]):
-        self.kind = kind
-        self._modules = dict(builtins)
+    `builtins`: the module of each built-in name. `base`: "module:Class" that every target derives from. `methods`: what
+    a target must have where no base class is asked for.
+    """
+
+    def __init__(
+        self, kind: str, builtins: Mapping[str, str] | None = None, *, base: str = "", methods: Sequence[str] = ()
+    ):
+        self.kind, self.base, self.methods = kind, base, tuple(methods)
+        self._modules = dict(builtins or {})
         self._targets: dict[str, Callable[..., Any]] = {}
+        _REGISTRIES.append(self)
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator: make the class known as `name`."""
+        """Class decorator: make the class known as `name`.
+
+        Raises ``ValueError`` if the name is taken: by a built-in, whether it was imported already or not, or by another
+        class.
+        """
 
         def add(target: T) -> T:
-            known = self._targets.get(name)
-            same = known is not None and (known.__module__, known.__qualname__) == (
-                target.__module__,
-                target.__qualname__,
-            )
-            if known is not None and not same:
+            home = self._modules.get(name)
+            if home is not None and home != target.__module__:
                 raise ValueError(
-                    f"the {self.kind} {name!r} is already {known.__module__}:{known.__qualname__}; "
-                    "choose another name for the new one"
+                    f"the {self.kind} {name!r} is built in ({home}) and cannot be replaced by "
+                    f"{target.__module__}:{target.__qualname__}; choose another name"
+                )
+            known = self._targets.get(name)
+            if known is not None and _path(known) != _path(target):
+                raise ValueError(
+                    f"the {self.kind} {name!r} is already {_path(known)}; choose another name for {_path(target)}"
                 )
             self._targets[name] = target
             return target
@@ -50,23 +65,29 @@ class Registry:
         return add
 
     def names(self) -> list[str]:
-        """Every known short name, built-in and from plugins, sorted."""
-        _load_plugins()
+        """Every known short name, built-in and from plug-ins, sorted."""
+        load_plugins()
         return sorted({*self._modules, *self._targets})
 
     def get(self, name: str) -> Callable[..., Any]:
         """The class called `name`, or at ``package.module:Class``; an unknown name lists the near ones."""
         if ":" in name:
-            return _import_target(name)
+            return self._checked(_import_target(name), name)
         if name not in self._targets and name in self._modules:
             import_module(self._modules[name])
         if name not in self._targets:
-            _load_plugins()
+            load_plugins()
         if name not in self._targets:
             near = get_close_matches(name, self.names(), n=3)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ConfigError(f"there is no {self.kind} called {name!r}.{hint} Known: {', '.join(self.names())}")
-        return self._targets[name]
+            known = ", ".join(self.names()) or "none"
+            broken = "".join(f" {failure}." for failure in plugin_failures().values())
+            raise ConfigError(f"there is no {self.kind} called {name!r}.{hint} Known: {known}.{broken}")
+        return self._checked(self._targets[name], name)
+
+    def name_of(self, target: Callable[..., Any]) -> str | None:
+        """The short name of a registered class; None if it has none."""
+        return next((name for name, known in self._targets.items() if known is target), None)
 
     def build(self, section: Mapping[str, Any], *, path: str = "", **runtime: Any) -> Any:
         """Make the object that a config section describes: its ``name`` is looked up, the rest is its configuration.
@@ -75,59 +96,165 @@ class Registry:
         ``from_config`` if it has that; another gets the fields as keyword arguments. `runtime` objects are passed on
         by keyword.
         """
-        factory, config = self.resolve(section, path=path)
-        if not hasattr(factory, "Config"):
-            return factory(**config, **runtime)
-        return getattr(factory, "from_config", factory)(config, **runtime)
+        factory, config = self.resolve(section, path=path, runtime=runtime)
+        return make(factory, config, **runtime)
 
-    def resolve(self, section: Mapping[str, Any], *, path: str = "") -> tuple[Callable[..., Any], Any]:
-        """What `build` would call: the class, and its checked ``Config`` (or the plain fields without one)."""
+    def resolve(
+        self, section: Mapping[str, Any], *, path: str = "", runtime: Collection[str] = ()
+    ) -> tuple[Callable[..., Any], Any]:
+        """What `build` would call: the class, and its checked ``Config`` (or the plain fields without one).
+
+        Fields of a class without a ``Config`` are bound to its signature; `runtime` names the arguments that are added
+        when it is built.
+        """
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"{path or self.kind} must be a section with a name, got {section!r}")
         fields = dict(section)
         name = fields.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError(
                 f"{path or self.kind}.name is missing: write which {self.kind} this is; known: {self.names()}"
             )
-        factory = self.get(name)
+        try:
+            factory = self.get(name)
+        except ConfigError as error:
+            raise ConfigError(f"{path}.name: {error}" if path else str(error)) from error
         schema = getattr(factory, "Config", None)
-        return factory, typed(schema, fields, path=path) if schema else fields
+        if schema is None:
+            _bind(factory, fields, runtime, path or self.kind)
+            return factory, fields
+        if not (isinstance(schema, type) and dataclasses.is_dataclass(schema)):
+            raise ConfigError(f"{path or self.kind}: {_path(factory)}.Config must be a dataclass, it is {schema!r}")
+        return factory, typed(schema, fields, path=path)
+
+    def part(self, section: Mapping[str, Any] | Part, *, path: str = "") -> Part:
+        """The checked `Part` that a section describes."""
+        if isinstance(section, Part):
+            return section
+        _, config = self.resolve(section, path=path)
+        return Part(self, str(section["name"]), config)
+
+    def _checked(self, target: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """`target`, if it is what this registry holds."""
+        if self.base:
+            module, _, attribute = self.base.partition(":")
+            base = getattr(import_module(module), attribute)
+            if not (isinstance(target, type) and issubclass(target, base)):
+                raise ConfigError(f"{name!r} is no {self.kind}: expected a class derived from {attribute}")
+        missing = [method for method in self.methods if not hasattr(target, method)]
+        if missing:
+            raise ConfigError(
+                f"{name!r} ({_path(target)}) is no {self.kind}: it has no {', '.join(missing)}; docs/extending.md says "
+                "what one must offer"
+            )
+        return target
+
+    def __deepcopy__(self, memo: Any) -> Registry:
+        return self
+
+
+class Part:
+    """A part that was chosen by `name`, with its checked `config`; `build` makes it."""
+
+    def __init__(self, registry: Registry, name: str, config: Any):
+        self.registry, self.name, self.config = registry, name, config
+
+    def build(self, **runtime: Any) -> Any:
+        """Make the part; `runtime` objects are passed on by keyword."""
+        return make(self.registry.get(self.name), self.config, **runtime)
+
+    def plain(self) -> dict[str, Any]:
+        """As a section of a configuration."""
+        return {"name": self.name, **plain(self.config)}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Part) and self.plain() == other.plain()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Part({self.plain()})"
+
+
+def part(registry: Registry, default: str | None = None) -> Any:
+    """A dataclass field for a `Part` of `registry`; `default`: the name it has unless written, None: no part.
+
+    `typed` turns the section of such a field into a `Part`.
+    """
+
+    def make_default() -> Part | None:
+        return None if default is None else registry.part({"name": default})
+
+    return dataclasses.field(default_factory=make_default, metadata={"registry": registry})
+
+
+def make(factory: Callable[..., Any], config: Any, **runtime: Any) -> Any:
+    """Build `factory` from its resolved `config`; see `Registry.build`."""
+    if not hasattr(factory, "Config"):
+        return factory(**config, **runtime)
+    return getattr(factory, "from_config", factory)(config, **runtime)
+
+
+def _path(target: Callable[..., Any]) -> str:
+    return f"{target.__module__}:{getattr(target, '__qualname__', type(target).__name__)}"
+
+
+def _bind(factory: Callable[..., Any], fields: Mapping[str, Any], runtime: Collection[str], path: str) -> None:
+    """Raise `ConfigError` unless `fields` and the `runtime` arguments fit the signature of `factory`."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return
+    try:
+        signature.bind(**fields, **dict.fromkeys(runtime))
+    except TypeError as error:
+        known = ", ".join(name for name in signature.parameters if name not in runtime)
+        raise ConfigError(f"{path}: {_path(factory)}: {error}; its arguments: {known or 'none'}") from error
 
 
 def _import_target(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         target = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{name!r} cannot be imported: {error}") from error
     if not callable(target):
         raise ConfigError(f"{name!r} is a {type(target).__name__}, expected a class or a function")
     return target  # type: ignore[no-any-return]
 
 
-_plugins_loaded = False
+_REGISTRIES: list[Registry] = []
 
 
-def _load_plugins() -> None:
-    global _plugins_loaded
-    if _plugins_loaded:
-        return
-    _plugins_loaded = True  # before loading: a plugin may itself look names up
-    for point in entry_points(group=PLUGIN_GROUP):
-        point.load()
+def withdraw(module: str) -> None:
+    """Forget what a module and those below it registered: a plug-in that broke halfway."""
+    for registry in _REGISTRIES:
+        registry._targets = {
+            name: target
+            for name, target in registry._targets.items()
+            if not f"{target.__module__}.".startswith(f"{module}.")
+        }
 
 
-_MILLION = "hftrainer.models.motion.motionmillion.bundle"
+_MILLION = "hftrainer.models.motion.motionmillion"
+_MODULE = "torch.nn:Module"
 
 MODELS = Registry(
     "model",
     {
-        "motionmillion": _MILLION,
+        "motionmillion": f"{_MILLION}.bundle",
         "text_encoder": "hftrainer.models.text_encoder",
         "action_classifier": "hftrainer.models.action_classifier",
         "motionstreamer272": "hftrainer.models.motion.motionstreamer.evaluator",
     },
+    base=_MODULE,
 )
-PIPELINES = Registry("pipeline", {"motionmillion": "hftrainer.pipelines.motionmillion"})
+TOKENIZERS = Registry("tokenizer", {}, base=_MODULE)
+QUANTIZERS = Registry("quantizer", {}, base=_MODULE)
+TRANSFORMERS = Registry("transformer", {}, base=_MODULE)
+TEXT_ENCODERS = Registry("text encoder", {}, base=_MODULE)
+REPRESENTATIONS = Registry("representation", {})
+PIPELINES = Registry("pipeline", {"motionmillion": "hftrainer.pipelines.motionmillion"}, methods=["from_pretrained"])
 TASKS = Registry(
     "task",
     {
@@ -137,14 +264,15 @@ TASKS = Registry(
         "action_classifier": "hftrainer.training.action_classifier",
         "motionstreamer272": "hftrainer.training.motionstreamer",
     },
+    base="hftrainer.training.task:Task",
 )
 DATASETS = Registry(
     "dataset",
     {
         "motion_windows": "hftrainer.data.motion.windows",
+        "packed_windows": "hftrainer.data.motion.packed",
         "text_tokens": "hftrainer.data.tokens.captioned",
         "packed_tokens": "hftrainer.data.tokens.packed",
-        "packed_windows": "hftrainer.data.motion.packed",
         "sentences": "hftrainer.data.text_motion.sentences",
         "labelled_clips": "hftrainer.data.text_motion.labelled",
         "text_motion": "hftrainer.data.text_motion.pairs",
@@ -152,6 +280,7 @@ DATASETS = Registry(
         "synthetic_windows": "hftrainer.data.synthetic.datasets",
         "synthetic_tokens": "hftrainer.data.synthetic.datasets",
     },
+    methods=["train", "val", "collate"],
 )
 EVALUATORS = Registry(
     "evaluator",
@@ -160,7 +289,9 @@ EVALUATORS = Registry(
         "humanml263": "hftrainer.models.motion.humanml263.evaluator",
         "motionclip135": "hftrainer.models.motion.motionclip.evaluator",
     },
+    methods=["from_pretrained", "encode_motions", "encode_texts"],
 )
+METRICS = Registry("metric")
 CALLBACKS = Registry(
     "callback",
     {
@@ -170,4 +301,10 @@ CALLBACKS = Registry(
         "t2m_inference": "hftrainer.training.callbacks.t2m_inference",
         "t2m_evaluation": "hftrainer.training.callbacks.t2m_evaluation",
     },
+    base="lightning.pytorch.callbacks:Callback",
 )
+LOGGERS = Registry("logger")
+OPTIMIZERS = Registry("optimizer")
+SCHEDULES = Registry("schedule")
+LOSSES = Registry("loss")
+CARDS = Registry("zoo card")

@@ -13,11 +13,25 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hftrainer"
 # helpers that know nothing of motion or models; everybody may use them
-BASE = {"version", "dtypes", "files", "extras", "hub", "manifest"}
+BASE = {
+    "version",
+    "dtypes",
+    "extras",
+    "files",
+    "hub",
+    "interfaces",
+    "manifest",
+    "readers",
+    "requests",
+}
 MAY_IMPORT = {
-    "version": set(), "dtypes": set(), "files": set(), "extras": set(), "manifest": {"files"},
-    "hub": {"files", "manifest"},
-    "config": BASE, "registry": BASE | {"config"},
+    **{name: set() for name in ("version", "dtypes", "extras", "files", "interfaces", "requests")},
+    "manifest": {"files", "readers"},
+    "hub": {"files", "manifest", "readers"},
+    "readers": {"files"},
+    "plugins": {"registry"},
+    "config": BASE,
+    "registry": BASE | {"config", "plugins"},
     "motion": BASE, "render": BASE | {"motion"}, "network": set(),
     "models": BASE | {"registry", "config", "motion", "network"},
     "data": BASE | {"registry", "config", "motion"},

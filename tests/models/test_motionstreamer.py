@@ -137,7 +137,7 @@ def test_save_and_load_give_the_same_embeddings(tmp_path, motions):
     assert loaded.identity() == evaluator.identity()
     np.testing.assert_array_equal(loaded.encode_motions(motions), evaluator.encode_motions(motions))
     np.testing.assert_array_equal(loaded.encode_texts(["a man walks"]), evaluator.encode_texts(["a man walks"]))
-    by_name = EVALUATORS.build({"name": "motionstreamer272", "folder": str(tmp_path / "saved")})
+    by_name = EVALUATORS.get("motionstreamer272").from_pretrained(tmp_path / "saved")
     assert by_name.identity() == evaluator.identity()
     loaded.save_pretrained(tmp_path / "saved")  # over itself
     assert MotionStreamer272Evaluator.from_pretrained(tmp_path / "saved").identity() == evaluator.identity()

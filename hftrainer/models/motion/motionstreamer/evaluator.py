@@ -24,6 +24,7 @@ from hftrainer.registry import EVALUATORS, MODELS
 Float32 = NDArray[np.float32]
 
 
+@EVALUATORS.register("motionstreamer272")
 @MODELS.register("motionstreamer272")
 class MotionStreamer272Evaluator(nn.Module):
     """A text encoder over a language model, and a motion encoder. Motion comes in in physical units.
@@ -249,6 +250,3 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-EVALUATORS.register("motionstreamer272")(MotionStreamer272Evaluator.from_pretrained)

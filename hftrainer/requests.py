@@ -1,0 +1,49 @@
+"""What is asked of a model that generates motion: plain data, from the command line down to the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How each code is chosen: the likeliest, or with `do_sample` at random.
+
+    `temperature` above 1 flattens the distribution, below 1 sharpens it; then only the `top_k` likeliest ids stay, and
+    of those the smallest set whose probability reaches `top_p`. `min_new_tokens`: END is not allowed before. Raises
+    ``ValueError`` for values that mean nothing.
+    """
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_new_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1e-4 <= self.temperature <= 1e4:  # also refuses NaN
+            raise ValueError(
+                f"temperature must lie between 0.0001 and 10000, got {self.temperature}; "
+                "for the likeliest motion, do not sample"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if self.min_new_tokens < 0:
+            raise ValueError(f"min_new_tokens must not be negative, got {self.min_new_tokens}")
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One motion to make of `caption`, drawn with `seed` (None: any).
+
+    It has at most `max_new_tokens` codes (None: as many as the model makes), END is not allowed before
+    `min_new_tokens` of them, and it is cut to `frames` frames where that is given.
+    """
+
+    caption: str
+    seed: int | None = None
+    max_new_tokens: int | None = None
+    min_new_tokens: int = 0
+    frames: int | None = None
