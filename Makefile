@@ -16,11 +16,11 @@ test: $(SETUP)  ## the default tests
 test-all: $(SETUP)  ## slow tests too, and those for a GPU or released weights where there are any
 	$(RUN) -m pytest -n 2
 
-check: $(SETUP)  ## style, types, tests
+check: $(SETUP)  ## style, types, then `make test`; what has to pass
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest -n 2 -m "not slow and not gpu and not weights"
+	$(MAKE) test
 
 format: $(SETUP)
 	$(VENV)/bin/ruff check --fix .

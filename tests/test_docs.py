@@ -32,7 +32,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     return parser
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", list(commands()))
 def test_documented_commands_parse(line):
     _, command, *arguments = shlex.split(line)
     assert command in COMMANDS

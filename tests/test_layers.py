@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "hftrainer"
 # helpers that know nothing of motion or models; everybody may use them
 BASE = {
     "version",
+    "arrays",
     "dtypes",
     "extras",
     "files",
@@ -29,6 +30,7 @@ MAY_IMPORT = {
     "manifest": {"files", "readers"},
     "hub": {"files", "manifest", "readers"},
     "readers": {"files"},
+    "arrays": {"readers"},
     "plugins": {"registry"},
     "config": BASE,
     "registry": BASE | {"config", "plugins"},

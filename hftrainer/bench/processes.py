@@ -55,15 +55,16 @@ def watch(command: Sequence[str]) -> Figures:
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
     figures: Figures = {}
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("phase "):
-            phase[0] = line.split()[1]
-        elif line.startswith("figures "):
-            figures |= json.loads(line.removeprefix("figures "))
-        else:
-            print(line, end="")
-    status = process.wait()
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("phase "):
+                phase[0] = line.split()[1]
+            elif line.startswith("figures "):
+                figures |= json.loads(line.removeprefix("figures "))
+            else:
+                print(line, end="")
+    status = process.returncode
     watcher.join()
     if status != 0:
         raise ValueError(f"the measured process ended with status {status}; its own message is above")

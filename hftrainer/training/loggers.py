@@ -86,7 +86,7 @@ class CsvLog(Logger):  # type: ignore[misc]
         if new:
             columns = sorted({*self._columns, *new})
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            old = list(csv.DictReader(self.file.open(newline=""))) if self.file.is_file() else []
+            old = self._rows()
             text = io.StringIO(newline="")
             writer = csv.DictWriter(text, columns)
             writer.writeheader()
@@ -95,3 +95,9 @@ class CsvLog(Logger):  # type: ignore[misc]
             self._columns = columns
         with self.file.open("a", newline="") as stream:
             csv.DictWriter(stream, self._columns).writerow(row)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.file.is_file():
+            return []
+        with self.file.open(newline="") as stream:
+            return list(csv.DictReader(stream))

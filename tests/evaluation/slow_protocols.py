@@ -6,6 +6,7 @@ Shares no code with the package. `data` is a list of dictionaries with id, lines
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import scipy.linalg
@@ -15,7 +16,9 @@ def fid(a, b, unit=False):
     a, b = np.asarray(a, float), np.asarray(b, float)
     if unit:
         a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
-    mixed = scipy.linalg.sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False)).real
+    with warnings.catch_warnings():  # fewer clips than dimensions make covariances singular, which is meant
+        warnings.filterwarnings("ignore", "Matrix is singular", scipy.linalg.LinAlgWarning)
+        mixed = scipy.linalg.sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False)).real
     gap = a.mean(0) - b.mean(0)
     return gap @ gap + np.trace(np.cov(a, rowvar=False)) + np.trace(np.cov(b, rowvar=False)) - 2 * np.trace(mixed)
 

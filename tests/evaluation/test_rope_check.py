@@ -56,7 +56,7 @@ def test_losses_are_the_models_own():
         n = text.features.shape[1]
         row = torch.tensor([[bundle.ar.config.pad_id] * n + [*codes.tolist(), bundle.ar.config.end_id]])
         logits = bundle.ar(row[:, :-1], text.features, text.mask)[0, n - 1 :]
-        want.append(float(torch.nn.functional.cross_entropy(logits, row[0, n:])))
+        want.append(torch.nn.functional.cross_entropy(logits, row[0, n:]).item())
     assert rope_check(bundle, clips).float32 == pytest.approx(np.mean(want), abs=1e-5)
 
 

@@ -32,7 +32,8 @@ def experiment(run: Path, data: Path, *overrides: str) -> Experiment:
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
-    return [row for path in sorted(run.glob("logs/version_*/metrics.csv")) for row in csv.DictReader(path.open())]
+    paths = sorted(run.glob("logs/version_*/metrics.csv"))
+    return [row for path in paths for row in csv.DictReader(path.read_text().splitlines())]
 
 
 def losses(run: Path) -> dict[int, str]:

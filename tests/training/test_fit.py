@@ -40,7 +40,7 @@ def losses(run: Path) -> dict[int, str]:
     """Step to training loss as written, over all of a run's log files."""
     found = {}
     for path in sorted(run.glob("logs/version_*/metrics.csv")):
-        for row in csv.DictReader(path.open()):
+        for row in csv.DictReader(path.read_text().splitlines()):
             if row.get("train/loss"):
                 found[int(row["step"])] = row["train/loss"]
     return found

@@ -41,7 +41,7 @@ def run(name: str, kind: str, root: Path, *settings: str) -> dict[int, float]:
         "trainer.log_every_n_steps=1", "trainer.val_every_n_steps=5", "callbacks=[]",
     ]  # fmt: skip
     fit(load_experiment(CONFIGS / f"debug_{kind}.yaml", [*common, *settings]))
-    rows = csv.DictReader((root / name / "logs" / "version_0" / "metrics.csv").open())
+    rows = csv.DictReader((root / name / "logs" / "version_0" / "metrics.csv").read_text().splitlines())
     return {int(row["step"]): float(row["train/loss"]) for row in rows if row.get("train/loss")}
 
 

@@ -47,7 +47,7 @@ def experiment(places, run, *overrides):
 def rows_of(run):
     rows = []
     for path in sorted(run.glob("logs/version_*/metrics.csv")):
-        rows += list(csv.DictReader(path.open()))
+        rows += list(csv.DictReader(path.read_text().splitlines()))
     return rows
 
 

@@ -1,0 +1,135 @@
+"""What comes from elsewhere is compared with what it should be before it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from hftrainer.readers import FileError, inside, json_field, parse_json, read_json, read_jsonl, read_text, visible
+
+HOSTILE = {
+    "deep": ("[" * 100_000 + "]" * 100_000, "deeper than 64"),
+    "deep objects": ('{"a":' * 70 + "1" + "}" * 70, "deeper than 64"),
+    "key twice": ('{"a": 1, "a": 2}', "'a' is there twice"),
+    "key twice within": ('[{"a": {"b": 1, "b": 2}}]', "'b' is there twice"),
+    "NaN": ('{"a": NaN}', "NaN is not a number"),
+    "infinite": ('{"a": -Infinity}', "-Infinity is not"),
+    "infinite by size": ('{"a": 1e999}', "1e999 is not finite"),
+    "many digits": ('{"a": ' + "9" * 5000 + "}", "more than 64 bits"),
+    "65 bits": ('{"a": 36893488147419103232}', "more than 64 bits"),
+    "null": ("null", "expected an object, got null"),
+    "list": ("[]", "expected an object, got a list"),
+    "text": ('"text"', "expected an object, got a string"),
+    "number": ("12", "expected an object, got a whole number"),
+    "nothing": ("", "not JSON"),
+    "cut": ('{"a": 1', "not JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_json_that_is_refused(name, tmp_path):
+    text, why = HOSTILE[name]
+    path = tmp_path / "index.json"
+    path.write_text(text)
+    with pytest.raises(FileError, match=why) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_json_that_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": [1, 2.5, None, True], "b": {"c": "ü"}}).encode())
+    assert read_json(path) == {"a": [1, 2.5, None, True], "b": {"c": "ü"}}
+    path.write_text('[{"a": 9223372036854775807}]')
+    assert read_json(path, list) == [{"a": 9223372036854775807}]
+
+
+def test_json_is_an_ordinary_file_of_its_size(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(FileError, match="a folder"):
+        read_json(tmp_path)
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    with pytest.raises(FileError, match="a device"):
+        read_json(tmp_path / "zero.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(FileError, match="pipe"):
+        read_json(tmp_path / "pipe.json")
+    (tmp_path / "large.json").write_text('{"a": "' + "x" * 100 + '"}')
+    with pytest.raises(FileError, match="50 at most"):
+        read_json(tmp_path / "large.json", max_bytes=50)
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xfc"}')
+    with pytest.raises(FileError, match="not UTF-8"):
+        read_json(tmp_path / "latin.json")
+    with pytest.raises(FileError, match="not UTF-8"):
+        read_text(tmp_path / "latin.json")
+
+
+def test_json_of_too_many_items():
+    with pytest.raises(FileError, match="more than 10000000 items"):
+        parse_json("[" + "[]," * 10_000_001 + "[]]", "many.json", list)
+
+
+def test_errors_are_of_the_class_that_is_asked_for():
+    class Ours(ValueError):
+        pass
+
+    with pytest.raises(Ours):
+        parse_json("nul", "x.json", error=Ours)
+    with pytest.raises(Ours, match="has no 'b'; it holds \\['a'\\]"):
+        json_field({"a": 1}, "b", int, "x.json", error=Ours)
+    with pytest.raises(Ours, match="expected a whole number, got a boolean"):
+        json_field({"a": True}, "a", int, "x.json", error=Ours)
+    assert json_field({"a": 1}, "a", float, "x.json") == 1
+
+
+def test_json_lines(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": 2}\n{"a": ')
+    with pytest.raises(FileError, match="line 4 is not JSON"):
+        list(read_jsonl(path))
+    assert list(read_jsonl(path, ignore_cut_end=True)) == [(1, {"a": 1}), (3, {"a": 2})]
+    path.write_text('{"a": 1}\n[]\n')
+    with pytest.raises(FileError, match="line 2: expected an object, got a list"):
+        list(read_jsonl(path))
+    path.write_text('{"a": "' + "x" * (1 << 20) + '"}\n')
+    with pytest.raises(FileError, match="line 1 is longer"):
+        list(read_jsonl(path))
+
+
+OUTSIDE = [
+    "/etc/passwd",
+    "../x",
+    "a/../../x",
+    "a/..",
+    ".",
+    "",
+    "a//b",
+    "a/",
+    "a\\b",
+    "a\0b",
+    "a\x1b[2Jb",
+    "x" * 300,
+    None,
+    3,
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_lead_out_are_refused(name, tmp_path):
+    with pytest.raises(FileError, match="line 3") as caught:
+        inside(tmp_path, name, suffix=".npy", what="split/x.txt, line 3")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_names_inside(tmp_path):
+    assert inside(tmp_path, "a/b", suffix=".npy") == tmp_path / "a" / "b.npy"
+    assert inside(tmp_path, "Bewegung ü..v2") == tmp_path / "Bewegung ü..v2"
+
+
+def test_what_steers_a_terminal_is_spelt_out():
+    assert visible("a\x1b[31mb\x07\x9b\u202ec\rd") == "a\\x1b[31mb\\x07\\x9b\\u202ec\\rd"
+    assert visible("plain ü\n\t👩‍🚀") == "plain ü\n\t👩‍🚀"
