@@ -253,7 +253,17 @@ TOKENIZERS = Registry("tokenizer", {}, base=_MODULE)
 QUANTIZERS = Registry("quantizer", {}, base=_MODULE)
 TRANSFORMERS = Registry("transformer", {}, base=_MODULE)
 TEXT_ENCODERS = Registry("text encoder", {}, base=_MODULE)
-REPRESENTATIONS = Registry("representation", {})
+REPRESENTATIONS = Registry(
+    "representation",
+    {
+        "motion272": "hftrainer.motion.representation.motion272",
+        "motion135": "hftrainer.motion.representation.motion135",
+        "hml263": "hftrainer.motion.representation.hml263",
+        "joints": "hftrainer.motion.representation.joints",
+        "joints66": "hftrainer.motion.representation.joints",
+    },
+    base="hftrainer.motion.representation.base:Representation",
+)
 PIPELINES = Registry("pipeline", {"motionmillion": "hftrainer.pipelines.motionmillion"}, methods=["from_pretrained"])
 TASKS = Registry(
     "task",

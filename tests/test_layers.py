@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "plugins": {"registry"},
     "config": BASE,
     "registry": BASE | {"config", "plugins"},
-    "motion": BASE, "render": BASE | {"motion"}, "network": set(),
+    "motion": BASE | {"registry"}, "render": BASE | {"motion"}, "network": set(),
     "models": BASE | {"registry", "config", "motion", "network"},
     "data": BASE | {"registry", "config", "motion"},
     "pipelines": BASE | {"models", "motion", "render", "registry", "config"},

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hftrainer.motion.array import Array, like, namespace
 from hftrainer.motion.rotation import matrix_to_quaternion, quaternion_to_matrix, slerp
+
+if TYPE_CHECKING:
+    from hftrainer.motion.representation.base import Body
 
 
 def resampled_frames(frames: int, source_fps: float, target_fps: float) -> int:
@@ -32,6 +38,23 @@ def resample_rotations(rotations: Array, source_fps: float, target_fps: float) -
     weight = like(t, q).reshape(-1, *([1] * (q.ndim - 2)))
     weight = namespace(q).broadcast_to(weight, q[below].shape[:-1])
     return quaternion_to_matrix(slerp(q[below], q[above], weight))
+
+
+def resample_body(body: Body, fps: float) -> Body:
+    """Joints, rotations and path (..., T, ...) at another frame rate: positions linearly, rotations by slerp."""
+    if body.fps == fps:
+        return body
+    xp = namespace(body.joints)
+
+    def along(values: Array, axis: int, resample: Callable[[Array, float, float], Array]) -> Array:
+        return xp.moveaxis(resample(xp.moveaxis(values, axis, 0), body.fps, fps), 0, axis)
+
+    return body._replace(
+        fps=fps,
+        joints=along(body.joints, -3, resample_positions),
+        rotations=None if body.rotations is None else along(body.rotations, -4, resample_rotations),
+        root=None if body.root is None else along(body.root, -2, resample_positions),
+    )
 
 
 def _places(frames: int, source_fps: float, target_fps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,24 +1,24 @@
-"""From one representation to another. Pairs of functions that meet at joints; every option is one that changes numbers.
+"""From one representation to another, by way of joints and rotations; every option is one that changes numbers.
 
     motion272 --> joints, motion135, hml263        joints (20 fps) --> hml263
     motion135 --> joints, motion272, hml263        hml263 --> joints (20 fps)
 
-What is not here cannot be computed: hml263 and joints hold no rotations of a body's joints, so there is no way from
-them to motion272 or motion135 without fitting a body (inverse kinematics).
+`convert` goes between any two that are registered, plug-ins' included, as long as the source holds what the target is
+made from. hml263 and joints hold no rotations of a body's joints, so there is no way from them to motion272 or
+motion135 without fitting a body (inverse kinematics).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hftrainer.motion.array import Array, astype, expect_shape, namespace, widen
 from hftrainer.motion.representation import hml263, motion135, motion272
-from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
+from hftrainer.motion.representation.base import Representation, get_representation
+from hftrainer.motion.representation.spec import HML263, MOTION272
 from hftrainer.motion.resample import resample_positions, resampled_frames
 from hftrainer.motion.skeleton import N_JOINTS, forward_kinematics
-
-REPRESENTATIONS = ("motion272", "motion135", "hml263", "joints")
+from hftrainer.registry import REPRESENTATIONS
 
 
 def motion272_to_joints(motion: Array, *, offsets: Array | None = None) -> Array:
@@ -76,7 +76,8 @@ def motion272_to_hml263(
     """(..., T, 272) at 30 fps to (..., floor((T - 1) / 1.5), 263) at 20 fps.
 
     Joints (see `motion272_to_joints` for `offsets`) are interpolated linearly to 20 fps, then `joints_to_hml263`. Every
-    third frame at 20 fps lies between two at 30 fps; the interpolation error is under a millimetre on average.
+    third frame at 20 fps lies between two at 30 fps; the interpolation error is under a millimetre on average. Nothing
+    is extrapolated past the last frame, so that clips with T % 3 == 2 have one frame fewer than Motius gives them.
     """
     joints = motion272_to_joints(widen(motion), offsets=offsets)
     return astype(_joints_to_hml263(joints, MOTION272.fps, contact_threshold), motion)
@@ -87,7 +88,7 @@ def joints_to_hml263(
 ) -> Array:
     """Joints (..., T, 22, 3), Y up, metres, to (..., T' - 1, 263), T' being the frames at 20 fps (T if `fps` is 20).
 
-    HumanML3D's recipe whole: uniform skeleton, floor, origin, facing +Z, contacts, bone rotations.
+    HumanML3D's complete recipe: uniform skeleton, floor, origin, facing +Z, contacts, bone rotations.
     """
     return astype(_joints_to_hml263(widen(joints), fps, contact_threshold), joints)
 
@@ -119,52 +120,49 @@ class Converted(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What routes by name may be told; each is used by the routes that it means something to."""
+    """What a conversion by name may be told; each is used by the representations that it means something to."""
 
     fps: float = 30.0  # of joints given as source
     layout: str = "columns_interleaved"  # of motion135, on either side
-    offsets: Array | None = None
+    offsets: Array | None = None  # bones (22, 3) that motion272's and motion135's rotations are posed on
 
 
 def convert(motion: Array, source: str, target: str, options: Options | None = None) -> Converted:
-    """Convert between representations by name (`REPRESENTATIONS`); joints are (..., T, 22, 3) or (..., T, 66)."""
+    """Convert between representations by name; joints are (..., T, 22, 3) or (..., T, 66).
+
+    Raises ``ValueError`` as `check_route` does where there is no way.
+    """
     check_route(source, target)
-    if source == "joints" and motion.shape[-1] == 3 * N_JOINTS:
-        motion = motion.reshape(*motion.shape[:-1], N_JOINTS, 3)
-    return _ROUTES[source, target](motion, options or Options())
+    taken, made, given = get_representation(source), get_representation(target), options or Options()
+    told = {"layout": given.layout, "skeleton": given.offsets}
+    if taken.any_rate:
+        told["fps"] = given.fps
+    body = taken.to_body(widen(motion), rotations=made.needs_rotations or made.holds_rotations, **told)
+    return Converted(astype(made.from_body(body, layout=given.layout), motion), body.fps if made.any_rate else made.fps)
 
 
 def check_route(source: str, target: str) -> None:
     """Raise ``ValueError``, saying what there is instead, unless `convert` can go from `source` to `target`."""
-    for name in (source, target):
-        if name not in REPRESENTATIONS:
-            raise ValueError(f"there is no representation {name!r}; known: {', '.join(REPRESENTATIONS)}")
-    if (source, target) in _ROUTES:
+    taken, made = get_representation(source), get_representation(target)
+    if source != target and _reaches(taken, made):
         return
-    ways = ", ".join(b for a, b in _ROUTES if a == source)
+    ways = ", ".join(name for name in targets(source)) or "none"
     if source == target:
         raise ValueError(f"source and target are both {source}; from it there are ways to {ways}")
+    if not made.can_be_made:
+        raise ValueError(f"{target} can be read, but cannot be made; from {source} there are ways to {ways}")
     raise ValueError(
         f"there is no way from {source} to {target}: {source} holds no joint rotations, a body would have to be fitted "
         f"to it; from {source} there are ways to {ways}"
     )
 
 
-def _from_135(motion: Array, given: Options) -> Array:
-    return motion135.to_joints(widen(motion), offsets=given.offsets, layout=given.layout)
+def targets(source: str) -> list[str]:
+    """The representations that `convert` can make from `source`."""
+    taken = get_representation(source)
+    others = (get_representation(name) for name in REPRESENTATIONS.names() if name != source)
+    return [other.name for other in others if _reaches(taken, other)]
 
 
-_ROUTES: dict[tuple[str, str], Callable[[Any, Options], Converted]] = {
-    ("motion272", "joints"): lambda m, o: Converted(motion272_to_joints(m, offsets=o.offsets), MOTION272.fps),
-    ("motion272", "motion135"): lambda m, o: Converted(motion272_to_motion135(m, layout=o.layout), MOTION135.fps),
-    ("motion272", "hml263"): lambda m, o: Converted(motion272_to_hml263(m, offsets=o.offsets), HML263.fps),
-    ("motion135", "joints"): lambda m, o: Converted(astype(_from_135(m, o), m), MOTION135.fps),
-    ("motion135", "motion272"): lambda m, o: Converted(
-        motion135_to_motion272(m, offsets=o.offsets, layout=o.layout), MOTION272.fps
-    ),
-    ("motion135", "hml263"): lambda m, o: Converted(
-        astype(joints_to_hml263(_from_135(m, o), fps=MOTION135.fps), m), HML263.fps
-    ),
-    ("joints", "hml263"): lambda m, o: Converted(joints_to_hml263(m, fps=o.fps), HML263.fps),
-    ("hml263", "joints"): lambda m, o: Converted(hml263_to_joints(m), HML263.fps),
-}
+def _reaches(taken: Representation, made: Representation) -> bool:
+    return made.can_be_made and (taken.holds_rotations or not made.needs_rotations)

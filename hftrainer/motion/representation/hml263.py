@@ -1,4 +1,4 @@
-"""The 263-dim representation of HumanML3D: 22 SMPL joints, 20 fps, metres, Y up; made from joint positions alone.
+"""The 263-dim representation of HumanML3D: 22 SMPL joints, 20 fps, metres, Y up; made from joint positions only.
 
     channel           dims     content, for frames t = 0 ... T - 2 of T joint frames
     root_turn         0:1      arcsin of the y component of q[t+1] q[t]^-1: half the turn to the next frame
@@ -16,10 +16,19 @@ Source: HumanML3D (Guo et al., CVPR 2022), motion_representation at 9176e8fb, wi
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from hftrainer.motion.array import Array, astype, expect_shape, like, namespace, widen
+from hftrainer.motion.plausible import Problem, below_floor, frozen_problem, unit_length_problem
+from hftrainer.motion.representation.base import Body, Representation
 from hftrainer.motion.representation.spec import HML263
+from hftrainer.motion.resample import resample_body
 from hftrainer.motion.rotation import between_vectors, rotate, to_columns_6d, transpose, yaw
-from hftrainer.motion.skeleton import CHAINS, FEET, N_JOINTS, PARENTS
+from hftrainer.motion.skeleton import CHAINS, FEET, MIRROR, N_JOINTS, PARENTS
+from hftrainer.registry import REPRESENTATIONS
 
 # Directions and lengths (m) of the bones that end in joints 1 ... 21: HumanML3D's axes, and its clip 000021's body.
 _AXES = {"+x": (1.0, 0, 0), "-x": (-1.0, 0, 0), "+y": (0, 1.0, 0), "-y": (0, -1.0, 0), "+z": (0, 0, 1.0)}
@@ -205,3 +214,82 @@ def _check_joints(joints: Array) -> None:
     expect_shape(joints, ("T", N_JOINTS, 3), "joints")
     if joints.shape[-3] < 2:
         raise ValueError(f"hml263 needs at least 2 joint frames at 20 fps, got {joints.shape[-3]}")
+
+
+@REPRESENTATIONS.register("hml263")
+class HumanML263(Representation):
+    """This module's functions as a `Representation`.
+
+    A clip of T frames at 30 fps has ``floor((T - 1) / 1.5)`` frames of features: for lengths with T % 3 == 2 that is
+    one fewer than in data converted by Motius, which rounds the number of joint frames to the nearest.
+    """
+
+    spec = HML263
+    root = ("root_turn", "root_velocity", "root_height")
+    positions, velocities = "joint_positions", "joint_velocities"
+
+    def to_joints(self, motion: Array, **options: Any) -> Array:
+        """Joints from the stored positions; first heading +Z."""
+        return to_joints(motion)
+
+    def from_body(self, body: Body, *, contact_threshold: float = CONTACT_THRESHOLD, **options: Any) -> Array:
+        """HumanML3D's recipe at 20 fps; a body at another frame rate is interpolated first."""
+        frames = body.joints.shape[-3]
+        joints = resample_body(Body(body.joints, body.fps), self.fps).joints
+        if joints.shape[-3] < 2:
+            raise ValueError(
+                f"{frames} frames at {body.fps:g} fps are {joints.shape[-3]} at {self.fps:g} fps; "
+                f"{self.name} needs at least 2"
+            )
+        return from_joints(joints, contact_threshold=contact_threshold)
+
+    def mirror(self, motion: Array) -> Array:
+        """Left and right exchanged, bones included.
+
+        HumanML3D's released mirrored clips (M) are mirrored before the uniform body is put on, whose sides differ by up
+        to 3 mm a bone; here that body is mirrored too.
+        """
+        self.check(motion)
+        xp, shape = namespace(motion), motion.shape[:-1]
+        side, flip = like([-1.0, 1.0, 1.0], motion), like([1.0, -1.0, -1.0, -1.0, 1.0, 1.0], motion)
+        others = [joint - 1 for joint in MIRROR[1:]]
+
+        def swapped(block: str, size: int, order: list[int], signs: Array) -> Array:
+            each = motion[..., HML263[block]].reshape(*shape, len(order), size)[..., order, :]
+            return (each * signs).reshape(*shape, len(order) * size)
+
+        return xp.concatenate(
+            [
+                -motion[..., HML263["root_turn"]],
+                motion[..., HML263["root_velocity"]] * like([-1.0, 1.0], motion),
+                motion[..., HML263["root_height"]],
+                swapped("joint_positions", 3, others, side),
+                swapped("joint_rotations", 6, others, flip),
+                swapped("joint_velocities", 3, list(MIRROR), side),
+                swapped("contacts", 2, [1, 0], like([1.0, 1.0], motion)),
+            ],
+            axis=-1,
+        )
+
+    def rest(self, last: Array) -> Array:
+        """The same pose, feet on the floor as they are, no velocity and no turn.
+
+        The last frame's own step leads to the first frame at rest: velocities here are those *to* the next frame.
+        """
+        rest = last + namespace(last).zeros_like(last)  # a copy, for both kinds of array
+        for block in ("root_turn", "root_velocity", "joint_velocities"):
+            rest[..., HML263[block]] = 0.0
+        rest[..., HML263["contacts"]] = 1.0
+        return rest
+
+    def feature_problems(self, motion: NDArray[np.float64]) -> list[Problem]:
+        """Rotations have unit columns, the floor is at height 0."""
+        found = unit_length_problem(motion[:, HML263["joint_rotations"]].reshape(len(motion), N_JOINTS - 1, 2, 3))
+        return found or frozen_problem(motion) or below_floor(np.asarray(to_joints(motion)))
+
+    def statistics_problem(self, mean: NDArray[Any], std: NDArray[Any]) -> str | None:
+        """The mean pelvis height tells them from another representation's, or from mean and std exchanged."""
+        height = float(mean[HML263["root_height"]][0])
+        if 0.0 < height < 3.0:
+            return None
+        return f"the mean pelvis height (channel {HML263['root_height'].start}) is {height:.3g} m, expected about 0.9"

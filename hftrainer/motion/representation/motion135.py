@@ -11,16 +11,24 @@ Two layouts of the six numbers exist (hftrainer.motion.rotation), and files do n
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from hftrainer.motion.array import Array, expect_shape, like, namespace
+import numpy as np
+from numpy.typing import NDArray
+
+from hftrainer.motion.array import Array, expect_shape, like, namespace, widen
+from hftrainer.motion.plausible import Problem, frozen_problem, unit_length_problem
+from hftrainer.motion.representation.base import Body, Representation
 from hftrainer.motion.representation.spec import MOTION135
+from hftrainer.motion.resample import resample_body
 from hftrainer.motion.rotation import (
     from_columns_6d,
     from_columns_interleaved_6d,
     to_columns_6d,
     to_columns_interleaved_6d,
 )
-from hftrainer.motion.skeleton import N_JOINTS, PARENTS, forward_kinematics, local_rotations
+from hftrainer.motion.skeleton import MIRROR, N_JOINTS, PARENTS, forward_kinematics, local_rotations
+from hftrainer.registry import REPRESENTATIONS
 
 LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "columns_interleaved": (to_columns_interleaved_6d, from_columns_interleaved_6d),
@@ -120,3 +128,57 @@ def _layout(name: str) -> tuple[Callable[[Array], Array], Callable[[Array], Arra
     if name not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {name!r}")
     return LAYOUTS[name]
+
+
+@REPRESENTATIONS.register("motion135")
+class Motion135(Representation):
+    """This module's functions as a `Representation`.
+
+    Options: `layout` of the six numbers, and the `skeleton` (22, 3) that rotations are posed on (None: the mean body).
+    """
+
+    spec = MOTION135
+    root = ("root_position",)
+    needs_rotations = holds_rotations = True
+
+    def to_joints(
+        self, motion: Array, *, skeleton: Array | None = None, layout: str = "columns_interleaved", **options: Any
+    ) -> Array:
+        """Forward kinematics on `skeleton`."""
+        return to_joints(widen(motion), offsets=skeleton, layout=layout)
+
+    def to_rotations(
+        self, motion: Array, *, layout: str = "columns_interleaved", **options: Any
+    ) -> tuple[Array, Array]:
+        """The stored rotations and path."""
+        return to_rotations(widen(motion), layout=layout)
+
+    def from_body(self, body: Body, *, layout: str = "columns_interleaved", **options: Any) -> Array:
+        """Rotations and path at 30 fps; a body at another frame rate is interpolated first."""
+        body = resample_body(body, self.fps)
+        if body.rotations is None or body.root is None:
+            raise ValueError(f"{self.name} needs joint rotations, a body would have to be fitted to these joints")
+        return from_rotations(body.rotations, body.root, layout=layout)
+
+    def mirror(self, motion: Array, *, layout: str = "columns_interleaved") -> Array:
+        """Left and right exchanged; on the same bones, since none are stored."""
+        rotations, root = to_rotations(motion, layout=layout)
+        # R becomes M R M with M = diag(-1, 1, 1)
+        flip = like([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]], motion)
+        mirrored = rotations[..., list(MIRROR), :, :] * flip
+        return from_rotations(mirrored, root * like([-1.0, 1.0, 1.0], motion), layout=layout)
+
+    def rest(self, last: Array) -> Array:
+        """The same frame: it holds no velocities."""
+        return last
+
+    def feature_problems(self, motion: NDArray[np.float64]) -> list[Problem]:
+        """Rotations have unit columns in one of the two layouts."""
+        six = motion[:, MOTION135["joint_rotations"]].reshape(len(motion), N_JOINTS, 6)
+        columns = np.stack([six[..., :3], six[..., 3:]], axis=-2)
+        interleaved = np.stack([six[..., ::2], six[..., 1::2]], axis=-2)
+        found = unit_length_problem(columns) and unit_length_problem(interleaved)
+        if not found and float(np.median(motion[:, 1])) < 0:
+            # a floor somewhere above the pelvis is possible, but not for most clips of a set
+            found = [Problem("upside down", "its pelvis is below height 0; is the sign wrong?", False)]
+        return found or frozen_problem(motion)

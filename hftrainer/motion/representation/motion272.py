@@ -14,8 +14,16 @@ Source: 272-dim-Motion-Representation (Xiao et al. 2025), verified against its o
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from hftrainer.motion.array import Array, astype, expect_shape, like, namespace, widen
+from hftrainer.motion.plausible import Problem, below_floor, frozen_problem, unit_length_problem
+from hftrainer.motion.representation.base import Body, Representation
 from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.resample import resample_body
 from hftrainer.motion.rotation import (
     from_rows_6d,
     heading,
@@ -26,7 +34,8 @@ from hftrainer.motion.rotation import (
     transpose,
     yaw,
 )
-from hftrainer.motion.skeleton import MIRROR, N_JOINTS
+from hftrainer.motion.skeleton import MIRROR, N_JOINTS, forward_kinematics
+from hftrainer.registry import REPRESENTATIONS
 
 _VELOCITY = MOTION272["root_velocity"]
 _TURN = MOTION272["heading_change"]
@@ -35,6 +44,7 @@ _JOINT_VELOCITIES = MOTION272["joint_velocities"]
 _ROTATIONS = MOTION272["joint_rotations"]
 _HEIGHT = _POSITIONS.start + 1
 _NO_TURN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+_ROOT_OFF = 0.05  # metres; 0 in encoded motion, a few millimetres in decoded
 
 
 def from_joints_and_rotations(joints: Array, rotations: Array) -> Array:
@@ -111,20 +121,15 @@ def pad_at_rest(motion: Array, frames: int) -> Array:
 
     Repeating the last vector would repeat its velocities, and the decoded body would glide and turn; here they are 0.
     """
-    _check(motion)
-    missing = frames - motion.shape[-2]
-    if missing <= 0:
-        return motion
-    xp = namespace(motion)
-    rest = motion[..., -1:, :] + xp.zeros_like(motion[..., -1:, :])  # a copy, for both kinds of array
-    rest[..., _VELOCITY] = 0.0
-    rest[..., _TURN] = like(_NO_TURN, motion)
-    rest[..., _JOINT_VELOCITIES] = 0.0
-    return xp.concatenate([motion, *[rest] * missing], axis=-2)
+    return Motion272().pad_at_rest(motion, frames)
 
 
 def mirror(motion: Array) -> Array:
-    """Left and right exchanged: the clip as seen in a mirror that stands along the body's plane of symmetry."""
+    """Left and right exchanged: the clip as seen in a mirror that stands along the body's plane of symmetry.
+
+    The body is mirrored too. HumanML3D's released mirrored clips (names with M) keep the subject's own body and mirror
+    only its movement, so they differ from this by the little by which that body's sides differ.
+    """
     _check(motion)
     xp = namespace(motion)
     swap = list(MIRROR)
@@ -178,3 +183,58 @@ def _check(motion: Array) -> None:
 def _need_frames(frames: int) -> None:
     if frames < 1:
         raise ValueError("a motion needs at least one frame, got none")
+
+
+@REPRESENTATIONS.register("motion272")
+class Motion272(Representation):
+    """This module's functions as a `Representation`; `skeleton` poses the stored rotations on other bones (22, 3)."""
+
+    spec = MOTION272
+    root = ("root_velocity", "heading_change")
+    positions, velocities = "joint_positions", "joint_velocities"
+    needs_rotations = holds_rotations = True
+
+    def to_joints(self, motion: Array, *, skeleton: Array | None = None, **options: Any) -> Array:
+        """The stored positions, or the stored rotations on `skeleton`; the two differ in generated clips."""
+        if skeleton is None:
+            return to_joints(motion)
+        return forward_kinematics(*to_rotations(motion), like(skeleton, motion))
+
+    def to_rotations(self, motion: Array, **options: Any) -> tuple[Array, Array]:
+        """The stored rotations and path."""
+        return to_rotations(motion)
+
+    def from_body(self, body: Body, **options: Any) -> Array:
+        """Encoded at 30 fps; a body at another frame rate is interpolated first."""
+        body = resample_body(body, self.fps)
+        if body.rotations is None:
+            raise ValueError(f"{self.name} needs joint rotations, a body would have to be fitted to these joints")
+        return from_joints_and_rotations(body.joints, body.rotations)
+
+    def mirror(self, motion: Array) -> Array:
+        """Left and right exchanged, bones included."""
+        return mirror(motion)
+
+    def rest(self, last: Array) -> Array:
+        """The same pose with no velocity and no turn."""
+        rest = last + namespace(last).zeros_like(last)  # a copy, for both kinds of array
+        rest[..., _VELOCITY] = 0.0
+        rest[..., _TURN] = like(_NO_TURN, last)
+        rest[..., _JOINT_VELOCITIES] = 0.0
+        return rest
+
+    def feature_problems(self, motion: NDArray[np.float64]) -> list[Problem]:
+        """Rotations have unit rows, the root is over its own origin, the floor is at height 0."""
+        if found := unit_length_problem(motion[:, _TURN].reshape(len(motion), 2, 3)):
+            return found
+        if (off := float(np.abs(motion[:, _POSITIONS][:, [0, 2]]).max())) > _ROOT_OFF:
+            text = f"its root is up to {off:.3g} m from the origin of its own frame; is it {self.name}?"
+            return [Problem("root", text, False)]
+        return frozen_problem(motion) or below_floor(motion[:, _POSITIONS].reshape(len(motion), N_JOINTS, 3))
+
+    def statistics_problem(self, mean: NDArray[Any], std: NDArray[Any]) -> str | None:
+        """The mean pelvis height tells them from z-scores', another representation's, or mean and std exchanged."""
+        height = float(mean[_HEIGHT])
+        if 0.0 < height < 3.0:
+            return None
+        return f"the mean pelvis height (channel {_HEIGHT}) is {height:.3g} m, expected about 0.9"
