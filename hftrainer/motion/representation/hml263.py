@@ -247,7 +247,7 @@ class HumanML263(Representation):
         """Left and right exchanged, bones included.
 
         HumanML3D's released mirrored clips (M) are mirrored before the uniform body is put on, whose sides differ by up
-        to 3 mm a bone; here that body is mirrored too.
+        to 9 mm a bone; here that body is mirrored too.
         """
         self.check(motion)
         xp, shape = namespace(motion), motion.shape[:-1]
