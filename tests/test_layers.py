@@ -22,11 +22,12 @@ BASE = {
     "hub",
     "interfaces",
     "manifest",
+    "plain_text",
     "readers",
     "requests",
 }
 MAY_IMPORT = {
-    **{name: set() for name in ("version", "dtypes", "extras", "files", "interfaces", "requests")},
+    **{name: set() for name in ("version", "dtypes", "extras", "files", "interfaces", "plain_text", "requests")},
     "manifest": {"files", "readers"},
     "hub": {"files", "manifest", "readers"},
     "readers": {"files"},

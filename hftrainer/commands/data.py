@@ -32,6 +32,8 @@ example, published archives, packed for training at scale:
 text features for a machine that the text encoder does not fit on:
   hftrainer data text-features --prompts prompts.txt --encoder google/flan-t5-xl --out features.safetensors"""
 
+_TABLE = "shipped table (cmu-index, 100style, ...) or a .jsonl file; may be repeated"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -40,18 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     sub = verbs.add_parser("import-bvh", help="BVH files to 272 motions on the SMPL-22 skeleton, 30 fps")
     sub.add_argument("source", help="a folder (searched for *.bvh) or one file")
-    sub.add_argument("--skeleton", required=True, help="bandai-namco, cmu, lafan1, mixamo, smpl22, or your map.yaml")
+    sub.add_argument("--skeleton", required=True, help="bandai-namco, cmu, daz, mixamo, ... or your map.yaml")
     sub.add_argument("--out", required=True, help="dataset folder")
     sub.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     sub.set_defaults(run=import_bvh)
 
-    sub = _with_dataset(verbs, "captions", "write captions from labels, by templates")
-    sub.add_argument("--templates", required=True, help="bandai-namco, or your templates.yaml")
+    sub = _with_dataset(verbs, "captions", "write captions from labels by templates, or from a table of labels")
+    how = sub.add_mutually_exclusive_group(required=True)
+    how.add_argument("--templates", help="bandai-namco, or your templates.yaml")
+    how.add_argument("--from", dest="tables", action="append", metavar="TABLE", help=_TABLE)
     sub.add_argument("--count", type=int, default=8, help="paraphrases a clip (default 8)")
     sub.add_argument("--seed", type=int, default=0)
     sub.set_defaults(run=captions)
 
     sub = _with_dataset(verbs, "split", "divide into train, val, test and all")
+    sub.add_argument("--from", dest="tables", action="append", metavar="TABLE", help=f"take the splits of a {_TABLE}")
     sub.add_argument("--by", default="content", help="labels whose values keep their shares, e.g. set,content")
     sub.add_argument("--val", type=float, default=0.04)
     sub.add_argument("--test", type=float, default=0.06)
@@ -121,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def import_bvh(args: argparse.Namespace) -> int:
     """Convert; 1 if a file failed."""
     from hftrainer.data.prepare.bvh_import import import_bvh as convert
-    from hftrainer.motion.retarget import load_map
+    from hftrainer.motion.skeleton_map import load_map
 
     report = convert(args.source, args.out, load_map(args.skeleton), workers=args.workers, progress=progress("import"))
     for path, reason in report.failed.items():
@@ -132,9 +137,18 @@ def import_bvh(args: argparse.Namespace) -> int:
 
 def captions(args: argparse.Namespace) -> int:
     """Write texts/ and labels.json; 1 if a clip has no labels."""
+    from hftrainer.data.prepare.caption_table import load_table, write_table_captions
     from hftrainer.data.prepare.captions import load_templates, write_captions
 
     dataset = _open(args)
+    if args.tables:
+        tables = [load_table(table) for table in args.tables]
+        for table in tables:
+            if table.about.get("use") == "evaluation":
+                print(f"{table.name}: for evaluation only; do not train on these captions", file=sys.stderr)
+        written, left = write_table_captions(dataset, tables)
+        print(f"{written} clips captioned, {len(left)} that the tables have no sentences for")
+        return 0 if written else 1
     failed = write_captions(dataset, load_templates(args.templates), count=args.count, seed=args.seed)
     for name, reason in list(failed.items())[:20]:
         print(f"failed: {name}: {reason}", file=sys.stderr)
@@ -144,16 +158,20 @@ def captions(args: argparse.Namespace) -> int:
 
 def split(args: argparse.Namespace) -> int:
     """Write split/."""
+    from hftrainer.data.prepare.caption_table import load_table, split_from_tables
     from hftrainer.data.prepare.splits import split_names
 
     dataset = _open(args)
-    labels = dataset.labels()
-    keys = [key for key in args.by.split(",") if key]
-    groups = {name: "/".join(str(label.get(key, "")) for key in keys) for name, label in labels.items()}
-    parts = split_names(dataset.names(), groups, val=args.val, test=args.test, seed=args.seed)
+    if args.tables:
+        parts = split_from_tables(dataset.names(), [load_table(table) for table in args.tables])
+    else:
+        labels = dataset.labels()
+        keys = [key for key in args.by.split(",") if key]
+        groups = {name: "/".join(str(label.get(key, "")) for key in keys) for name, label in labels.items()}
+        parts = split_names(dataset.names(), groups, val=args.val, test=args.test, seed=args.seed)
     for name, members in parts.items():
         dataset.write_split(name, members)
-        print(f"{name:6} {len(members)}")
+        print(f"{name:10} {len(members)}")
     return 0
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hftrainer.files import atomic_path, write_json, write_text
 from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.motion.statistics import load_statistics
+from hftrainer.plain_text import read_lines
 
 Float32 = NDArray[np.float32]
 
@@ -39,6 +40,11 @@ class Caption:
     start: float = 0.0
     end: float = 0.0
     tokens: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """The line of a text file that `parse_caption` reads as this."""
+        whole = not (self.tokens or self.start or self.end)
+        return self.text if whole else f"{self.text}#{self.tokens}#{self.start:g}#{self.end:g}"
 
 
 class DatasetFolder:
@@ -60,7 +66,7 @@ class DatasetFolder:
         path = self.root / "split" / f"{split}.txt"
         if not path.is_file():
             raise ValueError(f"{self.root} has no split {split!r}; it has {self.splits()}")
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in read_lines(path) if line.strip()]
 
     def splits(self) -> list[str]:
         """Names of the split files."""
@@ -88,8 +94,7 @@ class DatasetFolder:
         path = self.texts / f"{name}.txt"
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [parse_caption(line) for line in lines if line.strip()]
+        return [parse_caption(line) for line in read_lines(path) if line.strip()]
 
     def labels(self) -> dict[str, dict[str, Any]]:
         """labels.json; empty if there is none."""
@@ -110,8 +115,8 @@ class DatasetFolder:
         with atomic_path(self.motion_path(name)) as temporary, open(temporary, "wb") as stream:
             np.save(stream, np.asarray(motion, dtype=np.float32))
 
-    def write_captions(self, name: str, captions: Iterable[str]) -> None:
-        """Write plain captions, one a line."""
+    def write_captions(self, name: str, captions: Iterable[str | Caption]) -> None:
+        """Write captions, one a line; those of a part in HumanML3D's form."""
         write_text(self.texts / f"{name}.txt", "".join(f"{caption}\n" for caption in captions))
 
     def write_split(self, split: str, names: Iterable[str]) -> None:
@@ -139,7 +144,7 @@ def load_motion(path: Path) -> Float32:
 
 def parse_caption(line: str) -> Caption:
     """A plain sentence, or HumanML3D's ``caption#token/POS token/POS#start#end`` (seconds; nan counts as 0)."""
-    text, *rest = line.strip().split("#")
+    text, *rest = line.strip().rsplit("#", 3)  # a sentence may hold a # of its own
     if len(rest) != 3:
         return Caption(line.strip())
     try:

@@ -3,8 +3,8 @@
 A joint map pairs SMPL joints with joints of the file and says how the file's joints are oriented when the body stands
 in SMPL's rest pose, a T-pose. The global rotation of an SMPL joint is then the file's global rotation, seen from that
 rest orientation, so bend and **twist** are both carried over as the file has them; nothing is re-estimated from
-positions. Arms and legs whose rest bones are not quite on the T-pose's axes (an A-pose, spread legs) are turned onto
-them by the smallest rotation, which adds no twist.
+positions. Arms and legs whose rest bones differ from SMPL's (an A-pose, straight legs) are turned onto them by the
+smallest rotation, which adds no twist; `straighten` of the map says onto which rest pose.
 
 A **missing joint** (``null`` in the map) is put on the straight line between its neighbours and does not bend on its
 own; ``Name@end`` stands for the End Site of joint ``Name``. Joints of the file that the map does not name are left
@@ -15,107 +15,35 @@ Positions come from forward kinematics of the rotations with the clip's own mean
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from hftrainer.motion.first_frames import frames_to_skip
 from hftrainer.motion.io.bvh import BVH, BVHError
 from hftrainer.motion.resample import resample_positions, resample_rotations
-from hftrainer.motion.rotation import between_vectors, rotate, transpose
+from hftrainer.motion.rest_pose import LIMBS, rest_direction, turn_onto
+from hftrainer.motion.rotation import rotate, transpose
 from hftrainer.motion.skeleton import JOINTS, PARENTS, forward_kinematics, local_rotations
+from hftrainer.motion.skeleton_map import SkeletonMap, direction, frame_from
 
 Float = NDArray[np.float64]
-SHIPPED = Path(__file__).parent / "skeletons"
-_AXES = {"+X": (1, 0, 0), "-X": (-1, 0, 0), "+Y": (0, 1, 0), "-Y": (0, -1, 0), "+Z": (0, 0, 1), "-Z": (0, 0, -1)}
-
-# Bones that a T-pose puts on an axis: (joint, its child, direction of the bone, joints that move along).
-_T_POSE = tuple(
-    bone
-    for side, x in (("left", "+X"), ("right", "-X"))
-    for bone in (
-        (f"{side}_shoulder", f"{side}_elbow", x, (f"{side}_elbow", f"{side}_wrist")),
-        (f"{side}_elbow", f"{side}_wrist", x, (f"{side}_wrist",)),
-        (f"{side}_hip", f"{side}_knee", "-Y", ()),
-        (f"{side}_knee", f"{side}_ankle", "-Y", ()),
-    )
-)
-
-
-@dataclass
-class SkeletonMap:
-    """How the joints of a family of BVH files correspond to SMPL's; `docs/bvh.md` explains how to write one."""
-
-    name: str
-    joints: dict[str, str | None]
-    metres_per_unit: float
-    rest: dict[str, dict[str, Any]] = field(default_factory=dict)
-    up: str = "+Y"
-    forward: str = "+Z"
-    prefixes: list[str] = field(default_factory=lambda: [""])
-    straighten: bool = True
-
-    def __post_init__(self) -> None:
-        wrong = [j for j in (*self.joints, *self.rest) if j not in JOINTS]
-        missing = [j for j in JOINTS if j not in self.joints]
-        if wrong or missing:
-            near = [m for w in wrong for m in get_close_matches(w, JOINTS, n=1)]
-            raise ValueError(
-                f"skeleton map {self.name!r}: unknown SMPL joints {wrong} (near: {near}), missing {missing}; "
-                "write null for a joint that the files do not have"
-            )
-        if self.joints["pelvis"] is None:
-            raise ValueError(f"skeleton map {self.name!r}: the pelvis cannot be null")
-        for child in JOINTS:
-            if self.joints[child] is None and not any(
-                PARENTS[j] == JOINTS.index(child) and self._reaches_mapped(j) for j in range(len(JOINTS))
-            ):
-                raise ValueError(f"skeleton map {self.name!r}: {child} is null and nothing below it is mapped")
-        if not self.metres_per_unit > 0:
-            raise ValueError(f"skeleton map {self.name!r}: metres_per_unit must be positive")
-        for axis in (self.up, self.forward):
-            _direction(axis)
-
-    def _reaches_mapped(self, joint: int) -> bool:
-        return self.joints[JOINTS[joint]] is not None or any(
-            PARENTS[child] == joint and self._reaches_mapped(child) for child in range(len(JOINTS))
-        )
-
-
-def shipped_maps() -> list[str]:
-    """Names that `load_map` knows."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
-def load_map(name_or_path: str | os.PathLike[str]) -> SkeletonMap:
-    """A shipped map by name, or a map of one's own by the path of its YAML file."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = SHIPPED / f"{name_or_path}.yaml"
-    if not path.is_file():
-        raise ValueError(
-            f"no skeleton map {str(name_or_path)!r}; shipped: {', '.join(shipped_maps())}; or give a YAML file's path"
-        )
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    try:
-        return SkeletonMap(**{"name": path.stem, **fields})
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}; see the shipped maps for the keys") from error
 
 
 @dataclass
 class RetargetedMotion:
-    """An SMPL-22 clip: `rotations` (T, 22, 3, 3) local, `root` (T, 3), `offsets` (22, 3), `joints` (T, 22, 3)."""
+    """An SMPL-22 clip: `rotations` (T, 22, 3, 3) local, `root` (T, 3), `offsets` (22, 3), `joints` (T, 22, 3).
+
+    `skipped` is how many frames at the start of the file were left out.
+    """
 
     rotations: Float
     root: Float
     offsets: Float
     fps: float
+    skipped: int = 0
 
     @property
     def joints(self) -> Float:
@@ -123,8 +51,20 @@ class RetargetedMotion:
         return np.asarray(forward_kinematics(self.rotations, self.root, self.offsets))
 
 
-def retarget(bvh: BVH, skeleton: SkeletonMap, *, fps: float = 30.0, source: str = "BVH") -> RetargetedMotion:
-    """Put the motion of `bvh` on the SMPL-22 skeleton at `fps`. Raises `BVHError` when mapped joints are missing."""
+def retarget(
+    bvh: BVH,
+    skeleton: SkeletonMap,
+    *,
+    fps: float = 30.0,
+    recorded_fps: float | None = None,
+    skip_first: int | None = None,
+    source: str = "BVH",
+) -> RetargetedMotion:
+    """Put the motion of `bvh` on the SMPL-22 skeleton at `fps`. Raises `BVHError` when mapped joints are missing.
+
+    `recorded_fps` is the rate of the file's frames where its own figure is wrong. `skip_first` frames are left out;
+    None leaves out those that belong to no motion, as `frames_to_skip` finds them.
+    """
     found = _find_joints(bvh, skeleton, source)
     world, positions = bvh.global_transforms()
     axes = _world_axes(skeleton)
@@ -132,21 +72,34 @@ def retarget(bvh: BVH, skeleton: SkeletonMap, *, fps: float = 30.0, source: str 
 
     place = {joint: _position(bvh, world, positions, at, skeleton) for joint, at in found.items()}
     frame = {joint: world[:, at.index] for joint, at in found.items()}
-    rest = _rest_orientations(skeleton, found, place, frame, axes)
+    rate = recorded_fps or bvh.fps
+    clip = _solve(skeleton, place, frame, axes, rate)
+    skip = frames_to_skip(clip.joints, rate) if skip_first is None else skip_first
+    if skip >= len(positions):
+        raise BVHError(f"{source}: has {len(positions)} frames, so {skip} cannot be skipped")
+    if skip:
+        place, frame = ({joint: values[skip:] for joint, values in part.items()} for part in (place, frame))
+        clip = _solve(skeleton, place, frame, axes, rate)
+    return RetargetedMotion(
+        rotations=resample_rotations(clip.rotations, rate, fps),
+        root=resample_positions(clip.root, rate, fps),
+        offsets=clip.offsets,
+        fps=fps,
+        skipped=skip,
+    )
 
-    turned = np.empty((len(positions), len(JOINTS), 3, 3))
+
+def _solve(
+    skeleton: SkeletonMap, place: dict[str, Float], frame: dict[str, Float], axes: Float, fps: float
+) -> RetargetedMotion:
+    """SMPL's rotations and mean bones from where the mapped joints are and how they are turned."""
+    rest = _rest_orientations(skeleton, place, frame, axes)
+    turned = np.empty((len(place["pelvis"]), len(JOINTS), 3, 3))
     for index, joint in enumerate(JOINTS):
         parent = turned[:, PARENTS[index]] if index else turned[:, 0]
         turned[:, index] = frame[joint] @ rest[joint].T if joint in frame else parent
-
-    offsets = _offsets(place, turned)
     local = np.asarray(local_rotations(turned))
-    return RetargetedMotion(
-        rotations=resample_rotations(local, bvh.fps, fps),
-        root=resample_positions(place["pelvis"], bvh.fps, fps),
-        offsets=offsets,
-        fps=fps,
-    )
+    return RetargetedMotion(local, place["pelvis"], _offsets(place, turned), fps)
 
 
 @dataclass(frozen=True)
@@ -182,23 +135,23 @@ def _position(bvh: BVH, world: Float, positions: Float, at: _Found, skeleton: Sk
 
 def _world_axes(skeleton: SkeletonMap) -> Float:
     """Rotation from the file's world to ours, which has +Y up and +Z forward."""
-    up, forward = _direction(skeleton.up), _direction(skeleton.forward)
+    up, forward = direction(skeleton.up), direction(skeleton.forward)
     if abs(float(up @ forward)) > 1e-6:
         raise ValueError(f"skeleton map {skeleton.name!r}: up {skeleton.up} and forward {skeleton.forward} clash")
     return np.asarray([np.cross(up, forward), up, forward], dtype=np.float64)
 
 
 def _rest_orientations(
-    skeleton: SkeletonMap, found: dict[str, _Found], place: dict[str, Float], frame: dict[str, Float], axes: Float
+    skeleton: SkeletonMap, place: dict[str, Float], frame: dict[str, Float], axes: Float
 ) -> dict[str, Float]:
-    """For each found joint, where its local axes point in the T-pose (3, 3)."""
-    rest = {joint: _frame_from(skeleton.rest[joint]) if joint in skeleton.rest else axes.copy() for joint in found}
-    if not skeleton.straighten:
+    """For each mapped joint, where its local axes point in the T-pose (3, 3)."""
+    rest = {joint: frame_from(skeleton.rest[joint]) if joint in skeleton.rest else axes.copy() for joint in place}
+    if skeleton.straighten == "off":
         return rest
-    for joint, child, direction, followers in _T_POSE:
-        if joint in found and child in found:
+    for joint, child, followers in LIMBS:
+        if joint in place and child in place:
             bone = np.asarray(rotate(transpose(frame[joint]), place[child] - place[joint])).mean(axis=0)
-            turn = np.asarray(between_vectors(rest[joint] @ bone, _direction(direction)))
+            turn = turn_onto(rest[joint] @ bone, rest_direction(joint, skeleton.straighten))
             for moved in (joint, *followers):
                 if moved in rest:
                     rest[moved] = turn @ rest[moved]
@@ -222,26 +175,3 @@ def _offsets(place: dict[str, Float], turned: Float) -> Float:
             if not offsets[joint].any():
                 offsets[joint] = seen / len(chain)
     return offsets
-
-
-def _frame_from(axes: dict[str, Any]) -> Float:
-    """Two of x, y, z, each a direction, to the rotation whose columns they are; the third follows."""
-    given = {key: _direction(value) for key, value in axes.items()}
-    if len(given) != 2 or not set(given) <= set("xyz"):
-        raise ValueError(f"a rest orientation needs two of x, y and z, got {sorted(axes)}")
-    (first, a), (second, b) = given.items()
-    b = b - (a @ b) * a
-    if np.linalg.norm(b) < 1e-3:
-        raise ValueError(f"a rest orientation needs two different directions, got {axes}")
-    columns = {first: a, second: b / np.linalg.norm(b)}
-    third = ({"x", "y", "z"} - set(given)).pop()
-    left, right = {"x": ("y", "z"), "y": ("z", "x"), "z": ("x", "y")}[third]
-    columns[third] = np.cross(columns[left], columns[right])
-    return np.stack([columns[key] for key in "xyz"], axis=1)
-
-
-def _direction(value: Any) -> Float:
-    vector = np.asarray(_AXES[value] if isinstance(value, str) and value in _AXES else value)
-    if vector.dtype.kind not in "if" or vector.shape != (3,) or not np.linalg.norm(vector) > 0:
-        raise ValueError(f"a direction is one of {', '.join(_AXES)} or three numbers, got {value!r}")
-    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float64)

@@ -11,9 +11,11 @@ from hftrainer.data.synthetic.motions import OFFSETS, make_motion
 from hftrainer.motion.io.bvh import BVHError, read_bvh
 from hftrainer.motion.io.bvh_write import format_bvh, write_bvh
 from hftrainer.motion.representation import motion272
-from hftrainer.motion.retarget import SHIPPED, SkeletonMap, load_map, retarget, shipped_maps
+from hftrainer.motion.rest_pose import LIMBS, rest_direction
+from hftrainer.motion.retarget import retarget
 from hftrainer.motion.rotation import angle_between, axis_angle_to_matrix, rotate, transpose, yaw
 from hftrainer.motion.skeleton import JOINTS, PARENTS, bone_offsets, forward_kinematics, global_rotations
+from hftrainer.motion.skeleton_map import SHIPPED, SkeletonMap, load_map, shipped_maps
 
 WALK = make_motion("turn-left", 90, 3)
 
@@ -84,8 +86,27 @@ def foreign_bvh(tmp_path, skeleton: SkeletonMap, motion, *, order="ZXY", scale=N
     text = format_bvh(local, root, seen, names=tuple(names), parents=tuple(parents), fps=fps,
                       scale=scale or 1 / skeleton.metres_per_unit)  # fmt: skip
     path = tmp_path / f"{skeleton.name}.bvh"
-    path.write_text(text)
+    path.write_text(ends_without_joints(text))
     return path
+
+
+def ends_without_joints(text: str) -> str:
+    """A last joint `Name@end` becomes what it is in real files: an End Site of its parent, without channels."""
+    head, _, tail = text.partition("MOTION\n")
+    lines, kept, columns = head.splitlines(), [], []
+    while lines:
+        line = lines.pop(0)
+        if line.strip().startswith("JOINT") and line.endswith("@end"):
+            kept += [line.partition("JOINT")[0] + "End Site", lines.pop(0), lines.pop(0)]
+            columns += [False] * 3
+            del lines[:5]  # its channels and its own End Site
+            continue
+        kept.append(line)
+        if "CHANNELS" in line:
+            columns += [True] * int(line.split()[1])
+    rows = tail.splitlines()
+    rows[2:] = [" ".join(v for v, keep in zip(row.split(), columns, strict=True) if keep) for row in rows[2:]]
+    return "\n".join([*kept, "MOTION", *rows]) + "\n"
 
 
 def rest_frame(skeleton: SkeletonMap, joint: str) -> np.ndarray:
@@ -104,24 +125,22 @@ def rest_frame(skeleton: SkeletonMap, joint: str) -> np.ndarray:
     return np.stack([given["x"], given["y"], given["z"]], axis=1)
 
 
-def straight_limbs(motion):
-    """The clip on a skeleton whose arms and legs lie exactly on the axes, as maps assume, spine2 unbent."""
+def on_limbs(motion, target="smpl"):
+    """The clip on a skeleton whose arms and legs lie as the rest pose `target` has them, spine2 unbent."""
     rotations, root = motion272.to_rotations(motion)
-    rotations[:, JOINTS.index("spine2")] = np.eye(3)
+    for joint in ("spine2", "left_foot", "right_foot"):
+        rotations[:, JOINTS.index(joint)] = np.eye(3)
     offsets = OFFSETS.copy()
-    for joint in ("knee", "ankle"):
-        for side in ("left", "right"):
-            offsets[JOINTS.index(f"{side}_{joint}")] *= [0, 1, 0]
-    for joint in ("elbow", "wrist"):
-        for side in ("left", "right"):
-            offsets[JOINTS.index(f"{side}_{joint}")] *= [1, 0, 0]
+    for joint, child, _ in LIMBS:
+        index = JOINTS.index(child)
+        offsets[index] = np.linalg.norm(offsets[index]) * rest_direction(joint, target)
     offsets[JOINTS.index("spine2")] = offsets[JOINTS.index("spine3")]  # evenly spaced, as null joints are put
     return motion272.from_joints_and_rotations(forward_kinematics(rotations, root, offsets), rotations)
 
 
 @pytest.mark.parametrize("name", shipped_maps())
 def test_each_map_gives_back_joints_and_rotations(tmp_path, name):
-    motion = straight_limbs(WALK)
+    motion = on_limbs(WALK)
     skeleton = load_map(name)
     clip = retarget(read_bvh(foreign_bvh(tmp_path, skeleton, motion)), skeleton)
     assert 1000 * np.abs(clip.joints - motion272.to_joints(motion)).max() < 0.1  # mm
@@ -132,7 +151,7 @@ def test_each_map_gives_back_joints_and_rotations(tmp_path, name):
 
 
 def test_left_stays_left_and_the_body_walks_where_it_faces(tmp_path):
-    motion = straight_limbs(make_motion("walk", 60, 0))
+    motion = on_limbs(make_motion("walk", 60, 0))
     skeleton = load_map("bandai-namco")
     encoded = convert_bvh(foreign_bvh(tmp_path, skeleton, motion), skeleton)
     joints = motion272.to_joints(encoded)
@@ -182,7 +201,7 @@ def test_up_and_forward_axes_and_units_are_the_maps(tmp_path):
 def test_an_a_pose_is_straightened(tmp_path):
     """Arms that hang 45 degrees in the file's rest pose come out as if it had been a T-pose."""
     skeleton = load_map("mixamo")
-    motion = straight_limbs(WALK)
+    motion = on_limbs(WALK)
     rotations, root = motion272.to_rotations(motion)
     offsets = bone_offsets(motion272.to_joints(motion), rotations)
     world = global_rotations(rotations)
@@ -365,5 +384,5 @@ def test_wrong_maps_are_refused(tmp_path, change, message):
 
 
 def test_unknown_map_names_are_refused():
-    with pytest.raises(ValueError, match="shipped: bandai-namco"):
+    with pytest.raises(ValueError, match="shipped: 100style, bandai-namco"):
         load_map("bandai")

@@ -17,7 +17,8 @@ from hftrainer.files import sha256, write_json
 from hftrainer.motion.io.bvh import BVHError, read_bvh
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
-from hftrainer.motion.retarget import SkeletonMap, retarget
+from hftrainer.motion.retarget import retarget
+from hftrainer.motion.skeleton_map import SkeletonMap
 
 
 @dataclass
