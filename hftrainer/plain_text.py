@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import os
-from pathlib import Path
+
+from hftrainer.readers import FileError, read_bytes
+
+MAX_TEXT = 1 << 30  # bytes
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a file, line ends as ``\\n``. Bytes that are no text in any of the encodings are an error."""
-    return decode(Path(path).read_bytes(), path)
+    return decode(read_bytes(path, MAX_TEXT), path)
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -34,4 +37,4 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> str:
         if "\0" not in text:
             return text.replace("\r\n", "\n").replace("\r", "\n")
         line = text[: text.index("\0")].count("\n") + 1
-    raise ValueError(f"{path}: line {line} is not text; expected UTF-8 (or UTF-16 or Windows-1252)")
+    raise FileError(f"{path}: line {line} is not text; expected UTF-8 (or UTF-16 or Windows-1252)")

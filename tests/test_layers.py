@@ -27,11 +27,12 @@ BASE = {
     "requests",
 }
 MAY_IMPORT = {
-    **{name: set() for name in ("version", "dtypes", "extras", "files", "interfaces", "plain_text", "requests")},
+    **{name: set() for name in ("version", "dtypes", "extras", "files", "interfaces", "requests")},
     "manifest": {"files", "readers"},
     "hub": {"files", "manifest", "readers"},
     "readers": {"files"},
     "arrays": {"readers"},
+    "plain_text": {"readers"},
     "plugins": {"registry"},
     "config": BASE,
     "registry": BASE | {"config", "plugins"},

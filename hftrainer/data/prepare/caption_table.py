@@ -8,18 +8,18 @@ names under which the same motion was published again.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hftrainer.data.folder import Caption, DatasetFolder
-from hftrainer.plain_text import read_lines
+from hftrainer.readers import read_jsonl
 
 SHIPPED = Path(__file__).parent / "caption_tables"
 _NO_LABELS = ("clip", "captions", "split", "recorded_fps", "same_as")
+_CAPTION = {"text", "start", "end"}
 
 
 @dataclass
@@ -62,7 +62,7 @@ def load_table(name_or_path: str | os.PathLike[str]) -> CaptionTable:
         known = ", ".join(shipped_tables())
         raise ValueError(f"no caption table {str(name_or_path)!r}; shipped: {known}; or give a .jsonl file's path")
     table = CaptionTable(path.stem)
-    for number, line in _json_lines(path):
+    for number, line in read_jsonl(path):
         for key, entries in (("clip", table.clips), ("label", table.labels)):
             if key in line:
                 if line[key] in entries:
@@ -121,19 +121,3 @@ def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
     if not good:
         raise ValueError(f"{where}: captions must be a list of sentences, or of text, start and end, got {captions!r}")
     return line
-
-
-_CAPTION = {"text", "start", "end"}
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, text in enumerate(read_lines(path), 1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(line, dict):
-            raise ValueError(f"{path}, line {number}: expected an object, got {text[:60]!r}")
-        yield number, line
