@@ -12,8 +12,7 @@ are those of Guo et al. (CVPR 2022, text-to-motion) unless a docstring says what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +84,7 @@ def r_precision(
     """Share of texts (n, d) whose motion is among the k nearest of its pool, for k = 1 ... top_k.
 
     Pools are `pool` consecutive rows; rows that do not fill one are left out, as in the published protocols (shuffle
-    the rows, or see `evaluate_embeddings`). With `groups`, every motion of the text's group is right, so a caption that
+    the rows, or see `hftrainer.evaluation.protocols`). With `groups`, every motion of the text's group is right, so a caption that
     two clips share is not held against either. Equal distances count as their order at random would, on average: an
     evaluator that sees all motions as one scores k / pool.
     """
@@ -121,15 +120,25 @@ def hit_chances(
     `absent` (..., m) motions are in no order and nobody's right ones (their values do not count).
     """
     b = motion if absent is None else np.where(absent[..., None], 0.0, motion)
-    lengths = (text * text).sum(axis=-1)[..., :, None] + (b * b).sum(axis=-1)[..., None, :]
-    squares = lengths - 2 * text @ np.swapaxes(b, -1, -2)
+    squares, margin = squared_distances(text, b)
     if absent is not None:
         squares = np.where(absent[..., None, :], np.inf, squares)
         right = right & ~absent[..., None, :]
+    return hits_of(squares, margin, right, top_k)
+
+
+def squared_distances(text: Float64, motion: Float64) -> tuple[Float64, Float64]:
+    """Squared distances (..., t, m) of texts (..., t, d) and motions (..., m, d), and below which difference two of
+    them are equal."""
+    lengths = (text * text).sum(axis=-1)[..., :, None] + (motion * motion).sum(axis=-1)[..., None, :]
+    return lengths - 2 * text @ np.swapaxes(motion, -1, -2), _TIE * lengths
+
+
+def hits_of(squares: Float64, margin: Float64, right: NDArray[np.bool_], top_k: int) -> Hits:
+    """`hit_chances` from squared distances (..., t, m); infinite ones are in no order."""
     best = np.where(right, squares, np.inf).min(axis=-1, keepdims=True)
     if not np.isfinite(best).all():
         raise ValueError("a text without any right motion in its pool has no rank")
-    margin = _TIE * lengths
     before = (squares < best - margin).sum(axis=-1)
     level = np.abs(squares - best) <= margin
     level_right, level_wrong = (level & right).sum(axis=-1), (level & ~right).sum(axis=-1)
@@ -149,17 +158,28 @@ def matching_distance(text: Any, motion: Any) -> float:
     return float(np.linalg.norm(a - b, axis=1).mean())
 
 
+def diversity_unit_l1(embeddings: Any, pairs: int = 300, rng: Random | int = 0) -> float:
+    """Mean L1 distance of `pairs` random pairs of unit vectors: what the MotionCLIP-135 table calls diversity."""
+    rows = unit_vectors(embeddings)
+    first, second = _pairs_of(len(rows), pairs, rng)
+    return float(np.abs(rows[first] - rows[second]).sum(axis=1).mean())
+
+
 def diversity(embeddings: Any, pairs: int = 300, rng: Random | int = 0) -> float:
     """Mean distance of `pairs` random pairs of rows; both halves of the pairs are drawn without replacement.
 
     Published figures drew from numpy's old generator: ``rng=np.random.RandomState(seed)`` gives the same pairs.
     """
     rows = _embeddings(embeddings, "embeddings")
-    if not 1 <= pairs <= len(rows):
-        raise ValueError(f"{pairs} pairs cannot be drawn without replacement from {len(rows)} embeddings; set pairs=")
-    rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
-    first, second = (rng.choice(len(rows), pairs, replace=False) for _ in range(2))
+    first, second = _pairs_of(len(rows), pairs, rng)
     return float(np.linalg.norm(rows[first] - rows[second], axis=1).mean())
+
+
+def _pairs_of(count: int, pairs: int, rng: Random | int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if not 1 <= pairs <= count:
+        raise ValueError(f"{pairs} pairs cannot be drawn without replacement from {count} embeddings; set pairs=")
+    rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+    return rng.choice(count, pairs, replace=False), rng.choice(count, pairs, replace=False)
 
 
 def multimodality(embeddings: Any, pairs: int = 10, rng: Random | int = 0) -> float:
@@ -176,76 +196,6 @@ def multimodality(embeddings: Any, pairs: int = 10, rng: Random | int = 0) -> fl
     rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
     first, second = (rng.choice(sets.shape[1], pairs, replace=False) for _ in range(2))
     return float(np.linalg.norm(sets[:, first] - sets[:, second], axis=-1).mean())
-
-
-# --- all of them, repeated --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric over repeats: its mean, and half the width of its 95 % interval (0 for what is not random)."""
-
-    mean: float
-    half_width: float
-    repeats: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
-        """Mean and 1.96 standard errors, the standard deviation with divisor n: the field's ± convention."""
-        array = np.asarray(values, dtype=np.float64)
-        if array.ndim != 1 or len(array) == 0:
-            raise ValueError(f"an estimate needs at least one value, got shape {array.shape}")
-        _finite(array, "values")
-        return cls(float(array.mean()), float(1.96 * array.std() / np.sqrt(len(array))), len(array))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4g}" + (f" ± {self.half_width:.2g}" if self.half_width else "")
-
-
-def evaluate_embeddings(
-    text: Any,
-    real: Any,
-    generated: Any,
-    *,
-    repeats: int = 20,
-    seed: int = 0,
-    pool: int = 32,
-    pairs: int = 300,
-    groups: Sequence[Hashable] | None = None,
-) -> dict[str, Estimate]:
-    """Every metric of generated (n, d) beside the real motions (n, d), both belonging to texts (n, d).
-
-    A repeat draws an order of the rows, by which pools of `pool` are formed (a rest is left out of R-precision and
-    matching alone), then pairs for diversity of the real and of the generated motions. FID uses all rows and does not
-    depend on the draw. Keys end in "real" where they are about the real motions.
-    """
-    a, b = _pairs(text, generated)
-    _, c = _pairs(text, real)
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
-    rng = np.random.default_rng(seed)
-    labels = None if groups is None else _numbered(groups, len(a))
-    rows: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        rows.setdefault(name, []).append(value)
-
-    for _ in range(repeats):
-        order = rng.permutation(len(a))
-        used = order[: len(a) // pool * pool]
-        for suffix, motions in (("", b), (" real", c)):
-            shares = r_precision(a[used], motions[used], 3, pool, None if labels is None else labels[used].tolist())
-            for k, share in enumerate(shares, 1):
-                note(f"R@{k}{suffix}", float(share))
-            note(f"matching{suffix}", matching_distance(a[used], motions[used]))
-        note("diversity real", diversity(c, pairs, rng))
-        note("diversity", diversity(b, pairs, rng))
-    once: dict[str, Callable[[], float]] = {
-        "FID": lambda: frechet_distance(c, b),
-        "FID of unit vectors": lambda: frechet_distance(c, b, normalize=True),
-    }
-    estimates = {name: Estimate.of(values) for name, values in rows.items()}
-    return {**{name: Estimate(value(), 0.0, 1) for name, value in once.items()}, **estimates}
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hftrainer.config import ConfigError, read_yaml, typed
+from hftrainer.evaluation.vocabulary import current_protocol
+from hftrainer.registry import METRICS
 
 SHIPPED = Path(__file__).parent
 
@@ -27,8 +29,6 @@ _CHOICES = {
     "metrics.diversity_few": ("all", "all_but_one", "hundred"),
     "missing": ("error", "drop", "failure"),
 }
-_FIDS, _DIVERSITIES = ("raw", "l2_normalized"), ("l2", "unit_l1")
-
 
 @dataclass
 class IdRule:
@@ -106,20 +106,17 @@ class BatchRule:
 class MetricRule:
     """What is measured on the embeddings.
 
-    `fid`: on raw or L2-normalised ones, two numbers with two names; over the items of full batches or over all.
-    `positives`: the paired motion alone, or every motion whose caption is the same ("tie_share" then says how often a
-    wrong one was exactly as near; what is level comes in random order, see `metrics.hit_chances`). `diversity`: "l2"
-    mean distance of raw embeddings; "unit_l1" mean L1 distance of unit vectors. Its pairs are drawn from the shuffles'
-    stream or from one of its own (seed + 100); `diversity_few` is the number of pairs where there are no more items
-    than `diversity_pairs`. Multimodality, where there are several generations a caption: of the first
-    `multimodality_clips` clips that have all of them, at most `multimodality_motions`, compared in
-    `multimodality_pairs` pairs.
+    `use`: metrics by their names in METRICS, or ``{name: ..., setting: ...}``; see `measures`. `fid_items`: FID and
+    diversity over the items of full batches, or over all. `positives`: the paired motion only, or every motion whose
+    caption is the same. Diversity draws its pairs from the shuffles' stream or from one of its own (seed + 100);
+    `diversity_few` is the number of pairs where there are no more items than `diversity_pairs`. Multimodality, where
+    there are several generations a caption: of the first `multimodality_clips` clips that have all of them, at most
+    `multimodality_motions`, compared in `multimodality_pairs` pairs.
     """
 
-    fid: list[str] = field(default_factory=lambda: ["raw"])
+    use: list[Any] = field(default_factory=lambda: ["R@k", "MM-Dist", "Diversity", "FID"])
     fid_items: str = "batches"
     positives: str = "diagonal"
-    diversity: list[str] = field(default_factory=lambda: ["l2"])
     diversity_pairs: int = 300
     diversity_stream: str = "own"
     diversity_few: str = "all"
@@ -164,10 +161,11 @@ class Protocol:
                 value = getattr(value, part)
             if value not in choices:
                 raise ConfigError(f"protocol {self.name}: {path} must be one of {', '.join(choices)}, got {value!r}")
-        lists = (("fid", self.metrics.fid, _FIDS), ("diversity", self.metrics.diversity, _DIVERSITIES))
-        for path, got, choices in lists:
-            if not set(got) <= set(choices):
-                raise ConfigError(f"protocol {self.name}: metrics.{path} may hold {', '.join(choices)}, got {got}")
+        for use in self.metrics.use:
+            name = use if isinstance(use, str) else use.get("name") if isinstance(use, Mapping) else None
+            if not isinstance(name, str):
+                raise ConfigError(f"protocol {self.name}: metrics.use holds names of metrics, got {use!r}")
+            METRICS.get(name)
         if min(self.repeats, self.crop.unit, self.batches.size - 1) < 1:
             raise ConfigError(f"protocol {self.name}: repeats and crop.unit are at least 1, batches.size at least 2")
         if self.missing == "failure" and (self.metrics.positives != "same_caption" or self.metrics.fid_items != "all"):
@@ -202,7 +200,7 @@ def load_protocol(name_or_path: str | os.PathLike[str], overrides: Sequence[str]
             raise ConfigError(
                 f"there is no protocol {str(name_or_path)!r}{hint} Shipped: {', '.join(protocol_names())}"
             )
-    protocol = typed(Protocol, read_yaml(path, overrides), path=str(path))
+    protocol = typed(Protocol, current_protocol(read_yaml(path, overrides)), path=str(path))
     protocol.name = " ".join([protocol.name or path.stem, *overrides])
     protocol.check()
     return protocol
