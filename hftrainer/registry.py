@@ -301,7 +301,12 @@ EVALUATORS = Registry(
     },
     methods=["from_pretrained", "encode_motions", "encode_texts"],
 )
-METRICS = Registry("metric")
+_MEASURES = "hftrainer.evaluation.protocols.measures"
+METRICS = Registry(
+    "metric",
+    dict.fromkeys(["R@k", "MM-Dist", "FID", "FID-unit", "Diversity", "Diversity-unit-L1"], _MEASURES),
+    methods=["Config", "__call__"],
+)
 CALLBACKS = Registry(
     "callback",
     {

@@ -19,18 +19,17 @@ from numpy.typing import NDArray
 
 from hftrainer.config import typed
 from hftrainer.evaluation import physical
-from hftrainer.evaluation.metrics import frechet_distance
+from hftrainer.evaluation.protocols.measures import FID, build_metrics
 from hftrainer.evaluation.protocols.plan import stream
+from hftrainer.evaluation.protocols.retrieval import TOP, caption_groups, chances, pools
 from hftrainer.evaluation.protocols.run import Report
 from hftrainer.evaluation.protocols.schema import Protocol
-from hftrainer.evaluation.protocols.scoring import TOP, caption_groups, chances, pools
-from hftrainer.evaluation.report import Table, label_of
+from hftrainer.evaluation.report import Table
+from hftrainer.evaluation.vocabulary import arrow_of, current_result, label_of
 from hftrainer.files import atomic_path
 
 Floats = NDArray[np.floating[Any]]
 JUDGED, RESULT = "judged.npz", "report.json"
-_LOWER = ("fid_raw", "fid_l2_normalized", "matching_distance", "Slide", "Float", "Jitter", "Penet")
-_TOWARDS_REAL = ("Dynamic",)
 
 
 @dataclass
@@ -93,7 +92,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             )
     with np.load(folder / JUDGED, allow_pickle=False) as content:
         items = {name: content[name] for name in content.files}
-    return Run(folder, json.loads((folder / RESULT).read_text(encoding="utf-8")), items)
+    return Run(folder, current_result(json.loads((folder / RESULT).read_text(encoding="utf-8"))), items)
 
 
 def compare(a: Run, b: Run, *, resamples: int = 1000, fid_resamples: int = 200, seed: int = 0) -> list[Difference]:
@@ -111,8 +110,9 @@ def compare(a: Run, b: Run, *, resamples: int = 1000, fid_resamples: int = 200, 
     per_item = [_per_item(protocol, items) for items in (first, second)]
     for metric in per_item[0]:
         out.append(_paired(metric, per_item[0][metric], per_item[1][metric], picks))
-    for kind in protocol.metrics.fid:
-        out.append(_fid(kind, first, second, picks[:fid_resamples]))
+    for metric in build_metrics(protocol):
+        if isinstance(metric, FID):
+            out.append(_fid(metric, first, second, picks[:fid_resamples]))
     return out
 
 
@@ -146,8 +146,8 @@ def _per_item(protocol: Protocol, items: Mapping[str, NDArray[Any]]) -> dict[str
         order = stream(protocol, repeat).permutation(n)
         for queries, candidates in pools(order, min(protocol.batches.size, n), "refill"):
             hits[:, queries] += chances(text, motion, groups, queries, candidates).chances
-    out = {f"r_precision_{k + 1}": hits[k] / protocol.repeats for k in range(TOP)}
-    out["matching_distance"] = np.linalg.norm(text - motion, axis=1)
+    out = {f"R@{k + 1}": hits[k] / protocol.repeats for k in range(TOP)}
+    out["MM-Dist"] = np.linalg.norm(text - motion, axis=1)
     scale = physical.table_scaled_physical_metrics(dict.fromkeys(physical.KEYS, 1.0))
     for column, key in enumerate(physical.KEYS):
         if key != "Penet":  # 0 by construction
@@ -169,7 +169,7 @@ def _paired(metric: str, a: Floats, b: Floats, picks: NDArray[np.int64]) -> Diff
 
 
 def _fid(
-    kind: str, a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], picks: NDArray[np.int64]
+    fid: FID, a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], picks: NDArray[np.int64]
 ) -> Difference:
     """Of the items that both made. Resamples repeat clips, which raises both FIDs alike; the difference is centred."""
     both = np.isfinite(a["predicted"]).all(axis=1) & np.isfinite(b["predicted"]).all(axis=1)
@@ -177,14 +177,13 @@ def _fid(
     n = len(real)
 
     def distances(rows: Any) -> tuple[float, float]:
-        return tuple(frechet_distance(real[rows], x[rows], normalize=kind != "raw") for x in (one, other))  # type: ignore[return-value]
+        return fid.distance(real[rows], one[rows]), fid.distance(real[rows], other[rows])
 
     value_a, value_b = distances(slice(None))
     drawn = np.array([np.subtract(*distances(rows % n)[::-1]) for rows in picks])
     centred = drawn - drawn.mean() + (value_b - value_a)
     low, high = np.percentile(centred, [2.5, 97.5])
-    metric = "fid_raw" if kind == "raw" else "fid_l2_normalized"
-    return Difference(metric, value_a, value_b, value_b - value_a, float(low), float(high), n)
+    return Difference(fid.name, value_a, value_b, value_b - value_a, float(low), float(high), n)
 
 
 def _common_protocol(a: Run, b: Run) -> Protocol:
@@ -217,7 +216,7 @@ def _common_items(a: Run, b: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 def _better(d: Difference, a: str, b: str) -> str:
     if not d.seen:
         return "not seen"
-    if d.metric in _TOWARDS_REAL:
+    arrow = arrow_of(d.metric)
+    if arrow not in ("↑", "↓"):
         return ""
-    lower_is_better = d.metric in _LOWER
-    return b if (d.difference < 0) == lower_is_better else a
+    return b if (d.difference < 0) == (arrow == "↓") else a

@@ -84,9 +84,9 @@ def r_precision(
     """Share of texts (n, d) whose motion is among the k nearest of its pool, for k = 1 ... top_k.
 
     Pools are `pool` consecutive rows; rows that do not fill one are left out, as in the published protocols (shuffle
-    the rows, or see `hftrainer.evaluation.protocols`). With `groups`, every motion of the text's group is right, so a caption that
-    two clips share is not held against either. Equal distances count as their order at random would, on average: an
-    evaluator that sees all motions as one scores k / pool.
+    the rows, or see `hftrainer.evaluation.protocols`). With `groups`, every motion of the text's group is right, so a
+    caption that two clips share is not held against either. Equal distances count as their order at random would, on
+    average: an evaluator that sees all motions as one scores k / pool.
     """
     a, b = _pairs(text, motion)
     if not 1 <= top_k <= pool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hftrainer.evaluation.physical_table import joints_of_clip
 from hftrainer.evaluation.predictions import SPECS
-from hftrainer.evaluation.protocols.scoring import caption_groups
+from hftrainer.evaluation.protocols.retrieval import caption_groups
 from hftrainer.evaluation.report import Table, metric_table, notes, physical_rows
 from hftrainer.files import write_text
 from hftrainer.render.viewer import ViewerClip, script_json, viewer_frame, viewer_motions

@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hftrainer.evaluation.vocabulary import ARROWS, label_of
+
 ROWS = {"predicted": "predicted", "real": "real", "split_half": "split half", "random_caption": "random caption"}
-_LABELS = {
-    "fid_raw": "FID ↓", "fid_l2_normalized": "FID of unit vectors ↓", "r_precision_1": "R@1 ↑",
-    "r_precision_2": "R@2 ↑", "r_precision_3": "R@3 ↑", "matching_distance": "matching distance ↓",
-    "diversity_l2": "diversity →", "diversity_unit_l1": "diversity, unit L1 →", "multimodality": "multimodality",
-    "multimodality_all_pairs": "multimodality, all pairs", "tie_share": "share of ties",
-}  # fmt: skip
-_PHYSICAL = {
-    "Slide": "Slide, mm/frame ↓", "Float": "Float, % ↓", "Jitter": "Jitter, mm/frame² ↓",
-    "Dynamic": "Dynamic, mm/frame →", "Penet": "Penet, mm ↓", "contact_percent": "contact, % →",
-    "skate_m_per_s": "skate, m/s ↓", "skate_percent": "skate, % ↓", "penetration_mm": "penetration, mm ↓",
-    "penetration_percent": "penetration, % ↓", "floating_percent": "floating, % ↓", "speed_m_per_s": "speed, m/s →",
-    "acceleration_m_per_s2": "acceleration, m/s² →", "jerk_m_per_s3": "jerk, m/s³ →",
-}  # fmt: skip
 _SHOWN = 5
 
 Table = list[list[str]]
@@ -27,7 +16,7 @@ Table = list[list[str]]
 def metric_table(result: Mapping[str, Any]) -> Table:
     """Metrics by row, the header first: mean ± half the 95 % interval."""
     rows = [name for name in ROWS if name in result["rows"]]
-    names = [name for name in _LABELS if any(name in result["rows"][row] for row in rows)]
+    names = [name for name in ARROWS if any(name in result["rows"][row] for row in rows)]
     others = {name for row in rows for name in result["rows"][row]} - set(names)
     table = [["", *(ROWS[row] for row in rows)]]
     for name in [*names, *sorted(others)]:
@@ -44,8 +33,8 @@ def physical_rows(result: Mapping[str, Any]) -> Table:
     table = [["physical", *kept]]
     for part in ("published", "in_units"):
         for key in found[kept[0]][part]:
-            if key in _PHYSICAL:
-                table.append([_PHYSICAL[key], *(f"{found[row][part][key]:.4g}" for row in kept)])
+            if key in ARROWS:
+                table.append([label_of(key), *(f"{found[row][part][key]:.4g}" for row in kept)])
     return table
 
 
@@ -94,7 +83,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def flat(result: Mapping[str, Any]) -> dict[str, float]:
-    """``predicted/fid_raw`` and so on, for loggers."""
+    """``predicted/FID`` and so on, for loggers."""
     out = {f"{row}/{name}": value["mean"] for row, values in result["rows"].items() for name, value in values.items()}
     for row, found in result.get("physical", {}).items():
         for part, values in (found or {}).items():
@@ -106,11 +95,6 @@ def pipe_table(table: Table) -> str:
     """Rows of a Markdown table; the first is the header."""
     lines = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([lines[0], "|---" + "|---:" * (len(table[0]) - 1) + "|", *lines[1:]])
-
-
-def label_of(name: str) -> str:
-    """A metric's name for people."""
-    return _LABELS.get(name) or _PHYSICAL.get(name) or name
 
 
 def _estimate(value: Mapping[str, float] | None) -> str:

@@ -32,15 +32,16 @@ def batches(order, size=32):
 
 
 def retrieval(texts, motions, groups):
-    """R@1, 2, 3 and the mean distance of pairs over full batches."""
-    hits, distances = [0, 0, 0], []
+    """R@1, 2, 3 and the mean distance of pairs over full batches; of motions that are equally near, chance decides."""
+    hits, distances = [0.0, 0.0, 0.0], []
     for batch in groups:
         for i in batch:
             row = [np.linalg.norm(np.asarray(texts[i], float) - motions[j]) for j in batch]
-            place = sorted(range(len(batch)), key=lambda k: row[k]).index(batch.index(i))
+            own = row[batch.index(i)]
+            nearer, level = sum(other < own for other in row), row.count(own)
             for k in range(3):
-                hits[k] += place <= k
-            distances.append(row[batch.index(i)])
+                hits[k] += min(max(k + 1 - nearer, 0) / level, 1)
+            distances.append(own)
     return [h / len(distances) for h in hits], float(np.mean(distances))
 
 
@@ -73,11 +74,11 @@ def legacy_figures(texts, real, pred, refk=None, few=lambda n: n, seed=0):
         (r1, r2, r3), distance = retrieval(texts, motions, groups)
         rng = np.random.RandomState(seed + 100)
         pairs = 300 if len(kept) > 300 else few(len(kept))
-        out[name] = {"r_precision_1": r1, "r_precision_2": r2, "r_precision_3": r3, "matching_distance": distance,
-                     "diversity_l2": diversity(np.asarray(motions)[kept], pairs, rng)}  # fmt: skip
-    out["predicted"]["fid_raw"] = fid(np.asarray(real)[kept], np.asarray(pred)[kept])
+        out[name] = {"R@1": r1, "R@2": r2, "R@3": r3, "MM-Dist": distance,
+                     "Diversity": diversity(np.asarray(motions)[kept], pairs, rng)}  # fmt: skip
+    out["predicted"]["FID"] = fid(np.asarray(real)[kept], np.asarray(pred)[kept])
     if refk is not None:
-        out["predicted"]["fid_raw_refk"] = fid(np.asarray(refk)[kept], np.asarray(pred)[kept])
+        out["predicted"]["FID-refk"] = fid(np.asarray(refk)[kept], np.asarray(pred)[kept])
     return out
 
 
@@ -147,16 +148,16 @@ def shuffled_figures(texts, real, pred, repeats, seed, *, fid_unit=False, shared
         for name, motions in (("real", real), ("predicted", pred)):
             rates, distance = retrieval(texts, motions, groups)
             for k in range(3):
-                note(name, f"r_precision_{k + 1}", rates[k])
-            note(name, "matching_distance", distance)
+                note(name, f"R@{k + 1}", rates[k])
+            note(name, "MM-Dist", distance)
         for name, motions in (("real", real), ("predicted", pred)):
             n = min(300, len(motions))
             source = rng if shared else np.random.default_rng(seed + 100 + repeat)
-            note(name, "diversity_l2", diversity(motions, n, source))
+            note(name, "Diversity", diversity(motions, n, source))
             if unit_l1:
-                note(name, "diversity_unit_l1", diversity(motions, n, np.random.default_rng(seed + 100 + repeat), True))
+                note(name, "Diversity-unit-L1", diversity(motions, n, np.random.default_rng(seed + 100 + repeat), True))
     out = {name: {key: float(np.mean(values)) for key, values in row.items()} for name, row in out.items()}
-    out["predicted"]["fid_l2_normalized" if fid_unit else "fid_raw"] = fid(real, pred, fid_unit)
+    out["predicted"]["FID-unit" if fid_unit else "FID"] = fid(real, pred, fid_unit)
     return out
 
 
@@ -200,8 +201,8 @@ def motionclip(data, encoder):
             pred.append(encoder.encode_motions([clip["pred"][:m]])[0])
             other.append(encoder.encode_motions([clip["refk"][:m]])[0])
     figures = shuffled_figures(texts, np.array(real), np.array(pred), 20, 0, unit_l1=True)
-    figures["predicted"]["fid_raw_refk"] = fid(other, pred)
-    figures["real"]["fid_raw_refk"] = fid(other, real)  # how far the references are apart
+    figures["predicted"]["FID-refk"] = fid(other, pred)
+    figures["real"]["FID-refk"] = fid(other, real)  # how far the references are apart
     return figures
 
 
@@ -221,8 +222,8 @@ def official263(data, encoder):
         figures = legacy_figures(texts, real, pred, few=lambda n: min(100, n), seed=42 + repeat)
         order = np.random.RandomState(42 + repeat).permutation(len(texts))
         kept = order[: len(order) // 32 * 32]
-        figures["predicted"]["fid_raw"] = fid(np.array(again)[kept], np.array(pred)[kept])
-        figures["real"]["fid_raw"] = fid(np.array(again)[kept], np.array(real)[kept])
+        figures["predicted"]["FID"] = fid(np.array(again)[kept], np.array(pred)[kept])
+        figures["real"]["FID"] = fid(np.array(again)[kept], np.array(real)[kept])
         rows.append(figures)
     return {name: {key: float(np.mean([r[name][key] for r in rows])) for key in rows[0][name]} for name in rows[0]}
 
@@ -272,16 +273,14 @@ def ours(data, encoder):
                     places = min(max(k + 1 - nearer, 0), level)  # which of the level ones get, all orders alike likely
                     hits[k] += 1 - math.comb(level - right, places) / math.comb(level, places)
             for k in range(3):
-                out[name].setdefault(f"r_precision_{k + 1}", []).append(hits[k] / n)
+                out[name].setdefault(f"R@{k + 1}", []).append(hits[k] / n)
             there = [i for i in range(n) if motions[i] is not None]
             pairs = np.array([motions[i] for i in there])
-            out[name].setdefault("matching_distance", []).append(
-                np.mean([np.linalg.norm(texts[i] - motions[i]) for i in there])
-            )
-            out[name].setdefault("diversity_l2", []).append(
+            out[name].setdefault("MM-Dist", []).append(np.mean([np.linalg.norm(texts[i] - motions[i]) for i in there]))
+            out[name].setdefault("Diversity", []).append(
                 diversity(pairs, min(300, len(pairs)), np.random.default_rng(100 + repeat))
             )
     out = {name: {key: float(np.mean(values)) for key, values in row.items()} for name, row in out.items()}
     there = [motion for motion in pred if motion is not None]
-    out["predicted"] |= {"fid_raw": fid(real, there), "fid_l2_normalized": fid(real, there, True)}
+    out["predicted"] |= {"FID": fid(real, there), "FID-unit": fid(real, there, True)}
     return out

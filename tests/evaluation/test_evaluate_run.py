@@ -72,7 +72,7 @@ def test_a_folder_is_judged_and_reported(data, judge, folder, tmp_path, capsys):
     result = json.loads((out / "report.json").read_text())
     assert result["counts"]["items"] == 40
     assert set(result["rows"]) == {"predicted", "real", "split_half", "random_caption"}
-    assert result["rows"]["predicted"]["r_precision_1"]["n"] == 20
+    assert result["rows"]["predicted"]["R@1"]["n"] == 20
     assert set(result["physical"]) == {"real", "predicted"}
     assert result["physical"]["predicted"]["published"]["n"] == 40
     assert result["physical"]["predicted"]["published"]["Jitter"] > result["physical"]["real"]["published"]["Jitter"]
@@ -122,14 +122,14 @@ def test_two_runs_are_compared_item_by_item(data, judge, tmp_path, capsys):
     jitter = found["Jitter"]
     assert 0 < jitter["low"] < jitter["difference"] < jitter["high"]
     assert jitter["difference"] == pytest.approx(jitter["b"] - jitter["a"], rel=1e-6)
-    fid = found["fid_raw"]
+    fid = found["FID"]
     assert fid["low"] < fid["difference"] < fid["high"]
     a, b = (compare.read_run(tmp_path / f"{n}_run") for n in ("good", "bad"))
     for one in compare.compare(a, a, resamples=50, fid_resamples=5):
         assert (one.difference, one.low, one.high, one.seen) == (0, 0, 0, False)
     want = float(np.linalg.norm(a.items["text"] - a.items["predicted"], axis=1).mean())
-    assert found["matching_distance"]["a"] == pytest.approx(want, rel=1e-5)
-    assert found["fid_raw"]["a"] == pytest.approx(a.result["rows"]["predicted"]["fid_raw"]["mean"], rel=1e-4, abs=1e-7)
+    assert found["MM-Dist"]["a"] == pytest.approx(want, rel=1e-5)
+    assert found["FID"]["a"] == pytest.approx(a.result["rows"]["predicted"]["FID"]["mean"], rel=1e-4, abs=1e-7)
     b.result["evaluator"]["identity"] = "other"
     with pytest.raises(ValueError, match="judged by two evaluators"):
         compare.compare(a, b)
@@ -187,7 +187,7 @@ def page_of(tmp_path):
     }  # fmt: skip
     result = {
         "protocol": {"name": f"p {NASTY}", "representation": "motion272"}, "evaluator": {"name": NASTY}, "dropped": {},
-        "rows": {"predicted": {"fid_raw": {"mean": 1.0, "ci95": 0.0, "n": 1}}}, "counts": {"ids": 5, "items": 5},
+        "rows": {"predicted": {"FID": {"mean": 1.0, "ci95": 0.0, "n": 1}}}, "counts": {"ids": 5, "items": 5},
         "missing": [], "broken": {}, "predictions": {"name": NASTY},
     }  # fmt: skip
     path = tmp_path / "report.html"
@@ -239,7 +239,7 @@ def test_multimodality_by_folders_and_by_suffixes(data, judge, tmp_path):
     assert run(data, judge, made[0], "--out", tmp_path / "b", "--cases", 1) == 0
     results = [json.loads((tmp_path / n / "report.json").read_text()) for n in ("a", "b")]
     rows = [result["rows"]["predicted"] for result in results]
-    assert rows[0]["multimodality"] == rows[1]["multimodality"]
+    assert rows[0]["MultiModality"] == rows[1]["MultiModality"]
     assert results[0]["counts"]["multimodality_generations"] == 3
     evaluator = tiny_evaluator()
     names = data.names("test")
@@ -250,8 +250,8 @@ def test_multimodality_by_folders_and_by_suffixes(data, judge, tmp_path):
     pairs = [
         np.linalg.norm(a - b, axis=1).mean() for a, b in ((sets[0], sets[1]), (sets[0], sets[2]), (sets[1], sets[2]))
     ]
-    assert rows[0]["multimodality_all_pairs"]["mean"] == pytest.approx(np.mean(pairs), rel=1e-4)
-    assert 0 < rows[0]["multimodality"]["mean"] < rows[0]["multimodality_all_pairs"]["mean"]  # some are with themselves
+    assert rows[0]["MultiModality-all-pairs"]["mean"] == pytest.approx(np.mean(pairs), rel=1e-4)
+    assert 0 < rows[0]["MultiModality"]["mean"] < rows[0]["MultiModality-all-pairs"]["mean"]  # some are with themselves
 
 
 def test_predictions_by_key_stand_for_parts_and_captions():

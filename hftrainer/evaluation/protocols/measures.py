@@ -105,7 +105,7 @@ class RPrecision:
         row, protocol, asked = sample.row, sample.protocol, sample.asked
         sample.counts["retrieval_items"] = len(asked)
         sample.counts["failures"] = int((~np.isfinite(row.motion[asked]).all(axis=1)).sum())
-        groups = np.arange(len(row.text))
+        groups: Ints = np.arange(len(row.text))
         if protocol.metrics.positives == "same_caption":
             groups = caption_groups(row.captions)
         parts = pools(sample.order, protocol.batches.size, protocol.batches.tail)
@@ -136,7 +136,7 @@ class MMDist:
 
 @METRICS.register("FID")
 class FID:
-    """Fréchet distance to the real clips, on embeddings as the evaluator gives them; "FID-refk" to the reference "refk".
+    """Fréchet distance to the real clips, on embeddings as the evaluator gives them; "FID-refk": to reference "refk".
 
     Where it is taken over all items, shuffling does not change it, and it is measured once.
     """

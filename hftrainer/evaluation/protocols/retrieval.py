@@ -54,8 +54,8 @@ def chance_pools(groups: Ints, size: int, rng: Any) -> tuple[Ints, Ints]:
     """Captions (q,) and, for each, a pool (q, size) of motions none of which has that caption.
 
     The first motion of a pool is declared right. It is one of `size` that chance put in order, so that every evaluator,
-    however good, finds it among the first k with probability k / size: no pool holds what the caption is about. Captions
-    with fewer than `size` motions to choose from are left out.
+    however good, finds it among the first k with probability k / size: no pool holds what the caption is about.
+    Captions with fewer than `size` motions to choose from are left out.
     """
     n = len(groups)
     captions, order = rng.permutation(n), rng.permutation(n)

@@ -9,6 +9,7 @@ from typing import Protocol as Structure
 
 import numpy as np
 
+from hftrainer.evaluation.protocols.measures import Row
 from hftrainer.evaluation.protocols.plan import (
     SECOND_PASS,
     CaptionLine,
@@ -20,7 +21,7 @@ from hftrainer.evaluation.protocols.plan import (
     prediction_frames,
 )
 from hftrainer.evaluation.protocols.schema import Protocol
-from hftrainer.evaluation.protocols.scoring import Figures, Floats, Metrics, Row, add_multimodality, score
+from hftrainer.evaluation.protocols.scoring import Figures, Floats, add_multimodality, score
 
 _BLOCK = 256  # clips held at a time
 _SHOWN = 5
@@ -93,7 +94,6 @@ def evaluate(
     clips: Clips,
     encoder: Encoder,
     *,
-    metrics: Metrics | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Report:
     """Judge predictions (or, without any, the real clips alone) by a protocol.
@@ -118,7 +118,7 @@ def evaluate(
         drawn = _drawing(protocol, clips, kept, lengths, encoder, texts, repeat, progress)
         second = _second(protocol, clips, kept, encoder, repeat, progress) if protocol.second_pass else None
         once = score(
-            protocol, drawn.real, drawn.predicted, references=drawn.references, second=second, metrics=metrics,
+            protocol, drawn.real, drawn.predicted, references=drawn.references, second=second,
             repeats=protocol.repeats // drawings, first_repeat=repeat,
         )  # fmt: skip
         _merge(figures, once)

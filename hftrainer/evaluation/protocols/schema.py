@@ -30,6 +30,7 @@ _CHOICES = {
     "missing": ("error", "drop", "failure"),
 }
 
+
 @dataclass
 class IdRule:
     """`split` of the data set whose names are judged, in its order; `expected` how many the full set has."""

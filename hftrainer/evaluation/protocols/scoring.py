@@ -83,6 +83,18 @@ def score(
     return out
 
 
+def score_embeddings(
+    protocol: Protocol, text: Floats, real: Floats, predicted: Floats, captions: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Every metric of a protocol by row and name, of embeddings (n, d) that belong together row by row.
+
+    A predicted row of NaN is a failure, which ``missing=failure`` counts as a wrong answer. Each figure is
+    ``{"mean": ..., "ci95": ..., "n": ...}``.
+    """
+    found = score(protocol, Row(text, real, captions), Row(text, predicted, captions))
+    return {name: figures.summary() for name, figures in found.items()}
+
+
 def _check(protocol: Protocol, real: Row, predicted: Row | None) -> None:
     for name, row in (("real", real), ("predicted", predicted)):
         if row is None:

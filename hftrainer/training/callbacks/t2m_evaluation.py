@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from hftrainer.config import ConfigError
 from hftrainer.data.folder import DatasetFolder, load_motion
-from hftrainer.evaluation.metrics import evaluate_embeddings, frechet_distance
+from hftrainer.evaluation.metrics import frechet_distance
 from hftrainer.evaluation.physical import KEYS, aggregate_physical_metrics, physical_metrics_from_motion
+from hftrainer.evaluation.protocols import load_protocol
+from hftrainer.evaluation.protocols.scoring import score_embeddings
 from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
 from hftrainer.pipelines.prompts import seeded_rows
@@ -24,7 +26,10 @@ from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.ranks import gather, share
 
 log = logging.getLogger(__name__)
-_NAMES = {"FID": "fid", "FID of unit vectors": "fid_normalized", "R@1": "r1", "R@2": "r2", "R@3": "r3"}
+_NAMES = {
+    "FID": "fid", "FID-unit": "fid_normalized", "R@1": "r1", "R@2": "r2", "R@3": "r3", "MM-Dist": "matching",
+    "Diversity": "diversity",
+}  # fmt: skip
 
 
 REAL = ("fid", "r1", "r2", "r3", "matching", "diversity", *map(str.lower, KEYS))
@@ -161,16 +166,19 @@ class T2MEvaluationCallback(L.Callback):
             self._reference = texts, self.evaluator.encode_motions([clip[:limit] for clip in self.real])
         text, real = (embeddings[kept] for embeddings in self._reference)
         ours = self.evaluator.encode_motions([motion[:limit] for motion in generated])
-        estimates = evaluate_embeddings(
-            text, real, ours, repeats=self.config.repeats, seed=self.config.seed,
-            pool=min(self.config.pool, len(kept)), pairs=min(300, len(kept) // 2),
-            groups=[self.captions[i] for i in kept],
+        protocol = load_protocol(
+            "hftrainer-v1",
+            [
+                f"batches.size={max(2, min(self.config.pool, len(kept)))}", f"repeats={self.config.repeats}",
+                f"seed={self.config.seed}", f"metrics.diversity_pairs={min(300, len(kept) // 2)}",
+            ],
         )  # fmt: skip
+        rows = score_embeddings(protocol, text, real, ours, [self.captions[i] for i in kept])
         values: dict[str, float] = {}
-        for name, estimate in estimates.items():
-            base, is_real = name.removesuffix(" real"), name.endswith(" real")
-            key = _NAMES.get(base, base)
-            values[f"val/{'real_' if is_real else ''}{key}"] = estimate.mean
+        for row, prefix in (("predicted", ""), ("real", "real_")):
+            for name, figure in rows[row].items():
+                if name in _NAMES:
+                    values[f"val/{prefix}{_NAMES[name]}"] = figure["mean"]
         if len(kept) >= 4:
             values["val/real_fid"] = frechet_distance(real[::2], real[1::2])
         for prefix, clips in (("", generated), ("real_", [self.real[i] for i in kept])):
