@@ -16,6 +16,7 @@ import torch
 from hftrainer.files import write_json
 from hftrainer.manifest import write_manifest
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
+from hftrainer.motion.body import BODY_FILE
 from hftrainer.pipelines.motionmillion import GENERATION_CONFIG, Sampling
 
 CARD = Path(__file__).parent / "gotozero-nano.md"
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("runs/nano_ar/best"))
     parser.add_argument("--decoder", type=Path, help="a tokenizer whose decoder was trained on, with the same codes")
     parser.add_argument("--actions", type=Path, default=Path("runs/nano_actions/best"))
+    parser.add_argument("--body", type=Path, default=Path("checkpoints/gotozero-nano") / BODY_FILE,
+                        help="as `hftrainer bench fit --measure` writes it")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("checkpoints/gotozero-nano"))
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=None)
@@ -41,6 +44,7 @@ def main() -> None:
     shutil.copytree(args.actions, args.out / "actions")
     sampling = Sampling(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens)
     write_json(args.out / GENERATION_CONFIG, asdict(sampling))
+    shutil.copyfile(args.body, args.out / BODY_FILE)
     shutil.copyfile(CARD, args.out / "README.md")
     write_manifest(args.out)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from hftrainer.dtypes import DTYPES, dtype_name
 
@@ -107,6 +108,18 @@ def metrics_flags(add: Callable[..., object]) -> None:
     _rounds_and_json(add)
 
 
+def fit_flags(add: Callable[..., object]) -> None:
+    """Which motions on which body."""
+    add("motions", nargs="*", type=Path, help="272 motions: .npy files or folders of them")
+    add("--model", help="generate motions with this model, too; its body is used")
+    add("--prompts", type=Path, help="what to generate: a file with one prompt a line")
+    add("--count", type=int, default=100, help="how many to generate (default 100)")
+    add("--body", type=Path, help="a skeleton.json; default: that of --model, or of gotozero-nano")
+    add("--measure", type=Path, metavar="FILE", help="write the motions' own body there as skeleton.json, and stop")
+    add("--name", help="of the measured body; default: its folder's name")
+    add("--json", help="write the figures here")
+
+
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
     "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
@@ -116,6 +129,7 @@ KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "train": ("an optimizer step of the transformer, ours and the released way", train_flags),
     "tokenizer": ("an optimizer step of the tokenizer, ours and the released way", tokenizer_flags),
     "data": ("opening a packed set of tokens, and its rows and batches a second", data_flags),
+    "fit": ("how near exported motions are to the model's positions, and how still feet stand", fit_flags),
     "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
 }
 
