@@ -17,6 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hftrainer.files import write_text
 
@@ -123,6 +124,8 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         plain = OmegaConf.to_container(merged, resolve=True)
     except ConfigError:
         raise
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except (OmegaConfBaseException, ValueError, OSError) as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from error
     assert isinstance(plain, dict)
