@@ -17,7 +17,7 @@ COMMANDS = {
     "convert": "released checkpoints to an artifact folder",
     "export": "a 272 motion file to bvh, npz, mp4 or html",
     "bench": "measure sampling against other ways, side by side",
-    "zoo": "list the models that have names, or show one's card",
+    "zoo": "models that have names: list, show a card, path, pull from the hub",
     "doctor": "what is installed and what a model folder holds",
 }
 

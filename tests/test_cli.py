@@ -143,9 +143,9 @@ def test_zoo_doctor_and_version(tiny_model, capsys):
     out = capsys.readouterr().out
     assert "gotozero-nano" in out
     assert "gotozero-7b-train" in out
-    assert main(["zoo", "motionmillion-7b"]) == 0
+    assert main(["zoo", "show", "motionmillion-7b"]) == 0
     assert "ZeyuLing/hftrainer-gotozero-7b-train-humanml272" in capsys.readouterr().out
-    assert main(["zoo", "gotozero-8b"]) == 1
+    assert main(["zoo", "show", "gotozero-8b"]) == 1
     assert main(["doctor", str(tiny_model)]) == 0
     assert "240 codes of 2 frames" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "pipelines": BASE | {"models", "motion", "render", "registry", "config"},
     "evaluation": BASE | {"models", "motion", "render", "registry", "config"},
     "training": BASE | {"registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation"},
-    "zoo": BASE | {"registry", "config"},
+    "zoo": BASE | {"registry", "config", "plugins"},
     "apps": BASE | {
         "registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation", "training", "zoo",
     },

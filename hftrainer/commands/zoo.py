@@ -1,30 +1,101 @@
-"""``hftrainer zoo [NAME]``."""
+"""``hftrainer zoo list | show NAME | path NAME | pull NAME``."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+import warnings
+
+EPILOG = """examples:
+  hftrainer zoo list --task text-to-motion
+  hftrainer zoo show gotozero-7b-train
+  hftrainer zoo path gotozero-nano
+  hftrainer zoo pull gotozero-3b-train --cache_dir /data/models"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.epilog = "example:\n  hftrainer zoo gotozero-nano"
-    parser.add_argument("name", nargs="?", help="show this model's card")
-    parser.set_defaults(run=run)
+    parser.epilog = EPILOG
+    parser.set_defaults(run=run_list, task=None, representation=None, json=False)
+    what = parser.add_subparsers(dest="what", metavar="what")
+    sub = what.add_parser("list", help="all models: the package's, those of plug-ins, those of HFTRAINER_ZOO")
+    sub.add_argument("--task", help="only models for this: text-to-motion, evaluator, tokenizer, ...")
+    sub.add_argument("--representation", help="only models of this representation: motion272, hml263, ...")
+    sub.add_argument("--json", action="store_true", help="the cards as JSON")
+    sub.set_defaults(run=run_list)
+    sub = what.add_parser("show", help="one model's card")
+    sub.add_argument("name", help="name or alias")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.add_argument("--vocabulary", action="store_true", help="the words that the model was trained on")
+    sub.set_defaults(run=run_show)
+    sub = what.add_parser("path", help="the folder of a model that is on this machine, or in the hub's cache")
+    sub.add_argument("name", help="name or alias")
+    sub.set_defaults(run=run_path)
+    sub = what.add_parser("pull", help="download a model, and compare its files with the card's hashes")
+    sub.add_argument("name", help="name or alias")
+    sub.add_argument("--revision", help="branch, tag or commit; default: the card's")
+    sub.add_argument("--cache_dir", help="default: the hub's cache")
+    sub.set_defaults(run=run_pull)
 
 
-def run(args: argparse.Namespace) -> int:
-    """List, or show one."""
-    from hftrainer.zoo import cards, find_card
-    from hftrainer.zoo.load import is_here
+def run_list(args: argparse.Namespace) -> int:
+    """A line a model; what is wrong with cards and plug-ins goes to stderr."""
+    from hftrainer import zoo
+    from hftrainer.zoo.show import describe, select, table
 
-    if args.name is None:
-        width = max(map(len, cards()))
-        for card in cards().values():
-            where = "here" if is_here(card) else "hub" if card.hub else "-"
-            print(f"{card.name:{width}}  {card.parameters:>6}  {where:4}  {card.summary}")
-        return 0
-    card = find_card(args.name)
-    for key, value in vars(card).items():
-        if value not in (None, [], ""):
-            print(f"{key:12} {', '.join(value) if isinstance(value, list) else value}")
+    found = select(zoo.cards().values(), task=args.task, representation=args.representation)
+    print(json.dumps([describe(card) for card in found], indent=2) if args.json else table(found))
+    for problem in _problems():
+        print(f"warning: {problem}", file=sys.stderr)
     return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """One card, or the vocabulary in its model's folder."""
+    from hftrainer.zoo import find_card
+    from hftrainer.zoo.files import cached_folder, read_vocabulary
+    from hftrainer.zoo.show import describe, text, vocabulary_text
+
+    card = find_card(args.name)
+    if args.vocabulary:
+        words = read_vocabulary(cached_folder(card), card)
+        print(json.dumps(words, indent=2) if args.json else vocabulary_text(words))
+    else:
+        print(json.dumps(describe(card), indent=2) if args.json else text(card))
+    return 0
+
+
+def run_path(args: argparse.Namespace) -> int:
+    """Where the files are."""
+    from hftrainer.zoo import find_card
+    from hftrainer.zoo.files import cached_folder
+
+    print(cached_folder(find_card(args.name)))
+    return 0
+
+
+def run_pull(args: argparse.Namespace) -> int:
+    """Download and compare."""
+    from hftrainer.zoo import find_card
+    from hftrainer.zoo.files import pull
+
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        pulled = pull(find_card(args.name), revision=args.revision, cache_dir=args.cache_dir)
+    for note in notes:
+        print(f"warning: {note.message}", file=sys.stderr)
+    hashes = f"{pulled.checked} files have their hashes" if pulled.checked else "no hashes are known to compare with"
+    print(f"{pulled.folder}: {hashes}")
+    return 0
+
+
+def _problems() -> list[str]:
+    """Cards that cannot be read, and plug-ins that cannot be imported."""
+    from hftrainer.plugins import load_plugins, plugin_failures
+    from hftrainer.zoo import problems
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are printed in one piece
+        load_plugins()
+    return [*problems(), *plugin_failures().values()]

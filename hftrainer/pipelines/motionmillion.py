@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.config import typed
-from hftrainer.models.motion.motionmillion.artifact import fetch
+from hftrainer.models.motion.motionmillion.artifact import CONFIG, fetch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
 from hftrainer.motion.representation.spec import MOTION272
@@ -69,6 +69,8 @@ class MotionMillionPipeline:
     `free_text_encoder`: encode all prompts of a call first, then let go of the encoder's weights (4.9 GB for
     Flan-T5-XL) before the transformer runs; the next call loads them again.
     """
+
+    artifact_files = (CONFIG,)  # by which a folder without model_index.json is recognized
 
     def __init__(
         self,

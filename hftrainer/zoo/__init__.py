@@ -1,5 +1,6 @@
 """The models that have short names: a YAML card each, found by name."""
 
-from hftrainer.zoo.cards import ModelCard, cards, find_card
+from hftrainer.zoo.collection import cards, find_card, problems
+from hftrainer.zoo.schema import ModelCard, memory, read_card
 
-__all__ = ["ModelCard", "cards", "find_card"]
+__all__ = ["ModelCard", "cards", "find_card", "memory", "problems", "read_card"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,74 +9,90 @@ from typing import Any
 from hftrainer.config import ConfigError
 from hftrainer.hub import ModelNotFound, find_model
 from hftrainer.registry import EVALUATORS, PIPELINES
-from hftrainer.zoo.cards import ModelCard, find_card
-
-_REPOSITORY = Path(__file__).resolve().parents[2]
+from hftrainer.zoo.collection import find_card
+from hftrainer.zoo.detect import not_recognized, registered_name
+from hftrainer.zoo.files import hub_of, hub_revision, local_folder
+from hftrainer.zoo.schema import ModelCard
 
 
 def load_pipeline(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
     """A pipeline by the zoo's name, a model's folder, or owner/repository on the hub.
 
-    `options` go to the pipeline's ``from_pretrained`` (device, dtype, revision, ...).
+    `options` go to the pipeline's ``from_pretrained`` (device, dtype, ...); `revision`, `cache_dir`, `local_files_only`
+    and `token` also say where the files come from. A card's own revision counts unless another is given. Raises
+    `ConfigError` and `ModelNotFound`.
     """
+    card = card_of(name_or_path)
+    if card is not None and not card.pipeline:
+        raise ConfigError(_makes_none(card.name, card.task))
     folder, name = locate(name_or_path, **_hub_options(options))
     if not name:
-        raise ConfigError(f"{name_or_path} is an evaluator: it judges motions and makes none")
+        if registered_name(EVALUATORS, folder) is not None:
+            raise ConfigError(_makes_none(str(name_or_path), "evaluator"))
+        raise not_recognized(PIPELINES, folder)
+    options.pop("revision", None)  # of the folder, which is here now
     return PIPELINES.get(name).from_pretrained(folder, **options)  # type: ignore[attr-defined]
 
 
-def load_evaluator(name_or_path: str | os.PathLike[str], kind: str = "motionstreamer272", **options: Any) -> Any:
-    """An evaluator of a kind (a name in EVALUATORS) by the zoo's name, a folder, or owner/repository on the hub.
+def load_evaluator(name_or_path: str | os.PathLike[str], kind: str | None = None, **options: Any) -> Any:
+    """An evaluator by the zoo's name, a folder, or owner/repository on the hub.
 
-    `options` go to its ``from_pretrained`` (device, cache_dir, ...).
+    `kind`: the name in EVALUATORS that is needed; None: what the card or the folder says. `options` go to its
+    ``from_pretrained`` (device, cache_dir, ...). Raises `ConfigError` and `ModelNotFound`.
     """
-    text = str(name_or_path)
-    folder: str | os.PathLike[str] = name_or_path
-    if not Path(text).is_dir() and "/" not in text and os.sep not in text:
-        card = find_card(text)
-        if card.evaluator != kind:
-            what = f"an evaluator of the kind {card.evaluator}" if card.evaluator else "no evaluator"
-            raise ConfigError(f"{card.name} is {what}; {kind} is needed")
-        folder, _ = locate(text)
+    card = card_of(name_or_path)
+    if card is not None and (card.evaluator is None or kind not in (None, card.evaluator)):
+        what = f"an evaluator of the kind {card.evaluator}" if card.evaluator else "no evaluator"
+        raise ConfigError(f"{card.name} is {what}; {kind or 'an evaluator'} is needed")
+    folder = _folder(name_or_path, card, {})
+    kind = kind or (card.evaluator if card is not None else registered_name(EVALUATORS, folder))
+    if kind is None:
+        raise not_recognized(EVALUATORS, folder)
     target: Any = EVALUATORS.get(kind)
     return getattr(target, "from_pretrained", target)(folder, **options)
 
 
 def locate(name_or_path: str | os.PathLike[str], **hub: Any) -> tuple[Path, str]:
-    """The folder of a model and the name of its pipeline."""
+    """The folder of a model, and the name of its pipeline in the registry ("" for what is not loaded by a pipeline)."""
+    card = card_of(name_or_path)
+    folder = _folder(name_or_path, card, hub)
+    if card is not None:
+        return folder, card.pipeline or ""
+    return folder, registered_name(PIPELINES, folder) or ""
+
+
+def card_of(name_or_path: str | os.PathLike[str]) -> ModelCard | None:
+    """The card that is meant by a plain name; None for a folder or a hub name. An unknown plain name is an error."""
     text = str(name_or_path)
-    if Path(text).is_dir() or "/" in text or os.sep in text:
-        folder = find_model(name_or_path, **hub)
-        return folder, _pipeline_of(folder)
-    card = find_card(text)
-    here = _folder_of(card)
-    if here is not None:
-        return here, card.pipeline
-    if card.hub is None:
-        raise ModelNotFound(f"the files of {card.name} are not here; they belong in {card.folders}")
-    return find_model(card.hub, **hub), card.pipeline
+    if Path(text).is_dir() or not isinstance(name_or_path, str) or "/" in text or os.sep in text:
+        return None
+    return find_card(text)
 
 
 def is_here(card: ModelCard) -> bool:
     """Whether the model's files are on this machine outside the hub's cache."""
-    return _folder_of(card) is not None
+    return local_folder(card) is not None
 
 
-def _folder_of(card: ModelCard) -> Path | None:
-    places = (base / relative for base in (Path.cwd(), _REPOSITORY) for relative in card.folders)
-    return next((place for place in places if place.is_dir()), None)
+def _makes_none(name: str, task: str) -> str:
+    what = (
+        "an evaluator: it judges motions and makes none" if task == "evaluator" else f"for {task}: it makes no motions"
+    )
+    return f"{name} is {what}"
 
 
-def _pipeline_of(folder: Path) -> str:
-    """Which pipeline a folder is for, from its model_index.json; Go to Zero if there is none."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        return "motionmillion"
-    name = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "MotionMillionPipeline")
-    table = {"MotionMillionPipeline": "motionmillion"}
-    if name not in table:
-        raise ModelNotFound(f"{index} asks for the pipeline {name!r}, which is not one of {sorted(table)}")
-    return table[name]
+def _folder(name_or_path: str | os.PathLike[str], card: ModelCard | None, hub: dict[str, Any]) -> Path:
+    if card is None:
+        return find_model(name_or_path, **hub)
+    here = local_folder(card) if hub.get("revision") is None or card.hub is None else None
+    if here is not None:
+        return here
+    options = {**hub, "revision": hub_revision(card, hub.get("revision"))}
+    try:
+        return find_model(hub_of(card).repository, **options)
+    except ModelNotFound as error:
+        places = f"; its folder is looked for at {' or '.join(card.folders)}" if card.folders else ""
+        raise ModelNotFound(f"{card.name}: {error}{places}") from error
 
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:

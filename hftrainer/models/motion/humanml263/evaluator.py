@@ -49,6 +49,7 @@ class HumanML263Evaluator:
     """Embeddings (n, 512) of motions (frames, 263) at 20 fps and of tagged captions."""
 
     Config = HumanML263Config
+    artifact_names = (MODEL_TYPE,)  # what the config.json of a folder may say
 
     def __init__(
         self, config: HumanML263Config, matcher: Matcher, words: WordVectors, mean: Float32, std: Float32

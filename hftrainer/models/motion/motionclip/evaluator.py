@@ -45,6 +45,8 @@ class MotionCLIP135Evaluator:
     `mean` and `std` (135,) are those the network was trained with. `tokenizer` is CLIP's, as transformers has it.
     """
 
+    artifact_files = (CONFIG,)  # published folders name no class
+
     def __init__(self, network: MotionCLIP, mean: Float32, std: Float32, tokenizer: Any, config: dict[str, Any]):
         self.network, self.mean, self.std = network.eval(), mean, np.maximum(std, _SMALLEST_STD)
         self.tokenizer, self._config = tokenizer, config

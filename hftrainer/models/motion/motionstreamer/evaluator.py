@@ -34,6 +34,7 @@ class MotionStreamer272Evaluator(nn.Module):
     """
 
     Config = MotionStreamer272Config
+    artifact_names = artifact.MODEL_TYPES  # what the config.json of a folder may say
 
     def __init__(self, parts: artifact.Parts, *, device: str | torch.device = "cpu"):
         super().__init__()
