@@ -24,6 +24,7 @@ class Bundle(Protocol):
     """The parts of a model, a ``torch.nn.Module`` of the registry MODELS: what training makes and an artifact holds."""
 
     representation: str  # a name in REPRESENTATIONS: what its motions are made of
+    pipeline: str  # a name in PIPELINES: what makes motions with it
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write an artifact folder, with ``model_index.json`` naming its pipeline (`hftrainer.models.index`)."""
@@ -83,7 +84,12 @@ class MotionTokenizer(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Puts motions and texts into one space. The class has ``from_pretrained(folder, *, device, **options)``."""
+    """Puts motions and texts into one space. The class has ``from_pretrained(folder, *, device, **options)``.
+
+    `max_frames`: the longest motion that it reads; callers cut longer ones. None: any.
+    """
+
+    max_frames: int | None
 
     @property
     def representation(self) -> str:

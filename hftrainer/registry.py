@@ -134,6 +134,17 @@ class Registry:
         _, config = self.resolve(section, path=path)
         return Part(self, str(section["name"]), config)
 
+    def part_of(self, config: Any) -> Part:
+        """The `Part` whose class has this configuration; raises ``ValueError`` where no class or several have it."""
+        found = [
+            name
+            for name in {**self._modules, **self._targets}
+            if getattr(self.get(name), "Config", None) is type(config)
+        ]
+        if len(found) != 1:
+            raise ValueError(f"a {type(config).__name__} belongs to {len(found)} of the {self.kind}s {self.names()}")
+        return Part(self, found[0], config)
+
     def _checked(self, target: Callable[..., Any], name: str) -> Callable[..., Any]:
         """`target`, if it is what this registry holds."""
         if self.base:
@@ -249,10 +260,10 @@ MODELS = Registry(
     },
     base=_MODULE,
 )
-TOKENIZERS = Registry("tokenizer", {}, base=_MODULE)
-QUANTIZERS = Registry("quantizer", {}, base=_MODULE)
-TRANSFORMERS = Registry("transformer", {}, base=_MODULE)
-TEXT_ENCODERS = Registry("text encoder", {}, base=_MODULE)
+TOKENIZERS = Registry("tokenizer", {"human_vqvae": f"{_MILLION}.parts"}, base=_MODULE)
+QUANTIZERS = Registry("quantizer", {"fsq": f"{_MILLION}.parts", "ema": f"{_MILLION}.parts"}, base=_MODULE)
+TRANSFORMERS = Registry("transformer", {"llama": f"{_MILLION}.parts"}, base=_MODULE)
+TEXT_ENCODERS = Registry("text encoder", {"t5": "hftrainer.models.text_encoder"}, base=_MODULE)
 REPRESENTATIONS = Registry(
     "representation",
     {

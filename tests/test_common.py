@@ -10,7 +10,7 @@ import pytest
 from hftrainer.commands import common
 from hftrainer.data.text_motion.prompt_file import read_prompt_file
 from hftrainer.dtypes import dtype_name
-from hftrainer.pipelines.motionmillion import Sampling
+from hftrainer.requests import SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_an_unknown_dtype_is_refused(capsys):
 def sampling(*flags):
     parser = argparse.ArgumentParser()
     common.add_sampling(parser)
-    return common.sampling_of(parser.parse_args(flags), Sampling(do_sample=True, temperature=0.7, top_p=0.9))
+    return common.sampling_of(parser.parse_args(flags), SamplingParams(do_sample=True, temperature=0.7, top_p=0.9))
 
 
 def test_sampling_flags_change_the_models_own_settings():
-    assert sampling() == Sampling(do_sample=True, temperature=0.7, top_p=0.9)
-    assert sampling("--greedy") == Sampling(do_sample=False, temperature=0.7, top_p=0.9)
-    assert sampling("--top-k", "5") == Sampling(do_sample=True, temperature=0.7, top_k=5, top_p=0.9)
+    assert sampling() == SamplingParams(do_sample=True, temperature=0.7, top_p=0.9)
+    assert sampling("--greedy") == SamplingParams(do_sample=False, temperature=0.7, top_p=0.9)
+    assert sampling("--top-k", "5") == SamplingParams(do_sample=True, temperature=0.7, top_k=5, top_p=0.9)
     with pytest.raises(ValueError, match="--greedy does not sample; leave out temperature, top_p"):
         sampling("--greedy", "--temperature", "1", "--top-p", "0.5")
     with pytest.raises(ValueError, match="top_p"):

@@ -30,7 +30,7 @@ def test_every_shipped_config_is_valid(path, tmp_path):
 def test_released_sizes_in_yaml_are_the_presets(size):
     config = typed(MotionMillionConfig, without_name(read_yaml(DEBUG.with_name(f"ar_{size}.yaml"))["model"]))
     config.check()
-    assert config.ar == LLaMAHFConfig.from_name(size.upper())
+    assert config.ar.config == LLaMAHFConfig.from_name(size.upper())
     assert {"n_layer", "n_head", "n_embd"} == set(PRESETS["7B"])
 
 

@@ -51,7 +51,7 @@ def make_tiny_bundle(seed: int = 0) -> MotionMillionBundle:
     torch.manual_seed(seed)
     vqvae = tiny_vqvae_config()
     ar = LLaMAHFConfig(vocab_size=vqvae.codebook_size + 2, n_layer=2, n_head=4, n_embd=32, clip_dim=32)
-    config = MotionMillionConfig(vqvae=vqvae, ar=ar, text_encoder=TextEncoderConfig(source="text_encoder"))
+    config = MotionMillionConfig(tokenizer=vqvae, ar=ar, text_encoder=TextEncoderConfig(source="text_encoder"))
     mean, std = np.zeros(272, np.float32), np.full(272, 0.05, np.float32)
     mean[9] = 0.9
     network = HumanVQVAE(nb_code=256, width=32, code_dim=32, output_emb_width=32)

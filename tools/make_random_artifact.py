@@ -40,7 +40,7 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     size = sum(path.stat().st_size for path in args.out.rglob("*"))
-    print(f"{args.out}: {size / 1e9:.2f} GB, {config.ar}")
+    print(f"{args.out}: {size / 1e9:.2f} GB, {config.ar.config}")
 
 
 if __name__ == "__main__":

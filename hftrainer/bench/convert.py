@@ -59,8 +59,8 @@ def main(args: argparse.Namespace) -> int:
             make_released(files, config, getattr(torch, args.dtype), args.optimizer_bytes)
         elif not (files / TRANSFORMER).is_file():
             raise ValueError(f"{files} does not hold {TRANSFORMER}; tools/make_random_artifact.py --released makes it")
-        assert config.ar is not None
-        sizes = config.ar.n_layer, config.ar.n_embd, config.ar.n_head
+        ar = config.ar.config
+        sizes = ar.n_layer, ar.n_embd, ar.n_head
         middle = run(ConvertBench(str(files), temporary, False, *sizes), args.rounds, args.compare, args.json)
     return int(missed(middle, {"peak_resident_gib": args.bar_resident, "convert_seconds": args.bar_seconds}))
 

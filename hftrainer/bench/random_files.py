@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hftrainer.config import plain
 from hftrainer.files import atomic_folder, write_json
 from hftrainer.manifest import write_manifest
 from hftrainer.models.checkpoint import write_safetensors, write_state
 from hftrainer.models.checkpoint.torch_zip import read_torch_zip
-from hftrainer.models.motion.motionmillion import MotionMillionConfig, artifact
-from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion import MotionMillionConfig, files
+from hftrainer.models.motion.motionmillion.network import LLaMAHFConfig
 from hftrainer.models.text_features import FORMAT, text_hash
 
 PROMPTS = ["a person walks forward", "someone runs in a circle", "a person sits down, then stands up again"]
@@ -68,10 +67,10 @@ def write_artifact(folder: Path, config: MotionMillionConfig, dtype: torch.dtype
     write_state(folder, "fsq", fsq, draw(fsq), shard_bytes=shard_bytes)
     write_state(folder, "ar", ar, draw(ar), shard_bytes=shard_bytes)
     write_statistics(folder)
-    write_json(folder / artifact.CONFIG, artifact.describe(config, has_text=False))
-    write_json(folder / "model_index.json", artifact.index(has_ar=True, has_text=False))
+    write_json(folder / files.CONFIG, files.describe(config, has_text=False))
+    write_json(folder / "model_index.json", files.index(has_ar=True, has_text=False))
     assert config.ar is not None
-    write_features(folder / "text_features.safetensors", config.ar.clip_dim)
+    write_features(folder / "text_features.safetensors", config.ar.config.clip_dim)
 
 
 def write_released(folder: Path, config: MotionMillionConfig, dtype: torch.dtype, optimizer_bytes: int) -> None:
@@ -101,7 +100,7 @@ def part_types(config: MotionMillionConfig, dtype: torch.dtype) -> tuple[Types, 
     """Type and shape of every tensor of tokenizer (float32) and transformer."""
     assert config.ar is not None
     with torch.device("meta"):
-        fsq, ar = HumanVQVAE(**plain(config.vqvae)).state_dict(), LLaMAHF(config.ar).state_dict()
+        fsq, ar = config.tokenizer.build().state_dict(), config.ar.build().state_dict()
     return (
         {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in fsq.items()},
         {name: (dtype, tuple(tensor.shape)) for name, tensor in ar.items()},

@@ -104,7 +104,6 @@ def sampling_of(args: argparse.Namespace, own: Any) -> Any:
         own = dataclasses.replace(own, do_sample=False)
     elif given:
         own = dataclasses.replace(own, do_sample=True, **given)
-    own.choice()  # says what is wrong with it before work is spent
     return own
 
 

@@ -194,9 +194,10 @@ def identify(args: argparse.Namespace) -> tuple[str, str, Path | None]:
 
 def sampling_of(args: argparse.Namespace, folder: Path | None) -> Any:
     """The model's own sampling, changed by what was given."""
-    from hftrainer.pipelines.motionmillion import Sampling, read_sampling
+    from hftrainer.pipelines.motionmillion import read_sampling
+    from hftrainer.requests import SamplingParams
 
-    own = read_sampling(folder) if folder is not None else Sampling()
+    own = read_sampling(folder) if folder is not None else SamplingParams()
     given = {key: getattr(args, key) for key in ("temperature", "top_k", "top_p") if getattr(args, key) is not None}
     if args.greedy and given:
         raise ValueError(f"--greedy does not sample; leave out {', '.join(given)}")
@@ -204,7 +205,6 @@ def sampling_of(args: argparse.Namespace, folder: Path | None) -> Any:
         own = dataclasses.replace(own, do_sample=False)
     elif given:
         own = dataclasses.replace(own, do_sample=True, **given)
-    own.choice()
     if getattr(args, "generations", 1) > 1 and not own.do_sample:
         raise ValueError(f"{args.generations} greedy motions of a caption would all be the same; give --temperature")
     return own

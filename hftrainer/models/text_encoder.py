@@ -16,8 +16,16 @@ from torch import Tensor
 
 from hftrainer.extras import quiet
 from hftrainer.hub import ModelNotFound, find_model
-from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, tensor_hash
-from hftrainer.registry import MODELS
+from hftrainer.models.checkpoint import (
+    CheckpointError,
+    assign,
+    find_weights,
+    open_checkpoint,
+    tensor_hash,
+    write_module,
+)
+from hftrainer.models.text_outline import outline_t5
+from hftrainer.registry import MODELS, TEXT_ENCODERS
 
 
 class TextFeatures(NamedTuple):
@@ -42,6 +50,7 @@ class TextEncoderConfig:
 
 
 @MODELS.register("text_encoder")
+@TEXT_ENCODERS.register("t5")
 class TextEncoder(torch.nn.Module):
     """A T5 encoder with its tokenizer. The end-of-text token is kept as a position, as in the release.
 
@@ -71,6 +80,16 @@ class TextEncoder(torch.nn.Module):
         self.width = int((model.config if model is not None else load_t5_config(config.source, **hub)).d_model)
         if model is None and not on_demand:
             self.load()
+
+    @classmethod
+    def outline(cls, config: TextEncoderConfig, *, width: int | None = None) -> tuple[TextEncoder | None, list[str]]:
+        """The encoder on the meta device; `width`: of its features, where that is known from elsewhere.
+
+        None where its size is not known and no `width` is given; see `hftrainer.interfaces.Outlinable`.
+        """
+        encoder, notes = outline_t5(cls, config, width)
+        known = width is not None or any(True for _ in encoder.parameters())
+        return (encoder if known else None), notes
 
     @property
     def device(self) -> torch.device:
@@ -139,6 +158,14 @@ class TextEncoder(torch.nn.Module):
         ids, mask = batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
         hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return TextFeatures(hidden * mask[..., None], mask, batch["tokens"])
+
+    def save_artifact(self, folder: Path, *, dtype: torch.dtype | None = None) -> str:
+        """Write the encoder into a model's folder, its weights in `dtype` where given; the hash of what was written."""
+        self.save_pretrained(folder)
+        if dtype is not None:
+            # transformers lists the embedding once; its second name is tied again on loading
+            write_module(self.model, folder, "model", dtype=dtype, drop=["encoder.embed_tokens.weight"])
+        return encoder_hash(open_checkpoint(find_weights(folder, "model")))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write encoder and tokenizer in the layout of transformers, safetensors only."""

@@ -26,9 +26,10 @@ import numpy as np
 from hftrainer.files import atomic_path, sha256, write_json
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
-from hftrainer.pipelines.motionmillion import Float32, GeneratedMotion, MotionMillionPipeline, Sampling
+from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.pipelines.sized import SizedIterator
+from hftrainer.requests import GenerationRequest, SamplingParams
 from hftrainer.version import __version__
 
 MANIFEST = "manifest.json"
@@ -52,7 +53,7 @@ class Generation:
 
     model: str
     model_hash: str
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     max_sample_steps: int = 150
     dtype: str = "as stored"
     about: dict[str, Any] = field(default_factory=dict)
@@ -127,7 +128,7 @@ def shard_of(orders: Sequence[Order], index: int, total: int) -> list[Order]:
 
 
 def generate(
-    pipeline: MotionMillionPipeline,
+    pipeline: TextToMotionPipeline,
     generation: Generation,
     orders: Sequence[Order],
     out: Path,
@@ -169,21 +170,15 @@ def fit_length(motion: Float32, frames: int) -> Float32:
 
 
 def _stream(
-    pipeline: MotionMillionPipeline, generation: Generation, todo: Sequence[Order], batch_size: int | None
+    pipeline: TextToMotionPipeline, generation: Generation, todo: Sequence[Order], batch_size: int | None
 ) -> Iterator[tuple[Order, GeneratedMotion]]:
     """Motions as they get ready. No codes are decoded that the cut would drop."""
     steps, floor = generation.max_sample_steps, generation.sampling.min_new_tokens
-    limits = [min(steps, pipeline.codes_for(order.frames)) for order in todo]
-    stream = pipeline.stream(
-        [order.caption for order in todo],
-        [order.seed for order in todo],
-        generation.sampling,
-        limits,
-        [min(floor, limit) for limit in limits],
-        [order.frames for order in todo],
-        batch_size,
-    )
-    for number, made in stream:
+    requests = []
+    for order in todo:
+        most = min(steps, pipeline.codes_for(order.frames))
+        requests.append(GenerationRequest(order.caption, order.seed, most, min(floor, most), order.frames))
+    for number, made in pipeline.stream(requests, generation.sampling, batch_size=batch_size):
         yield todo[number], made
 
 

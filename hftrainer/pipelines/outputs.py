@@ -24,10 +24,11 @@ from hftrainer.motion.io.bvh_write import write_bvh
 from hftrainer.motion.io.npz import write_npz
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
-from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling
+from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.render.video import render_video
 from hftrainer.render.viewer import ViewerClip, write_viewer
+from hftrainer.requests import SamplingParams
 from hftrainer.version import __version__
 
 FORMATS = ("npy", "npz", "bvh", "mp4", "html")
@@ -44,7 +45,7 @@ class Job:
     num_motions: int = 1
     seed: int = 0
     seconds: float | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     formats: tuple[str, ...] = FORMATS
     batch_size: int = 16
     truncate: bool = False
@@ -61,7 +62,7 @@ class Item:
 
 
 def run_job(
-    pipeline: MotionMillionPipeline,
+    pipeline: TextToMotionPipeline,
     job: Job,
     *,
     model: str,
@@ -141,7 +142,7 @@ def write_page(out: Path, manifest: dict[str, Any]) -> None:
         write_viewer(out / PAGE, clips, title=f"{manifest['model']}: {len(clips)} motions")
 
 
-def _make_batch(pipeline: MotionMillionPipeline, job: Job, batch: list[Item]) -> list[dict[str, Any]]:
+def _make_batch(pipeline: TextToMotionPipeline, job: Job, batch: list[Item]) -> list[dict[str, Any]]:
     """Generate together, then write the files of each in a thread of its own: encoding waits for ffmpeg."""
     motions = pipeline.generate_rows(
         [(item.prompt, item.seed) for item in batch],
@@ -171,7 +172,7 @@ def _write_item(job: Job, item: Item, made: GeneratedMotion) -> dict[str, Any]:
     }
 
 
-def _settings(job: Job, pipeline: MotionMillionPipeline, fingerprint: str) -> dict[str, Any]:
+def _settings(job: Job, pipeline: TextToMotionPipeline, fingerprint: str) -> dict[str, Any]:
     """Everything that changes a motion but its prompt and seed."""
     return {
         "sampling": asdict(job.sampling),

@@ -206,8 +206,7 @@ def init_transformer(bundle: MotionMillionBundle, *, std: float | None, fsq_shar
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
     if fsq_share:
-        fsq = bundle.vqvae.vqvae.quantizer
-        codes = fsq.indices_to_codes(torch.arange(fsq.codebook_size, device=ar.lm_head.weight.device))
+        codes = bundle.vqvae.vqvae.quantizer.coordinates().to(ar.lm_head.weight.device)
         # products of pairs let near codes be nearer than a linear map alone would make them
         pairs = torch.combinations(torch.arange(codes.shape[1]), 2)
         basis = torch.cat([codes, codes**2, codes[:, pairs[:, 0]] * codes[:, pairs[:, 1]]], dim=1)

@@ -14,6 +14,10 @@ log = logging.getLogger(__name__)
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+# What a mistake in a program raises: no prompt and no file is to blame for it, so it ends the run.
+PROGRAMMING_ERRORS = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+
+
 class Stopped(SystemExit):
     """A signal asked the run to stop, and it did after a checkpoint; the exit status is the shell's for that signal."""
 

@@ -16,6 +16,7 @@ from hftrainer.models.checkpoint import CheckpointError, open_checkpoint, write_
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
+from hftrainer.registry import TRANSFORMERS
 from hftrainer.zoo.load import load_pipeline
 from tests.tiny import make_tiny_bundle, tiny_text_encoder
 
@@ -96,7 +97,6 @@ def test_published_layouts_load(tmp_path, tiny_model, form, torch_files):
         "weights": {"fsq": "fsq.safetensors", "ar": "ar.safetensors", "text_encoder": "text_encoder"},
     }))  # fmt: skip
     vqvae = json.loads((folder / "mm_config.json").read_text())["config"]["vqvae"]
-    del vqvae["levels"]
     raw = {
         "model_type": "motionmillion",
         "artifact_format": form,
@@ -204,7 +204,7 @@ def test_sharded_weights_load(copy):
 def test_tied_weights_are_written_once_and_tied_again(tmp_path):
     bundle = make_tiny_bundle()
     config = LLaMAHFConfig(vocab_size=242, n_layer=1, n_head=2, n_embd=32, clip_dim=32, tie_weights=True)
-    bundle.ar, bundle.config.ar = LLaMAHF(config), config
+    bundle.ar, bundle.config.ar = LLaMAHF(config), TRANSFORMERS.part_of(config)
     bundle.save_pretrained(tmp_path / "tied")
     assert "lm_head.weight" not in load_file(tmp_path / "tied" / "ar.safetensors")
     loaded = MotionMillionBundle.from_pretrained(tmp_path / "tied")
@@ -315,7 +315,7 @@ DAMAGE = {
     ),
     "missing name": (
         lambda f: edit(f / "ar.safetensors", lambda s: s.pop("llama_proj.bias")),
-        r"ar\.safetensors does not fit LLaMAHF: 1 names missing, e\.g\. llama_proj\.bias",
+        r"ar\.safetensors does not fit LLaMAPart: 1 names missing, e\.g\. llama_proj\.bias",
     ),
     "extra name": (
         lambda f: edit(f / "ar.safetensors", lambda s: s.update(more=torch.zeros(1))),

@@ -21,7 +21,8 @@ from hftrainer.pipelines.exact_length import (
     why_not_valid,
     write_manifest,
 )
-from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
+from hftrainer.pipelines.motionmillion import MotionMillionPipeline
+from hftrainer.requests import SamplingParams
 from tests.tiny import make_tiny_bundle
 
 PAIRS = [
@@ -121,7 +122,7 @@ def test_a_folder_belongs_to_one_generation(pipe, tmp_path):
 
 
 def test_shards_make_what_one_process_makes(pipe, tmp_path):
-    sampled = generation(sampling=Sampling(do_sample=True, min_new_tokens=2))
+    sampled = generation(sampling=SamplingParams(do_sample=True, min_new_tokens=2))
     pairs = [*PAIRS, ("e", PAIRS[0][1], 17), ("f", PAIRS[0][1], 17)]  # one caption three times: seeds count up
     orders = make_orders(pairs, 5)
     assert [order.seed for order in orders] == [5, 5, 5, 5, 6, 7]
@@ -149,8 +150,8 @@ def test_a_motion_without_frames_is_a_failure(pipe, tmp_path, monkeypatch):
     orders = make_orders(PAIRS[:2], 0)
     real = pipe.stream
 
-    def stream(*arguments):
-        for number, made in real(*arguments):
+    def stream(*arguments, **options):
+        for number, made in real(*arguments, **options):
             made.motion = made.motion[:0] if number == 1 else made.motion
             yield number, made
 

@@ -8,11 +8,12 @@ import torch
 
 import hftrainer
 from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA
-from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
+from hftrainer.pipelines.motionmillion import MotionMillionPipeline
 from hftrainer.pipelines.prompts import PromptTooLong
+from hftrainer.requests import SamplingParams
 
 TEXTS = ["a person walks forward", "someone stands still", "run as fast as possible"]
-SAMPLED = Sampling(do_sample=True, temperature=1.0)
+SAMPLED = SamplingParams(do_sample=True, temperature=1.0)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_seconds_are_exact_even_if_the_model_would_end(pipe, monkeypatch):
     with torch.no_grad():
         head[end] = head.abs().mean(0) * 10  # END wins whenever it may
     try:
-        made = pipe(TEXTS[0], seconds=1.5, sampling=Sampling())[0]
+        made = pipe(TEXTS[0], seconds=1.5, sampling=SamplingParams())[0]
         at_once = pipe.infer_t2m(TEXTS[:1], max_sample_steps=20)[0]
     finally:
         with torch.no_grad():
@@ -108,7 +109,7 @@ def test_text_is_cut_with_a_warning_or_refused(pipe):
         (lambda p: p.infer_t2m(["a"], num_return_sequences=2), "only with do_sample=True"),
         (lambda p: p("walk", seconds=60), "a motion of 60 s cannot be made: this model makes up to"),
         (lambda p: p("walk", seconds=0), "cannot be made"),
-        (lambda p: p("walk", sampling=Sampling(True, temperature=0)), "temperature must be above 0"),
+        (lambda p: p("walk", sampling=SamplingParams(True, temperature=0)), "temperature must lie between"),
     ],
 )
 def test_wrong_requests_are_refused(pipe, call, message):

@@ -128,7 +128,7 @@ def test_a_failing_prompt_does_not_end_the_run(places, monkeypatch, caplog):
 def test_wrong_settings_are_refused_before_training(places):
     for bad, message in (
         (inference(every=0), "at least 1"),
-        (inference(temperature=0), "temperature must be above 0"),
+        (inference(temperature=0), "temperature must lie between"),
         (inference(formats=["gif"]), "unknown formats"),
         (inference(prompts_file="nowhere.txt"), "there is no file"),
     ):

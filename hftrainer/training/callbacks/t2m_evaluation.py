@@ -18,12 +18,14 @@ from hftrainer.evaluation.physical import KEYS, aggregate_physical_metrics, phys
 from hftrainer.evaluation.protocols import load_protocol
 from hftrainer.evaluation.protocols.scoring import score_embeddings
 from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
-from hftrainer.pipelines.motionmillion import MotionMillionPipeline, Sampling
+from hftrainer.pipelines.base import TextToMotionPipeline, pipeline_of
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
+from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
 from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.ranks import gather, share
+from hftrainer.training.faults import PROGRAMMING_ERRORS
 
 log = logging.getLogger(__name__)
 _NAMES = {
@@ -80,8 +82,7 @@ class T2MEvaluationCallback(L.Callback):
     def __init__(self, config: T2MEvaluationConfig):
         self.config = config
         self.cadence, self.timer = Cadence(config.every, config.unit), Timer()
-        self.sampling = Sampling(config.do_sample, config.temperature, config.top_k, config.top_p)
-        self.sampling.choice()
+        self.sampling = SamplingParams(config.do_sample, config.temperature, config.top_k, config.top_p)
         folder = DatasetFolder(config.root)
         self.names = folder.names(config.split)[: config.max_clips]
         if len(self.names) < 2:
@@ -115,7 +116,7 @@ class T2MEvaluationCallback(L.Callback):
 
         Which seed a caption has depends neither on the number of ranks nor on what failed.
         """
-        pipeline = MotionMillionPipeline(bundle)
+        pipeline = pipeline_of(bundle)
         seeds = [seed for _, seed in seeded_rows(self.captions, self.config.seed)]
         made: dict[int, NDArray[np.float32] | None] = {}
         mine = share(trainer, len(self.names))
@@ -124,7 +125,7 @@ class T2MEvaluationCallback(L.Callback):
         return [_measurable(motion) for motion in gather(trainer, made).values()]
 
     def _some(
-        self, pipeline: MotionMillionPipeline, clips: list[int], seed: int
+        self, pipeline: TextToMotionPipeline, clips: list[int], seed: int
     ) -> dict[int, NDArray[np.float32] | None]:
         """Motions of different captions with one seed; what fails is halved until the culprit stands alone."""
         if not clips:
@@ -138,6 +139,8 @@ class T2MEvaluationCallback(L.Callback):
             return dict(
                 zip(clips, pipeline.infer_t2m([self.captions[i] for i in clips], lengths, **settings), strict=True)
             )
+        except PROGRAMMING_ERRORS:
+            raise
         except Exception as error:  # noqa: BLE001 -- a run of days must not end for a measurement
             if len(clips) == 1:
                 log.warning("the caption %r failed: %s", self.captions[clips[0]], error)
@@ -154,6 +157,8 @@ class T2MEvaluationCallback(L.Callback):
             return values
         try:
             return values | self._measure(kept, [motion for motion in motions if motion is not None])
+        except PROGRAMMING_ERRORS:
+            raise
         except Exception as error:  # noqa: BLE001 -- as above
             log.warning("the evaluation failed: %s", error)
             return values

@@ -15,16 +15,17 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from hftrainer.config import ConfigError
 from hftrainer.evaluation.physical import KEYS, physical_metrics_from_motion
 from hftrainer.motion.representation import motion272
-from hftrainer.pipelines.motionmillion import GeneratedMotion, MotionMillionPipeline, Sampling
+from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline, pipeline_of
 from hftrainer.pipelines.outputs import PAGE, check_formats, write_files
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
 from hftrainer.render.viewer import ViewerClip, write_viewer
+from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
 from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
-from hftrainer.training.faults import reason, without_losing_the_run
+from hftrainer.training.faults import PROGRAMMING_ERRORS, reason, without_losing_the_run
 
 log = logging.getLogger(__name__)
 PROMPTS = ["a person walks forward", "someone waves the left hand", "a person runs, then stops", "a person sits down"]
@@ -86,8 +87,7 @@ class T2MInferenceCallback(L.Callback):
     def __init__(self, config: T2MInferenceConfig, *, output_dir: Path):
         self.config, self.output_dir = config, output_dir
         self.cadence, self.timer = Cadence(config.every, config.unit), Timer()
-        self.sampling = Sampling(config.do_sample, config.temperature, config.top_k, config.top_p)
-        self.sampling.choice()
+        self.sampling = SamplingParams(config.do_sample, config.temperature, config.top_k, config.top_p)
 
     def on_fit_start(self, trainer: L.Trainer, task: Any) -> None:
         """Time is counted from here."""
@@ -119,22 +119,26 @@ class T2MInferenceCallback(L.Callback):
         )
 
     def _generate(self, trainer: L.Trainer, bundle: Any) -> dict[int, GeneratedMotion | Failed]:
-        pipeline = MotionMillionPipeline(bundle)
+        pipeline = pipeline_of(bundle)
         texts = [text for text in self.config.texts() for _ in range(self.config.num_motions)]
         rows = seeded_rows(texts, self.config.seed)
         mine = share(trainer, len(rows))
         settings: dict[str, Any] = {"seconds": self.config.seconds, "sampling": self.sampling, "truncate": True}
         try:
             return dict(zip(mine, pipeline.generate_rows([rows[i] for i in mine], **settings), strict=True))
+        except PROGRAMMING_ERRORS:
+            raise
         except Exception as error:  # noqa: BLE001 -- a run of days must not end for a picture
             log.warning("generating together failed (%s); trying one by one", error)
             return {i: self._one(pipeline, rows[i], settings) for i in mine}
 
     def _one(
-        self, pipeline: MotionMillionPipeline, row: tuple[str, int | None], settings: dict[str, Any]
+        self, pipeline: TextToMotionPipeline, row: tuple[str, int | None], settings: dict[str, Any]
     ) -> GeneratedMotion | Failed:
         try:
             return pipeline.generate_rows([row], **settings)[0]
+        except PROGRAMMING_ERRORS:
+            raise
         except Exception as error:  # noqa: BLE001 -- as above
             log.warning("the prompt %r failed: %s", row[0], error)
             return Failed(row[0], row[1], str(error))
@@ -160,6 +164,8 @@ class T2MInferenceCallback(L.Callback):
             if len(made.motion) >= 4:
                 values = physical_metrics_from_motion(made.motion, "ms272")
                 row |= {key.lower(): values[key] for key in KEYS}
+        except PROGRAMMING_ERRORS:
+            raise
         except Exception as error:  # noqa: BLE001 -- as above
             log.warning("writing the motion of %r failed: %s", made.prompt, reason(error))
             row["error"] = str(error)
@@ -208,6 +214,8 @@ def score_texts(trainer: Any, rows: Sequence[dict[str, Any]], folder: Path) -> N
         motions = [np.load(folder / name, allow_pickle=False)[:limit] for _, name in found]
         text = evaluator.encode_texts([row["prompt"] for row, _ in found])
         distances = np.linalg.norm(text - evaluator.encode_motions(motions), axis=1)
+    except PROGRAMMING_ERRORS:
+        raise
     except Exception as error:  # noqa: BLE001 -- as above
         log.warning("the samples could not be scored: %s", reason(error))
         return

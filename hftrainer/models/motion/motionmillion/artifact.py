@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hftrainer.config import plain, typed
 from hftrainer.files import atomic_folder, sha256, write_json
 from hftrainer.hub import find_model
 from hftrainer.manifest import write_manifest
@@ -37,23 +35,19 @@ from hftrainer.models.checkpoint import (
     write_module,
 )
 from hftrainer.models.motion.motionmillion.config import (
-    HumanVQVAEConfig,
     MotionMillionConfig,
     check_encoder_width,
     check_same_sizes,
 )
-from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
-from hftrainer.models.motion.motionmillion.network.llama import PRESETS
-from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, encoder_hash
+from hftrainer.models.motion.motionmillion.files import CONFIG, describe, index, read_config, read_json
+from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
 from hftrainer.models.text_features import StoredTextFeatures
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.statistics import load_statistics
+from hftrainer.registry import TEXT_ENCODERS, Part
 
 if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-
-CONFIG = "mm_config.json"
-FORMAT = "hftrainer-motionmillion-v2"
-FORMATS = (FORMAT, "hftrainer-motionmillion-v1", "motius-motionmillion-v1")
 
 
 @dataclass
@@ -61,9 +55,9 @@ class Parts:
     """A loaded or fresh model, before it becomes a bundle."""
 
     config: MotionMillionConfig
-    vqvae: HumanVQVAE
-    ar: LLaMAHF | None
-    text_encoder: TextEncoder | StoredTextFeatures | None
+    vqvae: HumanVQVAE  # or another of TOKENIZERS
+    ar: LLaMAHF | None  # or another of TRANSFORMERS
+    text_encoder: Any  # of the registry TEXT_ENCODERS, or StoredTextFeatures
     mean: np.ndarray
     std: np.ndarray
     tokenizer_sha256: str | None = None  # None: a tokenizer that no file holds
@@ -71,24 +65,26 @@ class Parts:
 
 def build(config: MotionMillionConfig) -> Parts:
     """New networks, but for parts that ``config.init`` takes from artifacts."""
-    mean, std = np.zeros(272, np.float32), np.ones(272, np.float32)
+    width = get_representation(config.representation).width
+    mean, std = np.zeros(width, np.float32), np.ones(width, np.float32)
     identity = None
     init, config = config.init, dataclasses.replace(config)
     if init.tokenizer is not None:
         source = read(Path(init.tokenizer), text_encoder=None, load_ar=False)
         vqvae, mean, std, identity = source.vqvae, source.mean, source.std, source.tokenizer_sha256
-        config.vqvae = source.config.vqvae
+        config.tokenizer, config.representation = source.config.tokenizer, source.config.representation
     else:
-        vqvae = HumanVQVAE(**plain(config.vqvae))
-    encoder: TextEncoder | StoredTextFeatures | None = None
+        vqvae = config.tokenizer.build()
+    encoder: Any = None
     if init.text_encoder is not None:
-        config.text_encoder = config.text_encoder or TextEncoderConfig()
-        config.text_encoder.source = init.text_encoder
+        config.text_encoder = config.text_encoder or TEXT_ENCODERS.part({"name": "t5"})
+        config.text_encoder.config.source = init.text_encoder
     if init.text_features is not None:
         encoder = StoredTextFeatures(init.text_features)
-        encoder.check_encoder(None, None, (config.text_encoder or TextEncoderConfig()).max_tokens)
+        named = config.text_encoder or TEXT_ENCODERS.part({"name": "t5"})
+        encoder.check_encoder(None, None, named.config.max_tokens)
     elif config.text_encoder is not None:
-        encoder = TextEncoder(config.text_encoder)
+        encoder = config.text_encoder.build()
     ar = None
     if init.ar is not None:
         source = read(Path(init.ar), text_encoder=None)
@@ -96,7 +92,8 @@ def build(config: MotionMillionConfig) -> Parts:
         ar, config.ar = source.ar, source.config.ar
     config.check()
     if ar is None and config.ar is not None:
-        ar = LLaMAHF(config.ar)
+        ar = config.ar.build()
+    check_vocabulary(vqvae, ar)
     check_encoder_width(config.ar, encoder.width if encoder is not None else None)
     return Parts(config, vqvae, ar, encoder, mean, std, identity)
 
@@ -130,24 +127,27 @@ def read(
     """
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is not a Go to Zero model: it has no {CONFIG}")
-    raw = _read_json(folder / CONFIG)
+    raw = read_json(folder / CONFIG)
     config = read_config(raw, folder)
     with torch.device("meta"):
-        vqvae = HumanVQVAE(**plain(config.vqvae))
-        ar = LLaMAHF(config.ar) if load_ar and config.ar is not None else None
+        vqvae = config.tokenizer.build()
+        ar = config.ar.build() if load_ar and config.ar is not None else None
     path = find_weights(folder, "fsq")
     assign(vqvae, open_checkpoint(path, keys=("net",)), source=str(path), dtype=torch.float32)
     restore_buffers(vqvae)
     if ar is not None:
         path = find_weights(folder, "ar")
         state = open_checkpoint(path, keys=("trans",))
-        if ar.config.tie_weights and "lm_head.weight" not in state:
+        tied = getattr(ar.config, "tie_weights", False)
+        if tied and "lm_head.weight" not in state:
             state = state.renamed({**{name: name for name in state}, "lm_head.weight": "transformer.wte.weight"})
         assign(ar, state, source=str(path), dtype=dtype)
-        if ar.config.tie_weights:
+        restore_buffers(ar)
+        if tied:
             ar.lm_head.weight = ar.transformer.wte.weight
+        check_vocabulary(vqvae, ar)
     mean, std = load_statistics(folder / "mean.npy", folder / "std.npy")
-    encoder: TextEncoder | StoredTextFeatures | None
+    encoder: Any
     if text_features is not None:
         encoder = _read_text_features(text_features, raw, config)
     else:
@@ -158,7 +158,7 @@ def read(
 def check_names(stem: str, state: Checkpoint, config: MotionMillionConfig) -> None:
     """Raise `CheckpointError` unless a file's tensors are, name for name and shape for shape, those of the part."""
     with torch.device("meta"):
-        part = HumanVQVAE(**plain(config.vqvae)) if stem == "fsq" else LLaMAHF(config.ar or LLaMAHFConfig())
+        part = config.tokenizer.build() if stem == "fsq" else config.ar.build()
     check_fit(part, state, source=str(state.path))
 
 
@@ -172,31 +172,7 @@ def tokenizer_hash(folder: Path) -> str:
 
 def read_folder_config(folder: Path) -> MotionMillionConfig:
     """What an artifact folder holds, from its mm_config.json alone."""
-    return read_config(_read_json(folder / CONFIG), folder)
-
-
-def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
-    """mm_config.json of any of the known formats."""
-    form = raw.get("artifact_format")
-    if form not in FORMATS or not isinstance(raw.get("config"), dict):
-        raise CheckpointError(f"{folder / CONFIG}: artifact_format is {form!r}, expected one of {', '.join(FORMATS)}")
-    vqvae = {key: value for key, value in raw["config"].get("vqvae", {}).items() if key != "quantizer"}
-    config = MotionMillionConfig(vqvae=typed(HumanVQVAEConfig, vqvae, path=f"{folder / CONFIG}: config.vqvae"))
-    if raw["config"].get("ar") is not None:
-        ar = dict(raw["config"]["ar"])
-        preset = ar.pop("config_name", None)
-        if "n_layer" not in ar:
-            if preset not in PRESETS:
-                raise CheckpointError(f"{folder / CONFIG}: config.ar.config_name is {preset!r}, expected a preset")
-            ar = {**PRESETS[preset], "vocab_size": config.vqvae.codebook_size + 2, **ar}
-        config.ar = typed(LLaMAHFConfig, ar, path=f"{folder / CONFIG}: config.ar")
-    text = raw.get("text_encoder") or {}
-    source = text.get("source") or raw.get("text_model_name") or ("google/flan-t5-xl" if form != FORMAT else None)
-    if source is not None:
-        config.text_encoder = TextEncoderConfig(source=str(source), max_tokens=int(text.get("max_tokens", 150)))
-    config.training_splits = str(raw.get("training_splits", "unknown"))
-    config.check()
-    return config
+    return read_config(read_json(folder / CONFIG), folder)
 
 
 def write(bundle: MotionMillionBundle, folder: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -209,86 +185,29 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
     config = bundle.config
     write_module(bundle.vqvae, folder, "fsq", dtype=dtype)
     if bundle.ar is not None:
-        tied = ["lm_head.weight"] if bundle.ar.config.tie_weights else []
+        tied = ["lm_head.weight"] if getattr(bundle.ar.config, "tie_weights", False) else []
         write_module(bundle.ar, folder, "ar", dtype=dtype, drop=tied)
-    encoder = bundle.text_encoder if isinstance(bundle.text_encoder, TextEncoder) else None
-    text_sha256 = None
-    if encoder is not None:
-        encoder.save_pretrained(folder / "text_encoder")
-        if dtype is not None:
-            # transformers lists the embedding once; its second name is tied again on loading
-            write_module(
-                encoder.model, folder / "text_encoder", "model", dtype=dtype, drop=["encoder.embed_tokens.weight"]
-            )
-        text_sha256 = encoder_hash(open_checkpoint(find_weights(folder / "text_encoder", "model")))
-    elif isinstance(bundle.text_encoder, StoredTextFeatures):
-        text_sha256 = bundle.text_encoder.encoder_sha256
+    encoder, text_sha256 = bundle.text_encoder, None
+    has_text = encoder is not None and not isinstance(encoder, StoredTextFeatures)
+    if has_text:
+        text_sha256 = encoder.save_artifact(folder / "text_encoder", dtype=dtype)
+    elif encoder is not None:
+        text_sha256 = encoder.encoder_sha256
     for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
         np.save(folder / name, values.cpu().numpy())
-    has_text = encoder is not None
     write_json(folder / CONFIG, describe(config, has_text=has_text, text_sha256=text_sha256))
     write_json(folder / "model_index.json", index(has_ar=bundle.ar is not None, has_text=has_text))
     write_manifest(folder)
 
 
-def describe(config: MotionMillionConfig, *, has_text: bool, text_sha256: str | None = None) -> dict[str, Any]:
-    """The content of mm_config.json."""
-    ar = None
-    if config.ar is not None:
-        sizes = {key: getattr(config.ar, key) for key in ("n_layer", "n_head", "n_embd")}
-        name = next((name for name, preset in PRESETS.items() if preset == sizes), None)
-        ar = {"config_name": name, **plain(config.ar)}
-    text = config.text_encoder
-    # an encoder that lay in the artifact is named by nothing once it is left out
-    named = text.source if text is not None and text.source != "text_encoder" else None
-    return {
-        "model_type": "motionmillion",
-        "artifact_format": FORMAT,
-        "text_model_name": named if not has_text else None,
-        "text_encoder": {
-            "stored_in_artifact": has_text,
-            "path": "text_encoder" if has_text else None,
-            "source": "text_encoder" if has_text else named,
-            "max_tokens": text.max_tokens if text is not None else 150,
-            "sha256": text_sha256,
-        },
-        "training_splits": config.training_splits,
-        "leaderboard_eligible": config.training_splits == "train",
-        "config": {"vqvae": {**plain(config.vqvae), "quantizer": "FSQ"}, "ar": ar},
-    }
-
-
-def index(*, has_ar: bool, has_text: bool) -> dict[str, Any]:
-    """The content of model_index.json."""
-    return {
-        "_class_name": "MotionMillionPipeline",
-        "_diffusers_version": "hftrainer",
-        "pipeline": {
-            "library": "hftrainer",
-            "class_name": "MotionMillionPipeline",
-            "module": "hftrainer.pipelines.motionmillion",
-        },
-        "bundle": {
-            "library": "hftrainer",
-            "class_name": "MotionMillionBundle",
-            "module": "hftrainer.models.motion.motionmillion",
-        },
-        "weights": {
-            "fsq": "fsq.safetensors",
-            "ar": "ar.safetensors" if has_ar else None,
-            "text_encoder": "text_encoder" if has_text else None,
-        },
-    }
-
-
 def _read_text_encoder(
     folder: Path, raw: dict[str, Any], config: MotionMillionConfig, wanted: str | None, **options: Any
-) -> TextEncoder | None:
+) -> Any:
     if wanted is None or (wanted == "artifact" and config.text_encoder is None):
         return None
     about = raw.get("text_encoder") or {}
-    named = config.text_encoder or TextEncoderConfig()
-    source = named.source if wanted == "artifact" else wanted
+    named = config.text_encoder or TEXT_ENCODERS.part({"name": "t5"})
+    source = named.config.source if wanted == "artifact" else wanted
     stored = folder / str(about.get("path") or "text_encoder")
     if wanted == "artifact" and stored.is_dir():
         source = str(stored)
@@ -297,7 +216,8 @@ def _read_text_encoder(
             f"{folder} should hold its text encoder in {stored.name}/, which is not there (was the model loaded "
             "without it before?); name one (text_encoder=...), give stored features (text_features=...), or None"
         )
-    encoder = TextEncoder(TextEncoderConfig(source=source, max_tokens=named.max_tokens), **options)
+    placed = Part(TEXT_ENCODERS, named.name, dataclasses.replace(named.config, source=source))
+    encoder = placed.build(**options)
     _check_width(f"the text encoder {source!r}", encoder.width, config)
     return encoder
 
@@ -309,29 +229,36 @@ def _read_text_features(
     sha256 = about.get("sha256")
     stored.check_encoder(
         str(sha256) if sha256 else None,
-        config.ar.clip_dim if config.ar is not None else None,
+        getattr(config.ar.config, "clip_dim", None) if config.ar is not None else None,
         int(about.get("max_tokens", 150)),
     )
     return stored
 
 
 def _check_width(what: str, width: int, config: MotionMillionConfig) -> None:
-    if config.ar is not None and config.ar.clip_dim != width:
-        raise CheckpointError(f"{what} makes features {width} wide; this model reads {config.ar.clip_dim}")
+    reads = getattr(config.ar.config, "clip_dim", width) if config.ar is not None else width
+    if reads != width:
+        raise CheckpointError(f"{what} makes features {width} wide; this model reads {reads}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected an object, got {type(content).__name__}")
-    return content
+def check_vocabulary(tokenizer: Any, ar: Any) -> None:
+    """Raise ``ValueError`` unless the transformer's vocabulary is the codes of the tokenizer, END and PAD."""
+    if ar is not None and ar.config.vocab_size != tokenizer.codebook_size + 2:
+        raise ValueError(
+            f"ar.vocab_size={ar.config.vocab_size} must be the tokenizer's {tokenizer.codebook_size} codes + 2 "
+            "(END and PAD)"
+        )
 
 
-def restore_buffers(vqvae: HumanVQVAE) -> None:
-    """Buffers that no file holds have to be made again after building on the meta device."""
-    fsq = vqvae.vqvae.quantizer
-    fresh = type(fsq)(fsq.levels)
-    fsq._levels, fsq._basis = fresh._levels, fresh._basis
+def restore_buffers(part: torch.nn.Module) -> None:
+    """Make the buffers that no file holds, after `part` was built on the meta device."""
+    for module in part.modules():
+        restore = getattr(module, "restore_buffers", None)
+        if restore is not None:
+            restore()
+    left = [name for name, tensor in (*part.named_parameters(), *part.named_buffers()) if tensor.is_meta]
+    if left:
+        raise CheckpointError(
+            f"{type(part).__name__} has {len(left)} tensors that no file holds and restore_buffers() did not make, "
+            f"e.g. {left[0]}"
+        )

@@ -21,10 +21,10 @@ from hftrainer.models.motion.motionmillion.adapter import merge_adapter
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
 from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
+from hftrainer.models.motion.motionmillion.outline import outline_parts
 from hftrainer.models.motion.motionmillion.upstream import read_upstream
 from hftrainer.models.quantize import quantize_linears
-from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig, TextFeatures
-from hftrainer.models.text_features import StoredTextFeatures
+from hftrainer.models.text_encoder import TextFeatures
 from hftrainer.registry import MODELS
 
 PARTS = ("vqvae", "ar", "text_encoder")
@@ -38,6 +38,7 @@ class MotionMillionBundle(nn.Module):
     """
 
     Config = MotionMillionConfig
+    pipeline = "motionmillion"
     mean: Tensor
     std: Tensor
 
@@ -65,7 +66,7 @@ class MotionMillionBundle(nn.Module):
         self.config: MotionMillionConfig = parts.config
         self.vqvae: HumanVQVAE = parts.vqvae
         self.ar: LLaMAHF | None = parts.ar
-        self.text_encoder: TextEncoder | StoredTextFeatures | None = parts.text_encoder
+        self.text_encoder: Any = parts.text_encoder  # of the registry TEXT_ENCODERS, or StoredTextFeatures
         self.tokenizer_sha256 = parts.tokenizer_sha256
         self.quantized: str | None = None
         self.register_buffer("mean", torch.as_tensor(parts.mean, dtype=torch.float32), persistent=False)
@@ -76,6 +77,12 @@ class MotionMillionBundle(nn.Module):
     def from_config(cls, config: MotionMillionConfig) -> MotionMillionBundle:
         """A new model with random weights, but for the parts that ``config.init`` names."""
         return cls(parts=artifact.build(config))
+
+    @classmethod
+    def outline(cls, config: MotionMillionConfig) -> tuple[MotionMillionBundle, list[str]]:
+        """See `hftrainer.interfaces.Outlinable`."""
+        parts, notes = outline_parts(config)
+        return cls(parts=parts, device="meta"), notes
 
     @classmethod
     def from_pretrained(
@@ -211,6 +218,15 @@ class MotionMillionBundle(nn.Module):
 
     # --- operations -------------------------------------------------------------------------------------------------
 
+    @property
+    def representation(self) -> str:
+        """The name of what motions are made of."""
+        return self.config.representation
+
+    def parts(self) -> dict[str, nn.Module | None]:
+        """Tokenizer, transformer and text encoder, by the names that they have in a configuration."""
+        return {"tokenizer": self.vqvae, "ar": self.ar, "text_encoder": self.text_encoder}
+
     def set_statistics(self, mean: np.ndarray | Tensor, std: np.ndarray | Tensor) -> None:
         """Use a dataset's statistics, as training a tokenizer does."""
         self.mean.copy_(torch.as_tensor(mean))
@@ -246,11 +262,6 @@ class MotionMillionBundle(nn.Module):
     def decode_codes(self, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Motion (b, 2 l, 272) of codes (b, l); see `HumanVQVAE.forward_decoder`."""
         return self.denormalize(self.vqvae.forward_decoder(codes, lengths).float())
-
-
-def text_encoder_from(source: str, max_tokens: int = 150, **hub: Any) -> TextEncoder:
-    """A text encoder by folder or hub name."""
-    return TextEncoder(TextEncoderConfig(source=source, max_tokens=max_tokens), **hub)
 
 
 def _places(device: str | torch.device, device_map: Mapping[str, str | torch.device] | None) -> dict[str, torch.device]:

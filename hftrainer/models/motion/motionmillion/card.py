@@ -17,9 +17,9 @@ otherwise."""
 
 def model_card(config: MotionMillionConfig, *, repo_id: str | None = None, source: str | None = None) -> str:
     """README.md of an artifact; `source` is the released file that it was converted from."""
-    ar = config.ar
-    if ar is None:
-        raise ValueError("a model card is for a whole model; this one has no transformer")
+    if config.ar is None:
+        raise ValueError("a model card is for a complete model; this one has no transformer")
+    ar = config.ar.config
     origin = "A Go to Zero model, written by hftrainer."
     licence = "Whoever publishes these weights states their licence; the terms of what they were trained on bind."
     if source is not None:
@@ -50,7 +50,7 @@ motions = pipe.infer_t2m(["a person swings a golf club"])
 
 | file | content |
 |---|---|
-| fsq.safetensors | HumanVQVAE tokenizer, {config.vqvae.codebook_size} codes |
+| fsq.safetensors | HumanVQVAE tokenizer, {config.tokenizer.config.codebook_size} codes |
 | ar.safetensors (or shards) | transformer, {ar.n_layer} layers, {ar.n_head} heads, width {ar.n_embd} |
 | mean.npy, std.npy | statistics of the 272 features |
 | text_encoder/ | Flan-T5 encoder, if it is here |

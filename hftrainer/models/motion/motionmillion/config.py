@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from math import prod
+from typing import Any
 
 from hftrainer.config import ConfigError
-from hftrainer.models.motion.motionmillion.network.fsq import LEVELS_OF_NB_CODE
-from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
-from hftrainer.models.text_encoder import TextEncoderConfig
+from hftrainer.models.motion.motionmillion.parts import HumanVQVAEConfig, say_deprecated
+from hftrainer.registry import TEXT_ENCODERS, TOKENIZERS, TRANSFORMERS, Part, part
 
+__all__ = ["HumanVQVAEConfig", "InitFrom", "MotionMillionConfig"]
 TRAINING_SPLITS = ("train", "all", "unknown")
-
-
-@dataclass
-class HumanVQVAEConfig:
-    """The arguments of `HumanVQVAE`, with the released values as defaults."""
-
-    nb_code: int = 65536
-    code_dim: int = 512
-    output_emb_width: int = 512
-    down_t: int = 1
-    stride_t: int = 2
-    width: int = 512
-    depth: int = 3
-    dilation_growth_rate: int = 3
-    activation: str = "relu"
-    norm: str | None = "LN"
-    kernel_size: int = 3
-    use_patcher: bool = True
-    patch_size: int = 1
-    patch_method: str = "haar"
-    input_dim: int = 272
-    levels: list[int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.levels is None and self.nb_code not in LEVELS_OF_NB_CODE:
-            raise ValueError(f"no FSQ level table for nb_code={self.nb_code}; known: {sorted(LEVELS_OF_NB_CODE)}")
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of codes; not `nb_code`, which is only the name of a level table."""
-        return prod(self.levels or LEVELS_OF_NB_CODE[self.nb_code])
+_RELEASED = {"tokenizer": "human_vqvae", "ar": "llama", "text_encoder": "t5"}
 
 
 @dataclass
@@ -59,41 +30,69 @@ class InitFrom:
 
 @dataclass
 class MotionMillionConfig:
-    """Tokenizer, transformer and text encoder; a model may lack the last two (a tokenizer alone).
+    """Tokenizer, transformer and text encoder by name; a model may do without the last two (a tokenizer only).
 
     `training_splits`: "train", "all" (test included, so that test-set leaderboards mean nothing) or "unknown".
+    `representation`: what its motions are made of.
     """
 
-    vqvae: HumanVQVAEConfig = field(default_factory=HumanVQVAEConfig)
-    ar: LLaMAHFConfig | None = None
-    text_encoder: TextEncoderConfig | None = None
+    tokenizer: Any = part(TOKENIZERS, "human_vqvae")
+    ar: Any = part(TRANSFORMERS)
+    text_encoder: Any = part(TEXT_ENCODERS)
     init: InitFrom = field(default_factory=InitFrom)
     training_splits: str = "unknown"
+    representation: str = "motion272"
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # a part may be given by its configuration
+            value, registry = getattr(self, f.name), f.metadata.get("registry")
+            if registry is not None and value is not None and not isinstance(value, Part):
+                setattr(self, f.name, registry.part_of(value))
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
+        """The tokenizer was called vqvae, and parts had no names."""
+        if "vqvae" in fields and "tokenizer" not in fields:
+            say_deprecated(f"{path}.vqvae", f"{path}.tokenizer: {{name: human_vqvae, ...}}")
+            fields["tokenizer"] = {"name": "human_vqvae", **fields.pop("vqvae")}
+        for key, name in _RELEASED.items():
+            section = fields.get(key)
+            if isinstance(section, dict) and "name" not in section:
+                say_deprecated(f"{path}.{key} without a name", f"{path}.{key}: {{name: {name}, ...}}")
+                fields[key] = {"name": name, **section}
+        return fields
 
     def check(self) -> None:
         """Raise ``ValueError`` where the parts do not fit each other."""
         if self.training_splits not in TRAINING_SPLITS:
             raise ValueError(f"training_splits must be one of {TRAINING_SPLITS}, got {self.training_splits!r}")
-        if self.ar is not None and self.ar.vocab_size != self.vqvae.codebook_size + 2:
+        codes = getattr(self.tokenizer.config, "codebook_size", None)
+        vocabulary = getattr(self.ar.config, "vocab_size", None) if self.ar is not None else None
+        if codes is not None and vocabulary is not None and vocabulary != codes + 2:
             raise ValueError(
-                f"ar.vocab_size={self.ar.vocab_size} must be the tokenizer's {self.vqvae.codebook_size} codes + 2 "
-                f"(END and PAD) = {self.vqvae.codebook_size + 2}"
+                f"ar.vocab_size={vocabulary} must be the tokenizer's {codes} codes + 2 (END and PAD) = {codes + 2}"
             )
 
 
-def check_same_sizes(written: LLaMAHFConfig | None, found: LLaMAHFConfig | None, folder: str) -> None:
+def check_same_sizes(written: Part | None, found: Part | None, folder: str) -> None:
     """Raise `ConfigError` where model.ar says other sizes than the transformer that ``model.init.ar`` names has."""
     if found is None:
         raise ConfigError(f"model.init.ar: {folder} has no transformer")
+    if written is None:
+        return
+    if written.name != found.name:
+        raise ConfigError(f"model.ar.name={written.name}, but {folder} (model.init.ar) holds a {found.name}")
     for name in ("n_layer", "n_head", "n_embd", "vocab_size", "clip_dim", "block_size"):
-        if written is not None and getattr(written, name) != getattr(found, name):
+        wanted, there = getattr(written.config, name, None), getattr(found.config, name, None)
+        if wanted != there:
             raise ConfigError(
-                f"model.ar.{name}={getattr(written, name)}, but the transformer in {folder} (model.init.ar) has "
-                f"{getattr(found, name)}; write that, or leave model.ar out"
+                f"model.ar.{name}={wanted}, but the transformer in {folder} (model.init.ar) has {there}; "
+                "write that, or leave model.ar out"
             )
 
 
-def check_encoder_width(ar: LLaMAHFConfig | None, width: int | None) -> None:
+def check_encoder_width(ar: Part | None, width: int | None) -> None:
     """Raise `ConfigError` unless the transformer reads features as wide as the encoder makes them."""
-    if ar is not None and width is not None and width != ar.clip_dim:
-        raise ConfigError(f"model.ar.clip_dim={ar.clip_dim} must be the text encoder's width {width}")
+    reads = getattr(ar.config, "clip_dim", None) if ar is not None else None
+    if reads is not None and width is not None and width != reads:
+        raise ConfigError(f"model.ar.clip_dim={reads} must be the text encoder's width {width}")

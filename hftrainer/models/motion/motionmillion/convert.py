@@ -28,12 +28,13 @@ from hftrainer.models.checkpoint import (
     tensor_hash,
     write_state,
 )
-from hftrainer.models.motion.motionmillion import artifact, card
+from hftrainer.models.motion.motionmillion import artifact, card, files
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
-from hftrainer.models.motion.motionmillion.network.llama import PRESETS, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
-from hftrainer.models.text_encoder import TextEncoderConfig, encoder_hash, encoder_names
+from hftrainer.models.text_encoder import encoder_hash, encoder_names
 from hftrainer.motion.statistics import load_statistics
+from hftrainer.registry import TEXT_ENCODERS
 
 _WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
 Say = Callable[[str], None]
@@ -190,10 +191,9 @@ def open_text_encoder(folder: Path) -> Checkpoint:
 
 def _config(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> MotionMillionConfig:
     config = MotionMillionConfig(ar=sizes_of(ar))
-    assert config.ar is not None
     if job.ar_config_name != "auto":
         named = LLaMAHFConfig.from_name(job.ar_config_name)
-        held = config.ar
+        held = config.ar.config
         if (named.n_layer, named.n_embd) != (held.n_layer, held.n_embd):
             raise CheckpointError(
                 f"{job.ar} holds {held.n_layer} layers of width {held.n_embd}, "
@@ -203,7 +203,7 @@ def _config(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> MotionMillionCo
     artifact.check_names("ar", ar, config)
     config.check()
     if job.text_encoder is not None:
-        config.text_encoder = TextEncoderConfig(source="text_encoder")
+        config.text_encoder = TEXT_ENCODERS.part({"name": "t5", "source": "text_encoder"})
     return config
 
 
@@ -219,9 +219,9 @@ def _describe(job: Conversion, folder: Path, config: MotionMillionConfig) -> Non
     config.training_splits = training_splits(job)
     text = folder / "text_encoder"
     sha256 = encoder_hash(open_checkpoint(find_weights(text, "model"))) if job.text_encoder is not None else None
-    content = artifact.describe(config, has_text=job.text_encoder is not None, text_sha256=sha256)
-    write_json(folder / artifact.CONFIG, content)
-    write_json(folder / "model_index.json", artifact.index(has_ar=True, has_text=job.text_encoder is not None))
+    content = files.describe(config, has_text=job.text_encoder is not None, text_sha256=sha256)
+    write_json(folder / files.CONFIG, content)
+    write_json(folder / "model_index.json", files.index(has_ar=True, has_text=job.text_encoder is not None))
     write_text(folder / "README.md", card.model_card(config, repo_id=job.repo_id, source=job.ar.name))
 
 
@@ -231,12 +231,6 @@ def training_splits(job: Conversion) -> str:
         return job.trained_on
     words = job.ar.stem.lower().replace("-", "_").split("_")
     return "all" if "all" in words else "train" if "train" in words else "unknown"
-
-
-def preset_name(config: LLaMAHFConfig) -> str | None:
-    """The published name of a size."""
-    sizes = {key: getattr(config, key) for key in ("n_layer", "n_head", "n_embd")}
-    return next((name for name, preset in PRESETS.items() if preset == sizes), None)
 
 
 def _plain_files(folder: Path) -> Iterator[Path]:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import torch
 
-from hftrainer.config import plain
 from hftrainer.models.checkpoint import Checkpoint, CheckpointError, assign, open_checkpoint
 from hftrainer.models.motion.motionmillion.artifact import Parts, restore_buffers
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
-from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network import LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
-from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
 from hftrainer.motion.statistics import load_statistics
+from hftrainer.registry import TEXT_ENCODERS, TRANSFORMERS
 
 
 def read_upstream(
@@ -33,21 +32,21 @@ def read_upstream(
     beside = Path(fsq_path).parent
     config = MotionMillionConfig()
     with torch.device("meta"):
-        vqvae = HumanVQVAE(**plain(config.vqvae))
+        vqvae = config.tokenizer.build()
     assign(vqvae, open_checkpoint(fsq_path, keys=("net",)), source=str(fsq_path), dtype=torch.float32)
     restore_buffers(vqvae)
     ar = None
     if ar_path is not None:
         state = open_checkpoint(ar_path, keys=("trans",))
-        config.ar = sizes_of(state)
+        config.ar = TRANSFORMERS.part_of(sizes_of(state))
         with torch.device("meta"):
-            ar = LLaMAHF(config.ar)
+            ar = config.ar.build()
         assign(ar, state, source=str(ar_path), dtype=dtype)
     config.check()
     encoder = None
     if text_model_name is not None:
-        config.text_encoder = TextEncoderConfig(source=str(text_model_name))
-        encoder = TextEncoder(config.text_encoder)
+        config.text_encoder = TEXT_ENCODERS.part({"name": "t5", "source": str(text_model_name)})
+        encoder = config.text_encoder.build()
     mean, std = load_statistics(Path(mean_path or beside / "mean.npy"), Path(std_path or beside / "std.npy"))
     return Parts(config, vqvae, ar, encoder, mean, std)
 

@@ -19,6 +19,8 @@ from hftrainer.models.motion.motionstreamer import artifact
 from hftrainer.models.motion.motionstreamer.config import MotionStreamer272Config
 from hftrainer.models.motion.motionstreamer.embedding_cache import EmbeddingCache, content_key
 from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecoder, MotionEncoder, TextEncoder
+from hftrainer.models.motion.motionstreamer.outline import outline_parts
+from hftrainer.models.outline import AbsentText
 from hftrainer.registry import EVALUATORS, MODELS
 
 Float32 = NDArray[np.float32]
@@ -52,6 +54,24 @@ class MotionStreamer272Evaluator(nn.Module):
     def from_config(cls, config: MotionStreamer272Config) -> MotionStreamer272Evaluator:
         """New encoders, to be trained."""
         return cls(artifact.build(config))
+
+    @classmethod
+    def outline(cls, config: MotionStreamer272Config) -> tuple[MotionStreamer272Evaluator, list[str]]:
+        """See `hftrainer.interfaces.Outlinable`."""
+        parts, notes = outline_parts(config)
+        bundle = cls(parts, device="meta")
+        bundle.config, bundle.tokenizer = config, bundle.tokenizer or AbsentText()
+        return bundle, notes
+
+    @property
+    def representation(self) -> str:
+        """The name of what motions it reads."""
+        return "motion272"
+
+    @property
+    def max_frames(self) -> int:
+        """The longest motion that it reads."""
+        return self.config.max_motion_length
 
     @classmethod
     def from_pretrained(

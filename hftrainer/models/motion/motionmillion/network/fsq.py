@@ -26,10 +26,14 @@ LEVELS_OF_NB_CODE: dict[int, tuple[int, ...]] = {
 
 
 class Quantized(NamedTuple):
-    """`values` (b, l, d) to go on with, with a straight-through gradient, and their `indices` (b, l) int64."""
+    """Quantized `values` (b, l, d) with a straight-through gradient, and their `indices` (b, l) int64.
+
+    `commitment`: how far latents are from their codes, for a quantizer that wants the encoder to keep to them.
+    """
 
     values: Tensor
     indices: Tensor
+    commitment: Tensor | None = None
 
 
 class FSQ(nn.Module):
@@ -60,8 +64,8 @@ class FSQ(nn.Module):
         """Number of codes: 64000 for the released tokenizer, which its authors call 65536."""
         return prod(self.levels)
 
-    def forward(self, z: Tensor) -> Quantized:
-        """Quantize latents (b, l, d)."""
+    def forward(self, z: Tensor, mask: Tensor | None = None) -> Quantized:
+        """Quantize latents (b, l, d). `mask` is for quantizers that learn from what they see; this one does not."""
         with torch.autocast(z.device.type, enabled=False):
             wide = z if z.dtype == torch.float64 else z.float()
             codes = self.quantize(self.project_in(wide))
@@ -73,6 +77,19 @@ class FSQ(nn.Module):
         weight = getattr(self.project_out, "weight", None)
         codes = self.indices_to_codes(indices)
         return self.project_out(codes if weight is None else codes.to(weight.dtype))  # type: ignore[no-any-return]
+
+    def restore_buffers(self) -> None:
+        """Make the buffers that no file holds, after the module was built on the meta device."""
+        fresh = FSQ(self.levels)
+        self._levels, self._basis = fresh._levels, fresh._basis
+
+    def coordinates(self) -> Tensor:
+        """Where codes lie (codebook_size, c), so that neighbours can start as neighbours elsewhere."""
+        return self.indices_to_codes(torch.arange(self.codebook_size, device=self._levels.device))
+
+    def decoding_parts(self) -> list[nn.Module]:
+        """What trains between codes and motion while the codes of all motions stay as they are."""
+        return [self.project_out]
 
     def bound(self, z: Tensor) -> Tensor:
         """Squash channel i of (..., c) so that rounding gives exactly levels[i] different integers."""

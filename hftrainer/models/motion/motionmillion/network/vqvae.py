@@ -6,7 +6,7 @@ Shapes: b clips, t frames, d features (272), l = t // stride_t ** down_t codes. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,19 @@ from hftrainer.models.motion.motionmillion.network.fsq import FSQ, LEVELS_OF_NB_
 
 
 class Reconstruction(NamedTuple):
-    """`motion` (b, l * stride, d) as decoded from `codes` (b, l)."""
+    """`motion` (b, l * stride, d) as decoded from `codes` (b, l); `commitment` as of the quantizer."""
 
     motion: Tensor
     codes: Tensor
+    commitment: Tensor | None = None
 
 
 class HumanVQVAE(nn.Module):
     """Motion to codes and back.
 
     `nb_code` selects a level table of the release (65536 means levels [8, 8, 8, 5, 5, 5], which are 64000 codes);
-    `levels` gives one's own instead. The network is not causal: a code's decoding depends on 14 codes to each side in
-    the released configuration.
+    `levels` gives one's own instead, and `quantizer` a module of another kind. The network is not causal: a code's
+    decoding depends on 14 codes to each side in the released configuration.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class HumanVQVAE(nn.Module):
         patch_method: str = "haar",
         input_dim: int = 272,
         levels: Sequence[int] | None = None,
+        quantizer: nn.Module | None = None,
     ):
         super().__init__()
-        if levels is None:
+        if levels is None and quantizer is None:
             if nb_code not in LEVELS_OF_NB_CODE:
                 raise ValueError(
                     f"no FSQ level table for nb_code={nb_code}; known: {sorted(LEVELS_OF_NB_CODE)}; "
@@ -65,25 +67,28 @@ class HumanVQVAE(nn.Module):
         patch = (patch_size, patch_method) if use_patcher else None
         shape = (input_dim, output_emb_width, down_t, stride_t, width, depth, dilation_growth_rate)
         rest = (activation, norm, kernel_size, patch)
-        self.vqvae = _AutoEncoder(Encoder(*shape, *rest), Decoder(*shape, *rest), FSQ(levels, code_dim))
+        if quantizer is None:
+            assert levels is not None
+            quantizer = FSQ(levels, code_dim)
+        self.vqvae = _AutoEncoder(Encoder(*shape, *rest), Decoder(*shape, *rest), quantizer)
 
     @property
     def codebook_size(self) -> int:
         """Number of codes."""
-        return self.vqvae.quantizer.codebook_size
+        return int(self.vqvae.quantizer.codebook_size)
 
     def decoding_parts(self) -> list[nn.Module]:
         """The modules between codes and motion; the others decide which codes a motion has."""
-        return [self.vqvae.quantizer.project_out, self.vqvae.decoder]
+        return [*self.vqvae.quantizer.decoding_parts(), self.vqvae.decoder]
 
     def forward(self, motion: Tensor, lengths: Tensor | None = None) -> Reconstruction:
-        """Encode and decode (b, t, d); frames past the last whole code are dropped.
+        """Encode and decode (b, t, d); frames past the last complete code are dropped.
 
         `lengths` (b,) frames: the clips are zero-padded, and each gives what it gives alone.
         """
         latents, mask = self._latents(motion, lengths)
-        quantized = self.vqvae.quantizer(latents)
-        return Reconstruction(self._decode(quantized.values, mask), quantized.indices)
+        quantized = self.vqvae.quantizer(latents, mask[:, 0] if mask is not None else None)
+        return Reconstruction(self._decode(quantized.values, mask), quantized.indices, quantized.commitment)
 
     def encode(self, motion: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Codes (b, l) int64 of motion (b, t, d). With `lengths`, codes past a clip's own l are meaningless."""
@@ -131,7 +136,7 @@ class HumanVQVAE(nn.Module):
 class _AutoEncoder(nn.Module):
     """Gives the parts the prefix ``vqvae.`` that checkpoints have."""
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, quantizer: FSQ):
+    def __init__(self, encoder: Encoder, decoder: Decoder, quantizer: Any):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
