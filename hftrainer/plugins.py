@@ -23,7 +23,7 @@ _failures: dict[str, str] = {}
 
 
 def load_plugins() -> dict[str, ModuleType]:
-    """The modules of all working plug-ins, by the names of their entry points."""
+    """The modules of all working plug-ins, by the names of their entry points (two of one name: with the module)."""
     global _modules
     if _modules is not None:
         return _modules
@@ -32,12 +32,13 @@ def load_plugins() -> dict[str, ModuleType]:
     _modules = {}  # before loading: a plug-in may itself look names up
     _failures.clear()
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        key = point.name if point.name not in {*_modules, *_failures} else f"{point.name} ({point.value})"
         try:
-            _modules[point.name] = point.load()
+            _modules[key] = point.load()
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a stranger's module raises
             withdraw(point.value.partition(":")[0])
-            _failures[point.name] = _describe(point.name, point.value, error)
-            warnings.warn(_failures[point.name], PluginWarning, stacklevel=2)
+            _failures[key] = _describe(point.name, point.value, error)
+            warnings.warn(_failures[key], PluginWarning, stacklevel=2)
     return _modules
 
 
