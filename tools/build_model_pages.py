@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hftrainer.evaluation.vocabulary import label_of
 from hftrainer.files import sha256, write_text
 from hftrainer.zoo import ModelCard, read_card
 from hftrainer.zoo.collection import BUILT_IN
@@ -46,7 +47,8 @@ def pages() -> dict[Path, str]:
     """Every page that is made of cards."""
     cards = built_in()
     docs = REPOSITORY / "docs"
-    return {docs / "zoo.md": zoo_page(cards), **{docs / "models" / f"{c.name}.md": model_page(c) for c in cards}}
+    models = {docs / "models" / f"{card.name}.md": model_page(card, label=label_of) for card in cards}
+    return {docs / "zoo.md": zoo_page(cards), **models}
 
 
 def write_hashes(card: ModelCard) -> None:

@@ -69,11 +69,6 @@ def card_of(name_or_path: str | os.PathLike[str]) -> ModelCard | None:
     return find_card(text)
 
 
-def is_here(card: ModelCard) -> bool:
-    """Whether the model's files are on this machine outside the hub's cache."""
-    return local_folder(card) is not None
-
-
 def _makes_none(name: str, task: str) -> str:
     what = (
         "an evaluator: it judges motions and makes none" if task == "evaluator" else f"for {task}: it makes no motions"

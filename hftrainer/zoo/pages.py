@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from hftrainer.zoo.schema import BYTES_PER_VALUE, ModelCard, Result, memory
@@ -31,8 +31,8 @@ judge = load_evaluator("{name}")
 }
 
 
-def model_page(card: ModelCard, *, folder: str = "docs/models") -> str:
-    """A card's page; `folder`: where the page will be, for links."""
+def model_page(card: ModelCard, *, folder: str = "docs/models", label: Callable[[str], str] = str) -> str:
+    """A card's page; `folder`: where the page will be, for links; `label`: a metric's name in tables."""
     licence, board = card.licence, card.leaderboard
     aliases = f" Aliases: {', '.join(f'`{alias}`' for alias in card.aliases)}." if card.aliases else ""
     guide = f" More: [{_title(card.guide)}]({_link(card.guide, folder)})." if card.guide else ""
@@ -53,7 +53,7 @@ def model_page(card: ModelCard, *, folder: str = "docs/models") -> str:
         *([f"Licence: {licence.notes}"] if licence.notes else []),
         "## Sizes",
         _sizes(card),
-        *(["## Figures", *[_result(result, folder) for result in card.results]] if card.results else []),
+        *(["## Figures", *[_result(result, folder, label) for result in card.results]] if card.results else []),
         *(["## Citation", f"```bibtex\n{card.citation.rstrip()}\n```"] if card.citation else []),
     ]
     return "\n\n".join(sections) + "\n"
@@ -107,12 +107,12 @@ def _sizes(card: ModelCard) -> str:
     return f"{parts}\n\nMemory; activations, prepared copies and libraries come on top:\n\n{_table(head, rows)}"
 
 
-def _result(result: Result, folder: str) -> str:
+def _result(result: Result, folder: str, label: Callable[[str], str]) -> str:
     clips = f", {result.clips} clips" if result.clips else ""
     local = result.source.startswith("docs/")
     source = f"[{_title(result.source)}]({_link(result.source, folder)})" if local else result.source
     rows = [
-        (name, f"{value:g}", *([_number(result.real.get(name))] if result.real else []))
+        (label(name), f"{value:g}", *([_number(result.real.get(name))] if result.real else []))
         for name, value in result.values.items()
     ]
     head = ("metric", "value", *(["real clips"] if result.real else []))

@@ -74,7 +74,7 @@ class Result:
 
     `protocol`: a name that `hftrainer evaluate run` knows, or "physical" for the published physical metrics in their
     table's units. `origin`: "published" by others, or "measured" by whoever wrote the card. `source`: where the figures
-    can be looked up. `values` and `real` (the same metrics of real clips) are keyed as in the reports' JSON.
+    can be looked up. `values` and `real` (the same metrics of real clips) have the names that reports give them.
     """
 
     protocol: str

@@ -48,8 +48,8 @@ class ToyPipeline:
 """
 
 
-def install(site: Path, name: str, value: str, files: dict[str, str]) -> None:
-    """Put `files` and the metadata of a package whose entry point is `value` into `site`."""
+def install(site: Path, name: str, value: str, files: dict[str, str], *, entry: str | None = None) -> None:
+    """Put `files` and the metadata of a package whose entry point (called `entry`, or as it) is `value` into `site`."""
     for path, content in files.items():
         target = site / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def install(site: Path, name: str, value: str, files: dict[str, str]) -> None:
     info = site / f"{name}-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(f"[hftrainer.plugins]\n{name} = {value}\n")
+    (info / "entry_points.txt").write_text(f"[hftrainer.plugins]\n{entry or name} = {value}\n")
 
 
 def install_toy(site: Path, card: str = TOY_CARD.format(pipeline="toy263"), name: str = "toyplug") -> None:

@@ -91,18 +91,18 @@ def test_two_strangers_with_one_name_are_both_named(site, user_zoo):
 
 
 def test_broken_plug_ins_are_named_by_the_command(site, capsys):
-    """badplug cannot be imported, badover wants to replace a built-in; the cards of all three are there."""
+    """badplug cannot be imported, badover wants to replace a built-in; both call their entry point "bad"."""
     install_toy(site)
-    install(site, "badplug", "badplug", {"badplug.py": "import nonexistent_thing\n"})
+    install(site, "badplug", "badplug", {"badplug.py": "import nonexistent_thing\n"}, entry="bad")
     over = TOY_PIPELINE.replace("toy263", "motionmillion")
     card = CARD.replace("[toy]", "[]").replace("weights", "elsewhere")
-    install(site, "badover", "badover", {"badover/__init__.py": over, "badover/cards/over.yaml": card})
+    install(site, "badover", "badover", {"badover/__init__.py": over, "badover/cards/over.yaml": card}, entry="bad")
     assert main(["zoo", "list"]) == 0
     said = capsys.readouterr()
     assert all(name in said.out for name in [*BUILT_INS, "toy-263", "over"])
-    assert "warning: The plug-in 'badplug' (badplug) cannot be loaded" in said.err
+    assert "warning: The plug-in 'bad' (badplug) cannot be loaded" in said.err
     assert "nonexistent_thing" in said.err
-    assert "warning: The plug-in 'badover' (badover) cannot be loaded" in said.err
+    assert "warning: The plug-in 'bad' (badover) cannot be loaded" in said.err
     assert "'motionmillion' is built in" in said.err
     assert "'toyplug'" not in said.err
 

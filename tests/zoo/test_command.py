@@ -48,7 +48,7 @@ def test_show_has_what_a_user_needs_to_know(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for part in (
         "ZeyuLing/hftrainer-gotozero-7b-train-humanml272 (not pinned to a commit)", "transformer 7.82 B",
-        "weights 36.2 GB in float32, 20.6 GB in bfloat16", "commercial use not stated", "fid_raw 3.081",
+        "weights 36.2 GB in float32, 20.6 GB in bfloat16", "commercial use not stated", "FID 3.081",
         "eligible: trained on the train split", "@inproceedings{fan2025gotozero",
     ):  # fmt: skip
         assert part in text

@@ -9,6 +9,7 @@ import yaml
 from hftrainer.config import ConfigError
 from hftrainer.evaluation import physical
 from hftrainer.evaluation.protocols.schema import protocol_names
+from hftrainer.evaluation.vocabulary import arrow_of, current_name, current_result
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.registry import EVALUATORS, PIPELINES
@@ -63,11 +64,11 @@ WRONG = {
     "file outside": ({"files": {"../a.npy": "0" * 64}}, "files: '../a.npy' must be a path inside"),
     "reason": ({"leaderboard": {"eligible": True, "reason": " "}}, "leaderboard.reason is empty"),
     "origin": (
-        {"results": [{"protocol": "p", "origin": "guessed", "source": "s", "values": {"fid_raw": 1.0}}]},
+        {"results": [{"protocol": "p", "origin": "guessed", "source": "s", "values": {"FID": 1.0}}]},
         r"results\[0\]: origin must be one of",
     ),
     "source": (
-        {"results": [{"protocol": "p", "origin": "measured", "source": "", "values": {"fid_raw": 1.0}}]},
+        {"results": [{"protocol": "p", "origin": "measured", "source": "", "values": {"FID": 1.0}}]},
         r"results\[0\]: source and values",
     ),
     "other name": ({"name": "other"}, "name is 'other', but the file is called toy-263.yaml"),
@@ -138,6 +139,9 @@ def test_built_in_cards_name_what_exists(name):
         assert result.protocol in [*protocol_names(), "physical"]
         if result.protocol == "physical":
             assert set(result.values) <= set(physical.KEYS)
+        for metric in result.values:
+            assert current_name(metric) == metric  # not a name of an earlier version
+            assert arrow_of(metric)
         if result.origin == "measured":
             assert (REPOSITORY / result.source).is_file()
 
@@ -163,7 +167,7 @@ def test_measured_figures_are_those_of_the_report():
 
     card = cards()["gotozero-nano"]
     result = next(r for r in card.results if r.protocol == "hftrainer-v1")
-    report = json.loads((REPOSITORY / result.source).read_text())["rows"]
+    report = current_result(json.loads((REPOSITORY / result.source).read_text()))["rows"]
     for values, row in ((result.values, "predicted"), (result.real, "real")):
         for key, value in values.items():
             assert value == pytest.approx(report[row][key]["mean"], rel=5e-4)  # four digits are written
