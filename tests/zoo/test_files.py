@@ -103,7 +103,7 @@ def test_a_committed_model_is_compared_where_it_is(tmp_path, monkeypatch, capsys
     shutil.copytree(REPOSITORY / "checkpoints" / "motionstreamer272-nano", target)
     monkeypatch.chdir(tmp_path)
     assert main(["zoo", "pull", "motionstreamer272-nano"]) == 0
-    assert f"{target}: 8 files have their hashes" in capsys.readouterr().out
+    assert f"{target}: 9 files have their hashes" in capsys.readouterr().out
     (target / "stats" / "mean.npy").write_bytes(b"")
     assert main(["zoo", "pull", "motionstreamer272-nano"]) == 1
     assert "stats/mean.npy" in capsys.readouterr().err

@@ -191,3 +191,12 @@ def new_tokenizer():
     from hftrainer.models.motion.motionmillion.network import HumanVQVAE
 
     return HumanVQVAE(**dataclasses.asdict(HumanVQVAEConfig()))
+
+
+@pytest.mark.parametrize("name", ["gotozero-nano", "motionstreamer272-nano"])
+def test_the_readme_of_a_committed_model_is_the_one_that_packaging_writes(name):
+    card = cards()[name]
+    readme = (REPOSITORY / card.folders[0] / "README.md").read_text()
+    assert readme == (REPOSITORY / "tools" / f"{name}.md").read_text()
+    assert card.licence.name in readme
+    assert readme.startswith("---\nlicense: cc-by-nc-4.0\n")
