@@ -16,7 +16,7 @@ For n entries of m clips with k captions (`hftrainer data pack-tokens` writes it
     names.npy, name_offsets.npy               names of clips, as the captions are stored
     split_<i>.npy        int32                entries of a split; made_from.json says which
     label_<i>.npy        int32 (m,)           number of each clip's value of a label, -1 without one
-    mean.npy, std.npy    float32 (272,)       the dataset's statistics, if it has some
+    mean.npy, std.npy    float32 (width,)     the dataset's statistics, if it has some
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from hftrainer.data.appending import map_array
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.tokens.table import Int64, Label, TokenTable, check_made_by, label_of
 from hftrainer.files import sha256, write_json
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
 
 MANIFEST = "made_from.json"
@@ -81,10 +82,16 @@ class PackedFolder:
         return self.array(splits[name]["array"])
 
     def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Mean and standard deviation (272,); None if the dataset had none."""
+        """Mean and standard deviation (width,); None if the dataset had none."""
         if "mean.npy" not in self.made_from["files"]:
             return None
-        return load_statistics(self.folder / "mean.npy", self.folder / "std.npy")
+        motion_format = get_representation(self.representation)
+        return load_statistics(self.folder / "mean.npy", self.folder / "std.npy", motion_format)
+
+    @property
+    def representation(self) -> str:
+        """What the motions are, or were before they became codes; motion272 in sets that do not say."""
+        return str(self.made_from.get("representation", DEFAULT))
 
     @property
     def bytes(self) -> int:
@@ -141,6 +148,7 @@ class PackedTokens(PackedFolder):
             spans=self.array("spans") if "spans.npy" in self.files else None,
             codebook_size=int(self.made_from["codebook_size"]),
             frames_per_code=int(self.made_from["frames_per_code"]),
+            representation=self.representation,
             labels=labels,
             folder=str(self.folder),
         )

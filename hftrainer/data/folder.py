@@ -1,9 +1,10 @@
 """A dataset on disk, in the layout of MotionMillion and of HumanML3D-272:
 
-    motion_data/<name>.npy      (frames, 272) float, physical units   [or motion_data/vector_272/, motion_272rpr/]
+    motion_data/<name>.npy      (frames, width) float, physical units [or motion_data/vector_272/, motion_272rpr/]
     texts/<name>.txt            captions, one a line; HumanML3D's ``caption#tokens#start#end`` too
     split/<split>.txt           names, one a line                            [any depth below split/]
-    mean_std/{mean,std}.npy     (272,)                                       [or {Mean,Std}.npy, mean_std/vector_272/]
+    mean_std/{mean,std}.npy     (width,)                                     [or {Mean,Std}.npy, mean_std/vector_272/]
+    representation.json         {"representation": "hml263"}: what the motions are; motion272 in folders without it
     labels.json                 ours: {name: {"content": ..., "style": ...}}; what captions and balance are made from
 
 A name may contain slashes.
@@ -22,11 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.files import atomic_path, write_json, write_text
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import DEFAULT, Representation, get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.plain_text import read_lines
+from hftrainer.readers import read_json
 
 Float32 = NDArray[np.float32]
+REPRESENTATION = "representation.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,11 @@ class Caption:
 
 
 class DatasetFolder:
-    """Reads and writes one dataset folder. Opening a folder reads nothing but its listing."""
+    """Reads and writes one dataset folder. Opening a folder reads its listing and the name of its `representation`.
+
+    `create`: the folder need not be there; motions of another `representation` than motion272 are then named as such by
+    `write_representation`.
+    """
 
     def __init__(self, root: str | os.PathLike[str], *, create: bool = False):
         self.root = Path(root)
@@ -57,6 +64,12 @@ class DatasetFolder:
         places = [self.root / place for place in ("motion_data/vector_272", "motion_data", "motion_272rpr")]
         self.motions = next((place for place in places if place.is_dir()), self.root / "motion_data")
         self.texts = self.root / "texts"
+        self.representation = _representation_of(self.root)
+
+    @property
+    def motion_format(self) -> Representation:
+        """What the motions are: their width, frame rate and what can be done with them."""
+        return get_representation(self.representation)
 
     def names(self, split: str | None = None) -> list[str]:
         """Names in `split`, in its order; without a split, every motion file, sorted."""
@@ -78,8 +91,8 @@ class DatasetFolder:
         return self.motions / f"{name}.npy"
 
     def motion(self, name: str) -> Float32:
-        """A clip (frames, 272) in physical units. Wrong shapes and NaN are errors that name the file."""
-        return load_motion(self.motion_path(name))
+        """A clip (frames, width) in physical units. Wrong shapes and NaN are errors that name the file."""
+        return load_motion(self.motion_path(name), self.representation)
 
     def frames(self, name: str) -> int:
         """Length of a clip, from the header of its file alone."""
@@ -103,17 +116,23 @@ class DatasetFolder:
         return dict(labels)
 
     def statistics(self) -> tuple[Float32, Float32]:
-        """Mean and standard deviation (272,), checked: a wrong file is an error, not a bad motion."""
+        """Mean and standard deviation (width,), checked: a wrong file is an error, not a bad motion."""
         for folder in (self.root / "mean_std", self.root / "mean_std" / "vector_272"):
             for mean, std in (("mean.npy", "std.npy"), ("Mean.npy", "Std.npy")):
                 if (folder / mean).is_file():
-                    return load_statistics(folder / mean, folder / std)
+                    return load_statistics(folder / mean, folder / std, self.motion_format)
         raise ValueError(f"{self.root} has no mean_std/mean.npy; make it with: hftrainer data stats {self.root}")
 
     def write_motion(self, name: str, motion: Any) -> None:
         """Write a clip as float32, atomically."""
         with atomic_path(self.motion_path(name)) as temporary, open(temporary, "wb") as stream:
             np.save(stream, np.asarray(motion, dtype=np.float32))
+
+    def write_representation(self, name: str) -> None:
+        """Say what the motions are; folders of motion272 need no file for it."""
+        self.representation = get_representation(name).name
+        if name != DEFAULT or (self.root / REPRESENTATION).exists():
+            write_json(self.root / REPRESENTATION, {"representation": name})
 
     def write_captions(self, name: str, captions: Iterable[str | Caption]) -> None:
         """Write captions, one a line; those of a part in HumanML3D's form."""
@@ -128,18 +147,32 @@ class DatasetFolder:
         write_json(self.root / "labels.json", labels)
 
 
-def load_motion(path: Path) -> Float32:
-    """A motion file (frames, 272), checked; see `DatasetFolder.motion`."""
+def load_motion(path: Path, representation: str = DEFAULT) -> Float32:
+    """A motion file (frames, width), checked; see `DatasetFolder.motion`."""
+    width = get_representation(representation).width
     try:
         motion = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
-    if motion.ndim != 2 or motion.shape[1] != MOTION272.width or len(motion) == 0:
-        raise ValueError(f"{path}: expected (frames, {MOTION272.width}), got {motion.shape}")
+    if motion.ndim != 2 or motion.shape[1] != width or len(motion) == 0:
+        raise ValueError(f"{path}: expected (frames, {width}) of {representation}, got {motion.shape}")
     if not np.isfinite(motion).all():
         bad = int(np.flatnonzero(~np.isfinite(motion).all(axis=1))[0])
         raise ValueError(f"{path}: frame {bad} holds a NaN or infinite value")
     return np.asarray(motion, dtype=np.float32)
+
+
+def _representation_of(root: Path) -> str:
+    path = root / REPRESENTATION
+    if not path.is_file():
+        return DEFAULT
+    name = read_json(path).get("representation")
+    if not isinstance(name, str):
+        raise ValueError(f'{path}: expected {{"representation": NAME}}, such as "hml263", got {name!r} for the name')
+    try:
+        return get_representation(name).name
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def parse_caption(line: str) -> Caption:

@@ -16,7 +16,7 @@ Float64 = NDArray[np.float64]
 BODY = (1.5, 8.0)  # metres of all 21 bones together; an adult's are 4 to 5, a small child's 2
 STRETCH = 0.25  # share of its length by which a bone may vary on average; decoded motion stays far below
 DISPROPORTION = 0.12  # share of all bone length that lies in other bones than in `_BONES`; 0.02 for SMPL bodies
-FASTEST = 15.0  # metres a second along one axis; nothing a body does
+FASTEST = 15.0  # metres a second in the world; nothing a body does
 BELOW_FLOOR = 0.05  # metres
 FROZEN = 1e-6  # metres that no joint moves further, over a clip of at least `FEW` frames
 FEW = 10
@@ -30,8 +30,22 @@ _FEET = [JOINTS.index(name) for name in ("left_foot", "right_foot")]
 _HEAD = JOINTS.index("head")
 
 
+WRONG = {
+    "normalized": "normalized (z-scores), or another representation",
+    "root": "root not at the origin of its own frame",
+    "velocities": "velocities that do not belong to the positions",
+    "units": "bones that are too long or too short for a body in metres",
+    "not a body": "bones that are not a body's",
+    "frozen": "nothing moves",
+    "upside down": "upside down",
+    "lying": "as low as it is long in every frame",
+    "speed": f"a joint moves more than {FASTEST:g} m in a second",
+    "floor": f"a joint more than {100 * BELOW_FLOOR:g} cm below the floor",
+}
+
+
 class Problem(NamedTuple):
-    """A kind of problem, a sentence, and whether one clip is enough to be sure (some real clips are a handstand)."""
+    """A kind of problem (of `WRONG`), a sentence, and whether one clip is enough to be sure (some real clips are a handstand)."""
 
     kind: str
     text: str
@@ -65,7 +79,8 @@ def joint_problems(joints: Float64, fps: float) -> list[Problem]:
         return [Problem("upside down", "the head is below the feet in every frame; is the sign of Y wrong?", False)]
     if float(np.mean(np.abs(upright) < 0.15)) > 0.95:
         return [Problem("lying", "the head is as low as the feet in every frame; is another axis than Y up?", False)]
-    if len(joints) > 1 and (fastest := float(np.abs(np.diff(joints, axis=0)).max()) * fps) > FASTEST:
+    fastest = float(np.linalg.norm(np.diff(joints, axis=0), axis=-1).max()) * fps if len(joints) > 1 else 0.0
+    if fastest > FASTEST:
         return [Problem("speed", f"a joint moves at {fastest:.3g} m/s, more than {FASTEST:g} m/s")]
     return []
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from hftrainer.config import ConfigError, Experiment
 from hftrainer.models.outline import outline
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.registry import DATASETS, TASKS
 from hftrainer.training.fit import check_experiment
 from hftrainer.training.memory import NOT_COUNTED, Sizes, memory_per_device, spread_of
@@ -99,8 +100,11 @@ def _absent_data(bundle: Any, source: Any) -> Any:
         check_tokenizer=lambda fingerprint: None,
         folder="data that are not here",
     )
+    mean = getattr(bundle, "mean", None)
+    width = len(mean) if mean is not None and mean.ndim else get_representation(DEFAULT).width
     return SimpleNamespace(
-        statistics=(np.zeros(272, np.float32), np.ones(272, np.float32)),
+        statistics=(np.zeros(width, np.float32), np.ones(width, np.float32)),
+        representation=None,  # not known
         tokens=tokens,
         contents=source.contents if source is not None else list(getattr(config, "contents", [])),
         styles=source.styles if source is not None else list(getattr(config, "styles", [])),

@@ -11,6 +11,7 @@ from hftrainer.data.prepare.verify import verify
 from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.statistics import compute_statistics
 
 
@@ -20,7 +21,7 @@ def test_upstreams_layout_opens_as_it_is(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
     motion = make_motion("walk", 60, 0)
     np.save(tmp_path / "motion_data/vector_272/MotionGV/folder0/a.npy", motion)
-    mean, std = compute_statistics([motion])
+    mean, std = compute_statistics([motion], get_representation("motion272"))
     np.save(tmp_path / "mean_std/vector_272/mean.npy", mean)
     np.save(tmp_path / "mean_std/vector_272/std.npy", std)
     (tmp_path / "split/version1/t2m_60_300/train.txt").write_text("MotionGV/folder0/a\n")
@@ -33,7 +34,7 @@ def test_upstreams_layout_opens_as_it_is(tmp_path):
 def test_humanml3ds_capital_statistics_and_captions(tmp_path):
     (tmp_path / "mean_std").mkdir()
     (tmp_path / "texts").mkdir()
-    mean, std = compute_statistics([make_motion("walk", 60, 0)])
+    mean, std = compute_statistics([make_motion("walk", 60, 0)], get_representation("motion272"))
     np.save(tmp_path / "mean_std/Mean.npy", mean)
     np.save(tmp_path / "mean_std/Std.npy", std)
     lines = "a man walks.#a/DET man/NOUN walk/VERB#0.0#0.0\nhe turns#he/PRON turn/VERB#1.5#nan\n\nplain # sentence\n"
@@ -53,18 +54,18 @@ def test_humanml3ds_capital_statistics_and_captions(tmp_path):
 def test_statistics_equal_numpy_and_groups_share_one_deviation():
     clips = [make_motion("walk", 50, 0), make_motion("wave", 70, 1)]
     everything = np.concatenate(clips)
-    mean, std = compute_statistics(clips, grouped=False)
+    mean, std = compute_statistics(clips, get_representation("motion272"), grouped=False)
     np.testing.assert_allclose(mean, everything.mean(0), atol=1e-12)
     np.testing.assert_allclose(std, np.maximum(everything.std(0), 1e-8), atol=1e-9)
-    _, grouped = compute_statistics(clips)
+    _, grouped = compute_statistics(clips, get_representation("motion272"))
     for channel in MOTION272.channels:
         part = MOTION272[channel]
         np.testing.assert_allclose(grouped[part], everything.std(0)[part].mean(), atol=1e-7)
-    mirrored, _ = compute_statistics(clips, with_mirrored=True)
+    mirrored, _ = compute_statistics(clips, get_representation("motion272"), with_mirrored=True)
     both = np.concatenate([*clips, *map(motion272.mirror, clips)])
     np.testing.assert_allclose(mirrored, both.mean(0), atol=1e-12)
     with pytest.raises(ValueError, match="at least one clip"):
-        compute_statistics([])
+        compute_statistics([], get_representation("motion272"))
 
 
 def test_splits_are_disjoint_complete_and_hold_every_label():
@@ -90,8 +91,10 @@ BREAK = {
     "statistics do not describe these motions": lambda d, n: np.save(
         d.root / "mean_std/std.npy", 10 * np.load(d.root / "mean_std/std.npy")
     ),
-    "root not at the origin": lambda d, n: d.write_motion(n, d.motion(n) + 1),
     "a joint moves more than": lambda d, n: d.write_motion(n, d.motion(n) + 0.6 * (np.arange(272) == 0)),
+    "root not at the origin": lambda d, n: d.write_motion(n, d.motion(n) + 0.1 * (np.arange(272) == 8)),
+    "normalized (z-scores)": lambda d, n: d.write_motion(n, d.motion(n) + 1),
+    "velocities that do not belong": lambda d, n: d.write_motion(n, d.motion(n) * [*[1] * 74, *[99] * 66, *[1] * 132]),
 }
 
 

@@ -13,6 +13,7 @@ from hftrainer.data.folder import Caption, DatasetFolder
 from hftrainer.data.prepare.tar_import import import_tar
 from hftrainer.data.prepare.verify import verify
 from hftrainer.data.synthetic.motions import make_motion
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.statistics import compute_statistics
 
 MOTION = make_motion("walk", 70, 0)
@@ -35,7 +36,7 @@ def tar(path, members: dict[str, bytes], mode: str = "w:gz"):
 
 def test_motionmillions_archives(tmp_path):
     """Top folders that are there twice, parts that do not say their name, capital statistics, nested splits."""
-    mean, std = compute_statistics([MOTION])
+    mean, std = compute_statistics([MOTION], get_representation("motion272"))
     shards = [
         tar(
             tmp_path / "split.tar.gz",

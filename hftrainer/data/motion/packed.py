@@ -1,6 +1,6 @@
 """All motions of a dataset in one memory-mapped array, for the tokenizer: windows without opening a file a clip.
 
-motion.npy          float32 or float16 (frames, 272)   clips one after the other, physical units
+motion.npy          float32 or float16 (frames, width) clips one after the other, physical units
 offsets.npy         int64 (clips + 1,)                 where each clip starts
 names.npy, name_offsets.npy, split_<i>.npy, label_<i>.npy, mean.npy, std.npy    as in a packed set of tokens
 """
@@ -28,8 +28,7 @@ from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.motion.windows import MotionBatch, WindowDataset, WindowRules, collate_motions, window_plan
 from hftrainer.data.order import BatchPlan
 from hftrainer.files import atomic_folder
-from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import Representation
 from hftrainer.registry import DATASETS
 
 MOTIONS_FORMAT = "hftrainer-packed-motions-v1"
@@ -55,7 +54,7 @@ class PackedMotions(PackedFolder):
         return PackedMotions, (self.folder,)  # another process maps the files again
 
     def __getitem__(self, clip: int) -> NDArray[np.float32]:
-        """A clip (frames, 272)."""
+        """A clip (frames, width)."""
         return np.array(self.motion[self.offsets[clip] : self.offsets[clip + 1]], dtype=np.float32)
 
 
@@ -91,7 +90,7 @@ def pack_motions(
     worst = 0.0
     with atomic_folder(out) as staging:
         with (
-            NpyWriter(staging / "motion.npy", dtype, (MOTION272.width,)) as motion,
+            NpyWriter(staging / "motion.npy", dtype, (dataset.motion_format.width,)) as motion,
             NpyWriter(staging / "offsets.npy", np.int64) as offsets,
             NpyWriter(staging / "names.npy", np.uint8) as texts,
             NpyWriter(staging / "name_offsets.npy", np.int64) as name_offsets,
@@ -101,14 +100,15 @@ def pack_motions(
             for name in progress(names):
                 clip = dataset.motion(name)
                 if dtype == "float16":
-                    worst = max(worst, _error(clip))
+                    worst = max(worst, _error(clip, dataset.motion_format))
                 motion.append(clip)
                 offsets.append([motion.rows])
                 texts.append_bytes(name.encode(), len(name.encode()))
                 name_offsets.append([texts.rows])
         number = {name: i for i, name in enumerate(names)}
         about = {
-            "format": MOTIONS_FORMAT, "dataset": dataset.root.name, "dtype": dtype, "clips": len(names),
+            "format": MOTIONS_FORMAT, "dataset": dataset.root.name, "representation": dataset.representation,
+            "dtype": dtype, "clips": len(names),
             "frames": motion.rows, "float16_error_mm": worst,
             "splits": write_splits(staging, {k: [number[n] for n in found] for k, found in members.items()}),
             "labels": write_labels(staging, dataset.labels(), names),
@@ -118,12 +118,12 @@ def pack_motions(
     return PackedMotionCounts(len(names), motion.rows, worst)
 
 
-def _error(clip: NDArray[np.float32]) -> float:
+def _error(clip: NDArray[np.float32], motion_format: Representation) -> float:
     with np.errstate(over="ignore"):
         stored = clip.astype(np.float16).astype(np.float32)
     if not np.isfinite(stored).all():
         raise ValueError("a motion has numbers that float16 cannot hold; pack with --dtype float32")
-    moved = np.asarray(motion272.to_joints(stored)) - np.asarray(motion272.to_joints(clip))
+    moved = np.asarray(motion_format.to_joints(stored)) - np.asarray(motion_format.to_joints(clip))
     return 1000 * float(np.linalg.norm(moved, axis=-1).max())
 
 
@@ -134,6 +134,7 @@ class PackedClips:
         clips = packed.split(split)
         lengths = np.diff(packed.offsets)[clips]
         self.packed, self.numbers = packed, np.asarray(clips[lengths >= shortest], dtype=np.int64)
+        self.representation = packed.representation
         if not len(self.numbers):
             raise ValueError(f"split {split!r} of {packed.folder} has no clip of at least {shortest} frames")
         self.lengths: NDArray[np.int64] = lengths[lengths >= shortest]
@@ -173,6 +174,7 @@ class PackedWindows:
         self.config = config
         self.packed = PackedMotions(config.root)
         self.statistics = self.packed.statistics()
+        self.representation = self.packed.representation
 
     def train(self) -> WindowDataset:
         """Windows of the training split."""

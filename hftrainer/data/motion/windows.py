@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.order import BatchPlan, Item, weights_of_groups
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.registry import DATASETS
 
 
 class MotionBatch(NamedTuple):
-    """`motion` (b, t, 272) in physical units, zero past `lengths` (b,) frames; `names` of the clips."""
+    """`motion` (b, t, width) in physical units, zero past `lengths` (b,) frames; `names` of the clips."""
 
     motion: Tensor
     lengths: Tensor
@@ -74,15 +74,16 @@ class MotionWindowsConfig(WindowRules):
 
 
 class Clips(Protocol):
-    """Motions of a split, from a folder or a packed set: `lengths` (n,) in frames."""
+    """Motions of a split, from a folder or a packed set: `lengths` (n,) in frames, and the name of what they are."""
 
     lengths: NDArray[np.int64]
+    representation: str
 
     def name(self, index: int) -> str:
         """A clip's name."""
 
     def frames(self, index: int, start: int, stop: int) -> NDArray[np.float32]:
-        """A stretch of a clip, (up to stop - start, 272), in physical units."""
+        """A stretch of a clip, (up to stop - start, width), in physical units."""
 
     def groups(self, label: str) -> NDArray[np.int64]:
         """A number for each clip (n,), equal where the label's values are."""
@@ -92,7 +93,7 @@ class FolderClips:
     """Clips of a dataset folder, held in memory or read whenever they are drawn."""
 
     def __init__(self, folder: DatasetFolder, split: str, *, shortest: int, in_memory: bool):
-        self.folder = folder
+        self.folder, self.representation = folder, folder.representation
         lengths = {name: folder.frames(name) for name in folder.names(split)}
         self.names = [name for name, frames in lengths.items() if frames >= shortest]
         if not self.names:
@@ -127,6 +128,7 @@ class MotionWindows:
         self.config = config
         self.folder = DatasetFolder(config.root)
         self.statistics = self.folder.statistics()
+        self.representation = self.folder.representation
 
     def train(self) -> WindowDataset:
         """Windows of the training split, held in memory."""
@@ -157,6 +159,7 @@ class WindowDataset(Dataset[tuple[str, np.ndarray]]):
 
     def __init__(self, clips: Clips, rules: WindowRules):
         self.clips, self.rules = clips, rules
+        self.motion_format = get_representation(clips.representation)
 
     def __len__(self) -> int:
         return len(self.clips.lengths)
@@ -171,7 +174,7 @@ class WindowDataset(Dataset[tuple[str, np.ndarray]]):
         window = self.rules.window
         start = int(rng.integers(0, max(1, int(self.clips.lengths[index]) - window + 1)))
         motion = self.clips.frames(index, start, start + window)
-        return self.clips.name(index), motion272.mirror(motion) if rng.random() < self.rules.mirror else motion
+        return self.clips.name(index), self.motion_format.mirror(motion) if rng.random() < self.rules.mirror else motion
 
 
 def window_plan(train: WindowDataset, rules: WindowRules, seed: int) -> BatchPlan:

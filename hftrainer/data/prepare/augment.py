@@ -15,7 +15,6 @@ import numpy as np
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.captions import CaptionTemplates, mirrored_parts
 from hftrainer.motion.blend import TRANSITION, find_passage, join_at, shorten
-from hftrainer.motion.representation import motion272
 
 MIRROR_PREFIX = "M"  # as HumanML3D names mirrored clips
 JOINED = "joined"
@@ -42,7 +41,7 @@ def mirror_split(
             parts = mirrored_parts(parts_of(labels[name]), templates)
             if parts is not None:
                 mirrored = _mirrored_name(name)
-                dataset.write_motion(mirrored, motion272.mirror(dataset.motion(name)))
+                dataset.write_motion(mirrored, dataset.motion_format.mirror(dataset.motion(name)))
                 labels[mirrored] = {**labels[name], **parts[0]}
                 made.append(mirrored)
     _add(dataset, labels, split, into, made)

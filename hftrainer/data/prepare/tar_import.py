@@ -1,6 +1,6 @@
 """Tar shards as a dataset folder: archives as MotionMillion publishes them, and webdataset shards (name.npy, name.txt).
 
-Members are told by what they are: floating point (frames, 272) is a motion, whole numbers are codes, .txt below split/
+Members are told by what they are: floating point (frames, width) is a motion, whole numbers are codes, .txt below split/
 is a split, other .txt is captions, mean and std are statistics. Nothing is written outside of the dataset.
 """
 
@@ -18,7 +18,6 @@ import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.files import atomic_path, write_text
-from hftrainer.motion.representation.spec import MOTION272
 
 CODES = "VQVAE_codebook_imported"
 # folders of the published layouts, which are not part of a clip's name
@@ -129,8 +128,11 @@ def _take_array(dataset: DatasetFolder, name: str, data: bytes, where: str) -> s
     if array.dtype.kind in "iu":
         _write(dataset.root / CODES / f"{name}.npy", data)
         return "codes"
-    if array.ndim != 2 or array.shape[1] != MOTION272.width or array.dtype.kind != "f":
-        raise ValueError(f"{where}: expected (frames, {MOTION272.width}) or codes, got {array.dtype} {array.shape}")
+    width = dataset.motion_format.width
+    if array.ndim != 2 or array.shape[1] != width or array.dtype.kind != "f":
+        raise ValueError(
+            f"{where}: expected (frames, {width}) of {dataset.representation} or codes, got {array.dtype} {array.shape}"
+        )
     dataset.write_motion(name, array)
     return "motions"
 

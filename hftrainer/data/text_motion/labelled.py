@@ -17,7 +17,7 @@ from hftrainer.registry import DATASETS
 
 
 class LabelledBatch(NamedTuple):
-    """`motion` (b, t, 272) in physical units with `lengths` (b,); indices of `content` (b,) and `style` (b,)."""
+    """`motion` (b, t, width) in physical units with `lengths` (b,); indices of `content` (b,) and `style` (b,)."""
 
     motion: Tensor
     lengths: Tensor
@@ -49,6 +49,7 @@ class LabelledClips:
         self.config = config
         self.folder = DatasetFolder(config.root)
         self.statistics = self.folder.statistics()
+        self.representation = self.folder.representation
         labels = self.folder.labels()
         self.labels = {name: label for name, label in labels.items() if "parts" not in label}
         self.contents = sorted({label["content"] for label in self.labels.values()})

@@ -40,7 +40,7 @@ class TextMotionConfig:
     limit, though its evaluator reads 300). ``in_memory: false`` reads a clip's file whenever it is drawn.
 
     `groups`: labels (of labels.json) that together say what a clip is, so that clips with equal ones are not told
-    apart. `balance`: a label whose values are drawn more evenly, to the degree `evenness`.
+    apart. `fps`: at which captions' seconds are frames; the data's own unless it is said. `balance`: a label whose values are drawn more evenly, to the degree `evenness`.
     """
 
     root: str = "dataset/HumanML3D_272"
@@ -51,7 +51,7 @@ class TextMotionConfig:
     longest: int | None = 300
     unit: int = 4
     shorter: float = 1 / 3
-    fps: float = 30.0
+    fps: float | None = None
     in_memory: bool = True
     groups: list[str] | None = None
     balance: str | None = None
@@ -77,6 +77,7 @@ class TextMotion:
         self.config = config
         self.folder = DatasetFolder(config.root)
         self.statistics = self.folder.statistics()
+        self.representation = self.folder.representation
         self.labels = self.folder.labels() if config.groups is not None or config.balance is not None else {}
         self._numbers: dict[tuple[str, ...], int] = {}
 
@@ -183,7 +184,8 @@ class TextMotionDataset(Dataset[Row]):
         spans = [(0, frames, whole)] if whole else []
         for caption in captions:
             if caption.end > caption.start:
-                start, end = int(caption.start * self.config.fps), int(caption.end * self.config.fps)
+                fps = self.config.fps or self.folder.motion_format.fps
+                start, end = int(caption.start * fps), int(caption.end * fps)
                 spans.append((min(start, frames), min(end, frames), (caption.text,)))
         return [Entry(name, a, b, texts, group) for a, b, texts in spans if b - a >= self.config.shortest]
 

@@ -21,6 +21,7 @@ from hftrainer.data.tokens.table import (
     label_of,
     pack_texts,
 )
+from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.registry import DATASETS
 
 
@@ -43,6 +44,7 @@ class TextTokens(TokenSource):
         self.config = config
         self.folder = DatasetFolder(config.root)
         self.tokens = TokenSet(self.folder.root / config.tokens)
+        self.representation = self.folder.representation
         self.statistics = self.folder.statistics() if (self.folder.root / "mean_std").is_dir() else None
 
     def rows(self, split: str) -> TokenRows:
@@ -60,7 +62,7 @@ class TextTokens(TokenSource):
         empty = sorted(name for name, found in zip(names, captions, strict=True) if not found)
         if empty:
             raise ValueError(f"{len(empty)} clips of split {split!r} have no caption, e.g. {empty[0]!r}")
-        table = make_table(self.tokens, clips, captions, self._labels(names))
+        table = make_table(self.tokens, clips, captions, self._labels(names), self.representation)
         return TokenRows(table, np.flatnonzero(clips >= 0), self.config)
 
     def _labels(self, names: list[str]) -> dict[str, Label]:
@@ -73,7 +75,11 @@ class TextTokens(TokenSource):
 
 
 def make_table(
-    tokens: TokenSet, clips: np.ndarray, captions: list[list[Caption]], labels: dict[str, Label]
+    tokens: TokenSet,
+    clips: np.ndarray,
+    captions: list[list[Caption]],
+    labels: dict[str, Label],
+    representation: str = DEFAULT,
 ) -> TokenTable:
     """Columns in memory; `clips`: the clip of each entry of `tokens`, `captions`: those of each clip."""
     flat = [caption for found in captions for caption in found]
@@ -89,5 +95,6 @@ def make_table(
         spans=spans if spans.any() else None,
         codebook_size=tokens.codebook_size,
         frames_per_code=int(tokens.made_from["frames_per_code"]),
+        representation=representation,
         labels=labels,
     )

@@ -27,6 +27,7 @@ class PackedTextTokens(TokenSource):
         self.config = config
         self.tokens = PackedTokens(config.root)
         self.statistics = self.tokens.statistics()
+        self.representation = self.tokens.representation
 
     def rows(self, split: str) -> TokenRows:
         """The entries of a split."""

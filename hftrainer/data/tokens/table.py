@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from hftrainer.data.draws import below, uniform
 from hftrainer.data.order import BatchPlan, Item, weights_of_groups
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 
 Int64 = NDArray[np.int64]
 Row = tuple[str, Int64]
@@ -58,6 +59,7 @@ class TokenTable:
     spans: NDArray[np.float64] | None
     codebook_size: int
     frames_per_code: int
+    representation: str = DEFAULT  # of the motions that became codes
     labels: dict[str, Label] = field(default_factory=dict)
     folder: str | None = None
 
@@ -97,6 +99,7 @@ class TokenRules:
     `drop_token`: chance that one code is dropped, at the end or at the start with equal chance. `keep`: share of codes
     that are kept, the others replaced by random ones (upstream's pkeep; -1 draws a share for each clip). A clip longer
     than `max_tokens` is cut to a random stretch of that length, or with `shortest_stretch` of any length from there on.
+    `fps`: at which captions' seconds are frames; that of the motions which became codes unless it is said.
     `balance`: the label whose values are drawn equally often, to the degree `evenness`; clips whose label is "joined"
     make up the share `joined` of what is drawn.
     """
@@ -106,7 +109,7 @@ class TokenRules:
     batch_size: int = 16
     max_tokens: int = 150
     shortest_stretch: int | None = None
-    fps: float = 30.0
+    fps: float | None = None
     drop_token: float = 1 / 3
     keep: float = 1.0
     balance: str | None = None
@@ -179,7 +182,8 @@ class TokenRows(Dataset[Row]):
         if self.table.spans is None:
             return starts, ends - starts
         spans = self.table.spans[captions]
-        parts = (spans * (self.rules.fps / self.table.frames_per_code)).astype(np.int64)
+        fps = self.rules.fps or get_representation(self.table.representation).fps
+        parts = (spans * (fps / self.table.frames_per_code)).astype(np.int64)
         first, last = starts + parts[:, 0], np.minimum(starts + parts[:, 1], ends)
         about_part = spans.any(axis=1) & (last > first)
         return np.where(about_part, first, starts), np.where(about_part, last - first, ends - starts)

@@ -44,7 +44,8 @@ _JOINT_VELOCITIES = MOTION272["joint_velocities"]
 _ROTATIONS = MOTION272["joint_rotations"]
 _HEIGHT = _POSITIONS.start + 1
 _NO_TURN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-_ROOT_OFF = 0.05  # metres; 0 in encoded motion, a few millimetres in decoded
+_VELOCITY_OFF = 0.02  # metres a frame on average; 0 in encoded motion, a few millimetres in decoded
+_ROOT_OFF = 0.02  # metres; 0 in encoded motion, a few millimetres in decoded
 
 
 def from_joints_and_rotations(joints: Array, rotations: Array) -> Array:
@@ -229,8 +230,15 @@ class Motion272(Representation):
             return found
         if (off := float(np.abs(motion[:, _POSITIONS][:, [0, 2]]).max())) > _ROOT_OFF:
             text = f"its root is up to {off:.3g} m from the origin of its own frame; is it {self.name}?"
-            return [Problem("root", text, False)]
-        return frozen_problem(motion) or below_floor(motion[:, _POSITIONS].reshape(len(motion), N_JOINTS, 3))
+            return [Problem("root", text)]
+        return self._velocity_problem(motion) or frozen_problem(motion) or below_floor(motion[:, _POSITIONS].reshape(len(motion), N_JOINTS, 3))
+
+    def _velocity_problem(self, motion: NDArray[np.float64]) -> list[Problem]:
+        off = motion[1:, _JOINT_VELOCITIES] - np.diff(motion[:, _POSITIONS], axis=0)
+        mean = float(np.abs(off).mean()) if len(off) else 0.0
+        if mean <= _VELOCITY_OFF:
+            return []
+        return [Problem("velocities", f"its joint velocities are {mean:.3g} m a frame off what its positions do")]
 
     def statistics_problem(self, mean: NDArray[Any], std: NDArray[Any]) -> str | None:
         """The mean pelvis height tells them from z-scores', another representation's, or mean and std exchanged."""

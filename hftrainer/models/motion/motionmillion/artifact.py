@@ -3,7 +3,7 @@
     mm_config.json       sizes of every part
     model_index.json     which class loads it, as diffusers has it
     fsq.safetensors      tokenizer              ar.safetensors    transformer (or shards with an index)
-    mean.npy, std.npy    (272,) float32         text_encoder/     T5 encoder and tokenizer, as transformers has it
+    mean.npy, std.npy    (width,) float32       text_encoder/     T5 encoder and tokenizer, as transformers has it
     manifest.json        bytes and SHA-256 of every file
 
 Reads what the published hftrainer ("hftrainer-motionmillion-v1") and Motius ("motius-motionmillion-v1") wrote, too:
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hftrainer.config import ConfigError
 from hftrainer.files import atomic_folder, sha256, write_json
 from hftrainer.hub import find_model
 from hftrainer.manifest import write_manifest
@@ -65,14 +66,17 @@ class Parts:
 
 def build(config: MotionMillionConfig) -> Parts:
     """New networks, but for parts that ``config.init`` takes from artifacts."""
-    width = get_representation(config.representation).width
+    width = config.motion_width
     mean, std = np.zeros(width, np.float32), np.ones(width, np.float32)
     identity = None
     init, config = config.init, dataclasses.replace(config)
     if init.tokenizer is not None:
         source = read(Path(init.tokenizer), text_encoder=None, load_ar=False)
         vqvae, mean, std, identity = source.vqvae, source.mean, source.std, source.tokenizer_sha256
-        config.tokenizer, config.representation = source.config.tokenizer, source.config.representation
+        if config.representation not in (None, source.config.motions):
+            made = f"the tokenizer in {init.tokenizer} (model.init.tokenizer) makes {source.config.motions}"
+            raise ConfigError(f"model.representation={config.representation}, but {made}; write that, or leave it out")
+        config.tokenizer, config.representation = source.config.tokenizer, source.config.motions
     else:
         vqvae = config.tokenizer.build()
     encoder: Any = None
@@ -146,7 +150,7 @@ def read(
         if tied:
             ar.lm_head.weight = ar.transformer.wte.weight
         check_vocabulary(vqvae, ar)
-    mean, std = load_statistics(folder / "mean.npy", folder / "std.npy")
+    mean, std = load_statistics(folder / "mean.npy", folder / "std.npy", get_representation(config.motions))
     encoder: Any
     if text_features is not None:
         encoder = _read_text_features(text_features, raw, config)

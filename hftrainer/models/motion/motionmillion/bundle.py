@@ -32,7 +32,7 @@ PARTS = ("vqvae", "ar", "text_encoder")
 
 @MODELS.register("motionmillion")
 class MotionMillionBundle(nn.Module):
-    """Tokenizer (`vqvae`), transformer (`ar`), text encoder (`text_encoder`), and `mean` and `std` (272,) of motions.
+    """Tokenizer (`vqvae`), transformer (`ar`), text encoder (`text_encoder`), and `mean` and `std` (width,) of motions.
 
     A part that was not asked for is None. Motion passes in and out in physical units.
     """
@@ -221,14 +221,22 @@ class MotionMillionBundle(nn.Module):
     @property
     def representation(self) -> str:
         """The name of what motions are made of."""
-        return self.config.representation
+        return self.config.motions
 
     def parts(self) -> dict[str, nn.Module | None]:
         """Tokenizer, transformer and text encoder, by the names that they have in a configuration."""
         return {"tokenizer": self.vqvae, "ar": self.ar, "text_encoder": self.text_encoder}
 
-    def set_statistics(self, mean: np.ndarray | Tensor, std: np.ndarray | Tensor) -> None:
-        """Use a dataset's statistics, as training a tokenizer does."""
+    def set_statistics(
+        self, mean: np.ndarray | Tensor, std: np.ndarray | Tensor, representation: str | None = None
+    ) -> None:
+        """Use the statistics of a data set of this `representation`, as training a tokenizer does.
+
+        Raises `ConfigError` where the tokenizer is for motions of another width or name. None: a data set that does not
+        say.
+        """
+        self.config.check_data(representation, len(mean))
+        self.config.representation = representation or self.config.representation
         self.mean.copy_(torch.as_tensor(mean))
         self.std.copy_(torch.as_tensor(std))
 
@@ -251,7 +259,7 @@ class MotionMillionBundle(nn.Module):
         return features
 
     def encode_motion(self, motion: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Codes (b, l) of motion (b, t, 272); see `HumanVQVAE.encode`."""
+        """Codes (b, l) of motion (b, t, width); see `HumanVQVAE.encode`."""
         return self.vqvae.encode(self.normalize(motion), lengths)
 
     def codebook_use(self, codes: Tensor) -> tuple[float, float]:
@@ -260,7 +268,7 @@ class MotionMillionBundle(nn.Module):
         return float(use.perplexity), float(use.active)
 
     def decode_codes(self, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Motion (b, 2 l, 272) of codes (b, l); see `HumanVQVAE.forward_decoder`."""
+        """Motion (b, 2 l, width) of codes (b, l); see `HumanVQVAE.forward_decoder`."""
         return self.denormalize(self.vqvae.forward_decoder(codes, lengths).float())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hftrainer.config import ConfigError
 from hftrainer.models.motion.motionmillion.parts import HumanVQVAEConfig, say_deprecated
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.registry import TEXT_ENCODERS, TOKENIZERS, TRANSFORMERS, Part, part
 
 __all__ = ["HumanVQVAEConfig", "InitFrom", "MotionMillionConfig"]
@@ -33,7 +34,7 @@ class MotionMillionConfig:
     """Tokenizer, transformer and text encoder by name; a model may do without the last two (a tokenizer only).
 
     `training_splits`: "train", "all" (test included, so that test-set leaderboards mean nothing) or "unknown".
-    `representation`: what its motions are made of.
+    `representation`: what its motions are, by name; None is the data's that a tokenizer trains on, motion272 elsewhere.
     """
 
     tokenizer: Any = part(TOKENIZERS, "human_vqvae")
@@ -41,7 +42,7 @@ class MotionMillionConfig:
     text_encoder: Any = part(TEXT_ENCODERS)
     init: InitFrom = field(default_factory=InitFrom)
     training_splits: str = "unknown"
-    representation: str = "motion272"
+    representation: str | None = None
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # a part may be given by its configuration
@@ -62,8 +63,21 @@ class MotionMillionConfig:
                 fields[key] = {"name": name, **section}
         return fields
 
+    @property
+    def motions(self) -> str:
+        """The name of what its motions are."""
+        return self.representation or DEFAULT
+
+    @property
+    def motion_width(self) -> int:
+        """Features of a frame."""
+        return int(getattr(self.tokenizer.config, "input_dim", None) or get_representation(self.motions).width)
+
     def check(self) -> None:
         """Raise ``ValueError`` where the parts do not fit each other."""
+        if self.representation is not None:
+            width = get_representation(self.representation).width
+            self._check_width("model.representation", self.representation, width)
         if self.training_splits not in TRAINING_SPLITS:
             raise ValueError(f"training_splits must be one of {TRAINING_SPLITS}, got {self.training_splits!r}")
         codes = getattr(self.tokenizer.config, "codebook_size", None)
@@ -71,6 +85,23 @@ class MotionMillionConfig:
         if codes is not None and vocabulary is not None and vocabulary != codes + 2:
             raise ValueError(
                 f"ar.vocab_size={vocabulary} must be the tokenizer's {codes} codes + 2 (END and PAD) = {codes + 2}"
+            )
+
+    def check_data(self, representation: str | None, width: int) -> None:
+        """Raise `ConfigError` where a tokenizer cannot be trained on motions of this `representation` and `width`."""
+        self._check_width("the representation of the data set (data.root)", representation or "not named", width)
+        if representation is not None and self.representation not in (None, representation):
+            raise ConfigError(
+                f"model.representation={self.representation}, but that of the data set (data.root) is "
+                f"{representation}; they must be the same"
+            )
+
+    def _check_width(self, where: str, name: str, width: int) -> None:
+        reads = getattr(self.tokenizer.config, "input_dim", None)
+        if reads is not None and reads != width:
+            raise ConfigError(
+                f"model.tokenizer.input_dim={reads}, but {where} is {name}, with {width} features; "
+                f"write model.tokenizer.input_dim: {width}, or choose other motions"
             )
 
 

@@ -33,6 +33,7 @@ from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
 from hftrainer.models.text_encoder import encoder_hash, encoder_names
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.registry import TEXT_ENCODERS
 
@@ -64,7 +65,7 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
         open_checkpoint(job.fsq, keys=("net", "state_dict")),
     )
     config = _config(job, ar, fsq)
-    mean, std = load_statistics(job.mean, job.std)
+    mean, std = load_statistics(job.mean, job.std, get_representation(DEFAULT))
     staging = job.out.with_name(f".{job.out.name}-partial")
     source = _identity(job, ar, fsq)
     _start(staging, source, say)

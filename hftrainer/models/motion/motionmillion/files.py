@@ -14,6 +14,7 @@ from hftrainer.config import plain
 from hftrainer.models.checkpoint import CheckpointError
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.registry import TEXT_ENCODERS, TOKENIZERS, TRANSFORMERS, Part, Registry
 
 CONFIG = "mm_config.json"
@@ -54,7 +55,7 @@ def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
         section["name"] = text.get("name", _DEFAULTS["text_encoder"])
         config.text_encoder = _part(TEXT_ENCODERS, "text_encoder", section, f"{path}: text_encoder")
     config.training_splits = str(raw.get("training_splits", "unknown"))
-    config.representation = str(raw.get("representation", "motion272"))
+    config.representation = str(raw.get("representation", DEFAULT))
     config.check()
     return config
 
@@ -68,7 +69,7 @@ def describe(config: MotionMillionConfig, *, has_text: bool, text_sha256: str | 
     return {
         "model_type": "motionmillion",
         "artifact_format": FORMAT,
-        "representation": config.representation,
+        "representation": config.motions,
         "text_model_name": _source(config.text_encoder) if not has_text else None,
         "text_encoder": _describe_text(config.text_encoder, has_text, text_sha256),
         "training_splits": config.training_splits,

@@ -13,7 +13,6 @@ from hftrainer.models.motion.motionmillion import artifact, files
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig, check_encoder_width, check_same_sizes
 from hftrainer.models.motion.motionmillion.network.fsq import LEVELS_OF_NB_CODE
 from hftrainer.models.text_features import StoredTextFeatures
-from hftrainer.motion.representation.base import get_representation
 from hftrainer.registry import TEXT_ENCODERS, Part
 
 
@@ -42,7 +41,7 @@ def outline_parts(config: MotionMillionConfig) -> tuple[artifact.Parts, list[str
     tokenizer = config.tokenizer.build()
     ar = config.ar.build() if config.ar is not None else None
     artifact.check_vocabulary(tokenizer, ar)
-    width = get_representation(config.representation).width
+    width = config.motion_width
     mean, std = np.zeros(width, np.float32), np.ones(width, np.float32)
     return artifact.Parts(config, tokenizer, ar, encoder, mean, std, identity), notes
 

@@ -22,7 +22,7 @@ class MotionTokenizer:
 
     @torch.inference_mode()
     def encode(self, motions: Sequence[NDArray[np.float32]]) -> list[NDArray[np.int64]]:
-        """Codes of motions (T_i, 272), each as if encoded alone."""
+        """Codes of motions (T_i, width), each as if encoded alone."""
         lengths = torch.tensor([len(motion) for motion in motions])
         batch = torch.zeros(len(motions), int(lengths.max()), motions[0].shape[1])
         for row, motion in enumerate(motions):

@@ -12,6 +12,7 @@ from hftrainer.models.motion.motionmillion.artifact import Parts, restore_buffer
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.registry import TEXT_ENCODERS, TRANSFORMERS
 
@@ -47,7 +48,9 @@ def read_upstream(
     if text_model_name is not None:
         config.text_encoder = TEXT_ENCODERS.part({"name": "t5", "source": str(text_model_name)})
         encoder = config.text_encoder.build()
-    mean, std = load_statistics(Path(mean_path or beside / "mean.npy"), Path(std_path or beside / "std.npy"))
+    mean, std = load_statistics(
+        Path(mean_path or beside / "mean.npy"), Path(std_path or beside / "std.npy"), get_representation(DEFAULT)
+    )
     return Parts(config, vqvae, ar, encoder, mean, std)
 
 
