@@ -45,7 +45,7 @@ WRONG = {
 
 
 class Problem(NamedTuple):
-    """A kind of problem (of `WRONG`), a sentence, and whether one clip is enough to be sure (some real clips are a handstand)."""
+    """A kind of problem (of `WRONG`), a sentence, and whether one clip is enough to be sure of it."""
 
     kind: str
     text: str

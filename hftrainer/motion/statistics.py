@@ -23,8 +23,8 @@ def compute_statistics(
 ) -> tuple[Float64, Float64]:
     """Mean and population standard deviation (width,) over all frames of all clips, in float64.
 
-    `grouped`, as released statistics are: standard deviations by the representation's rule, which for most is their mean
-    over each block, so that all features of a block are scaled alike and constant ones do not divide by zero.
+    `grouped`, as released statistics are: standard deviations by the representation's rule, for most their mean over
+    each block, so that all features of a block are scaled alike and constant ones do not divide by zero.
     `with_mirrored` counts every clip's mirror image too.
     """
     sums = RunningStatistics(representation)

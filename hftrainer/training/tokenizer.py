@@ -46,7 +46,8 @@ class TokenizerTask(Task):
         if getattr(source, "statistics", None) is None:
             raise ConfigError("data: training a tokenizer needs motions with statistics, e.g. name: motion_windows")
         self.config = config
-        bundle.set_statistics(*source.statistics, getattr(source, "representation", None))
+        mean, std = source.statistics
+        bundle.set_statistics(mean, std, getattr(source, "representation", None))
         self.freeze_the_rest()
 
     def trained(self) -> list[nn.Module]:

@@ -10,8 +10,8 @@ from hftrainer.data.prepare.splits import split_names
 from hftrainer.data.prepare.verify import verify
 from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.motion.representation.base import get_representation
+from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.motion.statistics import compute_statistics
 
 

@@ -21,6 +21,12 @@ def write_statistics(dataset: DatasetFolder, split: str | None, *, grouped: bool
             np.save(stream, values)
     write_json(
         folder / "made_from.json",
-        {"representation": dataset.representation, "split": split, "clips": len(names), "grouped": grouped, "with_mirrored": with_mirrored},
+        {
+            "representation": dataset.representation,
+            "split": split,
+            "clips": len(names),
+            "grouped": grouped,
+            "with_mirrored": with_mirrored,
+        },
     )
     return len(names)

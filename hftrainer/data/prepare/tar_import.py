@@ -1,6 +1,6 @@
 """Tar shards as a dataset folder: archives as MotionMillion publishes them, and webdataset shards (name.npy, name.txt).
 
-Members are told by what they are: floating point (frames, width) is a motion, whole numbers are codes, .txt below split/
+Members are told by what they are: floats (frames, width) are a motion, whole numbers are codes, .txt below split/
 is a split, other .txt is captions, mean and std are statistics. Nothing is written outside of the dataset.
 """
 

@@ -40,7 +40,8 @@ class TextMotionConfig:
     limit, though its evaluator reads 300). ``in_memory: false`` reads a clip's file whenever it is drawn.
 
     `groups`: labels (of labels.json) that together say what a clip is, so that clips with equal ones are not told
-    apart. `fps`: at which captions' seconds are frames; the data's own unless it is said. `balance`: a label whose values are drawn more evenly, to the degree `evenness`.
+    apart. `fps`: at which captions' seconds are frames; the data's unless it is said. `balance`: a label whose values
+    are drawn more evenly, to the degree `evenness`.
     """
 
     root: str = "dataset/HumanML3D_272"

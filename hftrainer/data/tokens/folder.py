@@ -101,7 +101,8 @@ def tokenize(
 
     about = {
         "tokenizer_sha256": tokenizer_sha256, "codebook_size": codebook_size, "frames_per_code": frames_per_code,
-        "dataset": dataset.root.name, "representation": dataset.representation, "clips": len(names), "both_phases": both_phases,
+        "dataset": dataset.root.name, "representation": dataset.representation,
+        "clips": len(names), "both_phases": both_phases,
     }  # fmt: skip
     return write_token_set(out, rows(), about)
 

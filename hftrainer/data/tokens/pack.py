@@ -137,7 +137,8 @@ def pack_tokens(
         clips = np.load(staging / "clips.npy", allow_pickle=False)
         about = {
             "format": TOKENS_FORMAT, **about, "dataset": dataset.root.name,
-            "representation": dataset.representation, "entries": counts.entries, "clips": counts.clips, "captions": counts.captions, "codes": counts.codes,
+            "representation": dataset.representation, "entries": counts.entries, "clips": counts.clips,
+            "captions": counts.captions, "codes": counts.codes,
             "splits": write_splits(staging, {k: _entries(v, writer.number, clips) for k, v in members.items()}),
             "labels": write_labels(staging, dataset.labels(), list(writer.number)),
         }  # fmt: skip

@@ -231,7 +231,11 @@ class Motion272(Representation):
         if (off := float(np.abs(motion[:, _POSITIONS][:, [0, 2]]).max())) > _ROOT_OFF:
             text = f"its root is up to {off:.3g} m from the origin of its own frame; is it {self.name}?"
             return [Problem("root", text)]
-        return self._velocity_problem(motion) or frozen_problem(motion) or below_floor(motion[:, _POSITIONS].reshape(len(motion), N_JOINTS, 3))
+        return (
+            self._velocity_problem(motion)
+            or frozen_problem(motion)
+            or below_floor(motion[:, _POSITIONS].reshape(len(motion), N_JOINTS, 3))
+        )
 
     def _velocity_problem(self, motion: NDArray[np.float64]) -> list[Problem]:
         off = motion[1:, _JOINT_VELOCITIES] - np.diff(motion[:, _POSITIONS], axis=0)
