@@ -59,3 +59,13 @@ def turn_onto(bone: Float, aim: Float) -> Float:
         angle = np.arctan2(aim[1], aim[0]) - np.arctan2(bone[1], bone[0])
         first = axis_angle_to_matrix(np.array([0.0, 0.0, angle]))
     return np.asarray(between_vectors(first @ bone, aim) @ first)
+
+
+FOOT = {"left_foot": "left_ankle", "right_foot": "right_ankle"}
+_SMPL_FOOT = {"left_foot": (0.026358, -0.055791, 0.119288), "right_foot": (-0.025372, -0.048144, 0.123348)}
+_SMPL_SHIN = 0.4  # metres, about, of the body that has those feet
+
+
+def made_up_foot(foot: str, shin: Float) -> Float:
+    """A bone (3,) from the ankle to the ball of the foot in the rest pose, SMPL's, in proportion to a shin (3,)."""
+    return np.asarray(_SMPL_FOOT[foot]) * float(np.linalg.norm(shin)) / _SMPL_SHIN

@@ -5,8 +5,11 @@ The shipped ones are YAML files in skeletons/; docs/bvh.md explains how to write
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,54 +20,90 @@ from numpy.typing import NDArray
 
 from hftrainer.motion.rest_pose import TARGETS
 from hftrainer.motion.skeleton import JOINTS, PARENTS
+from hftrainer.plain_text import read_text
 
 Float = NDArray[np.float64]
 SHIPPED = Path(__file__).parent / "skeletons"
+MADE_UP = ("left_foot", "right_foot")  # put before the ankle, as SMPL's are, where a file has none
+_NAME = re.compile(r"[^@]+(@(end|0(\.\d+)?|1(\.0)?))?")
 _AXES = {"+X": (1, 0, 0), "-X": (-1, 0, 0), "+Y": (0, 1, 0), "-Y": (0, -1, 0), "+Z": (0, 0, 1), "-Z": (0, 0, -1)}
+
+
+Choices = list[str | None]
 
 
 @dataclass
 class SkeletonMap:
-    """How the joints of a family of BVH files correspond to SMPL's; `docs/bvh.md` explains how to write one."""
+    """How the joints of a family of motion files correspond to SMPL's; `docs/bvh.md` explains how to write one.
+
+    A joint of `joints` is a name, ``Name@end`` for its End Site, ``Name@0.5`` for a point that share of the way to the
+    next mapped joint below, null if the files do not have it, or a list of these, of which the first one that a file
+    has is taken. `metres_per_unit` may be a list too, of which the first one is taken that makes the body as large as
+    people are. `rest_frame` is a frame of the file that is a T-pose, where the zero pose is none.
+    """
 
     name: str
-    joints: dict[str, str | None]
-    metres_per_unit: float
+    joints: dict[str, str | Choices | None]
+    metres_per_unit: float | list[float]
     rest: dict[str, dict[str, Any]] = field(default_factory=dict)
     up: str = "+Y"
     forward: str = "+Z"
     prefixes: list[str] = field(default_factory=lambda: [""])
     straighten: str = "smpl"  # the rest pose that arms and legs are turned onto: smpl, axes, or off
+    rest_frame: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.joints, dict) or not isinstance(self.rest, dict):
+            raise ValueError(f"skeleton map {self.name!r}: joints and rest must be mappings of SMPL joints")
         wrong = [j for j in (*self.joints, *self.rest) if j not in JOINTS]
         missing = [j for j in JOINTS if j not in self.joints]
         if wrong or missing:
-            near = [m for w in wrong for m in get_close_matches(w, JOINTS, n=1)]
+            near = [m for w in wrong for m in get_close_matches(str(w), JOINTS, n=1)]
             raise ValueError(
                 f"skeleton map {self.name!r}: unknown SMPL joints {wrong} (near: {near}), missing {missing}; "
                 "write null for a joint that the files do not have"
             )
-        if self.joints["pelvis"] is None:
-            raise ValueError(f"skeleton map {self.name!r}: the pelvis cannot be null")
-        for child in JOINTS:
-            if self.joints[child] is None and not any(
-                PARENTS[j] == JOINTS.index(child) and self._reaches_mapped(j) for j in range(len(JOINTS))
-            ):
-                raise ValueError(f"skeleton map {self.name!r}: {child} is null and nothing below it is mapped")
-        if not self.metres_per_unit > 0:
-            raise ValueError(f"skeleton map {self.name!r}: metres_per_unit must be positive")
+        for joint, choices in self.choices.items():
+            self._check_choices(joint, choices)
         if isinstance(self.straighten, bool):  # YAML reads a bare `off` as false
             self.straighten = "smpl" if self.straighten else "off"
         if self.straighten not in TARGETS:
             raise ValueError(
                 f"skeleton map {self.name!r}: straighten is one of {', '.join(TARGETS)}, got {self.straighten!r}"
             )
+        if not self.units or not all(isinstance(u, (int, float)) and 0 < u < 1e6 for u in self.units):
+            raise ValueError(f"skeleton map {self.name!r}: metres_per_unit must be positive")
         for axis in (self.up, self.forward):
             direction(axis)
 
+    @property
+    def choices(self) -> dict[str, Choices]:
+        """For each SMPL joint, what it may be in a file, best first."""
+        return {j: list(v) if isinstance(v, list) else [v] for j, v in self.joints.items()}
+
+    @property
+    def units(self) -> list[float]:
+        """What a unit of length in a file may be in metres, most likely first."""
+        return list(self.metres_per_unit) if isinstance(self.metres_per_unit, list) else [self.metres_per_unit]
+
+    def fingerprint(self) -> str:
+        """Hash of everything that the map says, so that an edited map is another one."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()
+
+    def _check_choices(self, joint: str, choices: Choices) -> None:
+        good = choices and all(c is None or (isinstance(c, str) and _NAME.fullmatch(c)) for c in choices)
+        if not good:
+            raise ValueError(
+                f"skeleton map {self.name!r}: {joint} is {self.joints[joint]!r}; expected a name, Name@end, Name@0.5, "
+                "null, or a list of these"
+            )
+        if choices[0] is None and joint == "pelvis":
+            raise ValueError(f"skeleton map {self.name!r}: the pelvis cannot be null")
+        if choices[0] is None and joint not in MADE_UP and not self._reaches_mapped(JOINTS.index(joint)):
+            raise ValueError(f"skeleton map {self.name!r}: {joint} is null and nothing below it is mapped")
+
     def _reaches_mapped(self, joint: int) -> bool:
-        return self.joints[JOINTS[joint]] is not None or any(
+        return self.choices[JOINTS[joint]][0] is not None or any(
             PARENTS[child] == joint and self._reaches_mapped(child) for child in range(len(JOINTS))
         )
 
@@ -83,10 +122,12 @@ def load_map(name_or_path: str | os.PathLike[str]) -> SkeletonMap:
         raise ValueError(
             f"no skeleton map {str(name_or_path)!r}; shipped: {', '.join(shipped_maps())}; or give a YAML file's path"
         )
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
+        fields = yaml.safe_load(read_text(path))
+        if not isinstance(fields, dict):
+            raise TypeError("expected keys such as joints and metres_per_unit")
         return SkeletonMap(**{"name": path.stem, **fields})
-    except TypeError as error:
+    except (TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}; see the shipped maps for the keys") from error
 
 

@@ -58,6 +58,10 @@ def test_the_exported_rest_pose_is_a_t_pose(tmp_path):
 # --- other skeletons: a body written as if by another program, and put back ---------------------------------------
 
 
+def first_choice(skeleton: SkeletonMap, joint: str) -> str | None:
+    return skeleton.choices[joint][0]
+
+
 def foreign_bvh(tmp_path, skeleton: SkeletonMap, motion, *, order="ZXY", scale=None, fps=30.0, extra=""):
     """`motion` written with the joint names, local axes and units of `skeleton`; no code of the importer is used."""
     rotations, root = motion272.to_rotations(motion)
@@ -66,14 +70,14 @@ def foreign_bvh(tmp_path, skeleton: SkeletonMap, motion, *, order="ZXY", scale=N
     offsets[0] = 0
     names, parents, kept = [], [], []
     for index, joint in enumerate(JOINTS):
-        if skeleton.joints[joint] is None:
+        if first_choice(skeleton, joint) is None:
             continue
         above = PARENTS[index]
-        while above >= 0 and skeleton.joints[JOINTS[above]] is None:
+        while above >= 0 and first_choice(skeleton, JOINTS[above]) is None:
             offsets[index] = offsets[index] + offsets[above]
             above = PARENTS[above]
         kept.append(index)
-        names.append(skeleton.prefixes[0] + skeleton.joints[joint])
+        names.append(skeleton.prefixes[0] + first_choice(skeleton, joint))
         parents.append(kept.index(above) if above >= 0 else -1)
     rest = np.stack([rest_frame(skeleton, JOINTS[i]) for i in kept])  # local axes in the T-pose
     world = global_rotations(rotations)[:, kept] @ rest
@@ -84,7 +88,7 @@ def foreign_bvh(tmp_path, skeleton: SkeletonMap, motion, *, order="ZXY", scale=N
         [rotate(rest[p].T, offsets[i]) if p >= 0 else offsets[i] for i, p in zip(kept, parents, strict=True)]
     )
     text = format_bvh(local, root, seen, names=tuple(names), parents=tuple(parents), fps=fps,
-                      scale=scale or 1 / skeleton.metres_per_unit)  # fmt: skip
+                      scale=scale or 1 / skeleton.units[0])  # fmt: skip
     path = tmp_path / f"{skeleton.name}.bvh"
     path.write_text(ends_without_joints(text))
     return path
@@ -138,14 +142,17 @@ def on_limbs(motion, target="smpl"):
     return motion272.from_joints_and_rotations(forward_kinematics(rotations, root, offsets), rotations)
 
 
-@pytest.mark.parametrize("name", shipped_maps())
+ON_THE_WAY = {"cmu", "cmu-asf"}  # maps that put joints where the files have none
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped_maps()) - ON_THE_WAY))
 def test_each_map_gives_back_joints_and_rotations(tmp_path, name):
     motion = on_limbs(WALK)
     skeleton = load_map(name)
     clip = retarget(read_bvh(foreign_bvh(tmp_path, skeleton, motion)), skeleton)
     assert 1000 * np.abs(clip.joints - motion272.to_joints(motion)).max() < 0.1  # mm
     rotations, _ = motion272.to_rotations(motion)
-    joints = [i for i, joint in enumerate(JOINTS) if skeleton.joints[joint] is not None]
+    joints = [i for i, joint in enumerate(JOINTS) if first_choice(skeleton, joint) is not None]
     apart = np.degrees(angle_between(global_rotations(clip.rotations), global_rotations(rotations)))
     assert apart[:, joints].max() < 0.01  # twist included
 
@@ -215,7 +222,7 @@ def test_an_a_pose_is_straightened(tmp_path):
     local = np.stack(
         [world[:, i] if p < 0 else transpose(world[:, p]) @ world[:, i] for i, p in enumerate(PARENTS)], axis=1
     )
-    names = tuple("mixamorig:" + skeleton.joints[joint] for joint in JOINTS)
+    names = tuple("mixamorig:" + first_choice(skeleton, joint) for joint in JOINTS)
     (tmp_path / "a.bvh").write_text(format_bvh(local, root, offsets, names=names, parents=PARENTS, fps=30))
     clip = retarget(read_bvh(tmp_path / "a.bvh"), skeleton)
     assert np.degrees(angle_between(clip.rotations, rotations)).max() < 0.01
@@ -278,7 +285,7 @@ def test_position_channels_of_a_joint_replace_its_offset(tmp_path):
         (lambda t: t.replace("40\n", "forty\n"), "not a number"),
         (lambda t: t.replace("40\n", "\n"), "says 2 frames of 7 channels, but holds 13 values"),
         (lambda t: t.replace("Frames: 2", "Frames: 3"), "says 3 frames"),
-        (lambda t: t.replace("0.0333333", "0"), "frame time of 0.0 s"),
+        (lambda t: t.replace("0.0333333", "0"), "frame time of 0.0 s is not usable; give the true rate with --fps"),
         (lambda t: t.replace("1 Xrotation", "1 Xrotaton"), "lists channels"),
         (lambda t: t.replace("OFFSET 0 -4 0", "OFFSET 0 -4"), "HIERARCHY"),
         (lambda t: t.replace("}\nMOTION", "MOTION"), "open braces"),
@@ -293,7 +300,7 @@ def test_broken_files_say_what_is_wrong(tmp_path, change, message):
 
 
 def test_a_binary_file_is_refused(tmp_path):
-    (tmp_path / "b.bvh").write_bytes(b"\x80\x03HIERARCHY\xff")
+    (tmp_path / "b.bvh").write_bytes(b"\x80\x03HIERARCHY\x00\xff")
     with pytest.raises(BVHError, match="not text"):
         read_bvh(tmp_path / "b.bvh")
 

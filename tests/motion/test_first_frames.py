@@ -8,7 +8,7 @@ from hftrainer.data.synthetic.motions import OFFSETS, make_motion
 from hftrainer.motion.first_frames import frames_to_skip, is_t_pose
 from hftrainer.motion.io.bvh import read_bvh
 from hftrainer.motion.representation import motion272
-from hftrainer.motion.retarget import retarget
+from hftrainer.motion.retarget import RetargetOptions, retarget
 from hftrainer.motion.skeleton import forward_kinematics
 from hftrainer.motion.skeleton_map import load_map
 
@@ -43,5 +43,5 @@ def test_a_real_file_loses_its_added_t_pose(shared):
     bvh = read_bvh(shared / "cases" / "import" / "tpose_first" / "cmu_07_01_head.bvh")
     clip = retarget(bvh, load_map("cmu"))
     assert clip.skipped == 1
-    assert len(retarget(bvh, load_map("cmu"), skip_first=0).root) == len(clip.root) + 1
+    assert len(retarget(bvh, load_map("cmu"), RetargetOptions(skip_first=0)).root) == len(clip.root) + 1
     assert np.linalg.norm(np.diff(clip.joints, axis=0), axis=-1).max() * clip.fps < 6.0  # m/s

@@ -14,9 +14,9 @@ import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.files import sha256, write_json
-from hftrainer.motion.io.bvh import BVHError, read_bvh
+from hftrainer.motion.io.bvh import read_bvh
+from hftrainer.motion.io.source import MotionFileError
 from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
 from hftrainer.motion.retarget import retarget
 from hftrainer.motion.skeleton_map import SkeletonMap
 
@@ -86,7 +86,7 @@ def import_bvh(
 
 def convert_bvh(path: str | os.PathLike[str], skeleton: SkeletonMap) -> np.ndarray:
     """One file as motion272 (frames, 272) float32 at 30 fps."""
-    clip = retarget(read_bvh(path), skeleton, fps=MOTION272.fps, source=str(path))
+    clip = retarget(read_bvh(path), skeleton, source=str(path))
     return motion272.from_joints_and_rotations(clip.joints, clip.rotations).astype(np.float32)  # type: ignore[no-any-return]
 
 
@@ -95,7 +95,7 @@ def _convert_into(root: Path, skeleton: SkeletonMap, item: tuple[Path, str]) -> 
     path, name = item
     try:
         motion = convert_bvh(path, skeleton)
-    except (BVHError, OSError) as error:
+    except (MotionFileError, OSError) as error:
         return str(error)
     DatasetFolder(root, create=True).write_motion(name, motion)
     return len(motion)

@@ -7,21 +7,27 @@ applied in the order in which they are listed: a listing ``Zrotation Xrotation Y
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.motion.io.bvh_hierarchy import BVHError, parse_hierarchy
+from hftrainer.motion.io.source import chain, check_size
 from hftrainer.motion.rotation import euler_to_matrix
+from hftrainer.plain_text import decode
+from hftrainer.readers import read_bytes
+
+__all__ = ["BVH", "BVHError", "read_bvh"]
 
 Float = NDArray[np.float64]
-_CHANNELS = ("Xposition", "Yposition", "Zposition", "Xrotation", "Yrotation", "Zrotation")
-_MAX_JOINTS = 4096
-
-
-class BVHError(ValueError):
-    """A file that is not a usable BVH; the message names the file and what is wrong with it."""
+MAX_BYTES = 2 << 30
+_RATES = (0.1, 10_000.0)  # frames a second that a file may claim
+_MOTION = re.compile(r"^[ \t]*MOTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_TIMING = re.compile(
+    r"\s*Frames\s*:?\s*(\S+)\s+Frame\s*Time\s*:?\s*(\S+)[^\S\n]*(?:\n|$)", re.IGNORECASE
+)  # glued, spaced and in any case
 
 
 @dataclass
@@ -29,7 +35,7 @@ class BVH:
     """A hierarchy of joints and its motion.
 
     `offsets` (J, 3) are as in the file; `channels` one tuple of names a joint; `values` (T, sum of channels).
-    `end_offsets` maps a joint to the offset of its "End Site".
+    `end_offsets` maps a joint to the offset of its "End Site"; `notes` say what a lenient reading put right.
     """
 
     names: list[str]
@@ -39,12 +45,19 @@ class BVH:
     frame_time: float
     values: Float
     end_offsets: dict[int, Float]
+    notes: list[str] = field(default_factory=list)
+    metres_per_unit: float | None = None
 
     @property
     def fps(self) -> float:
         """Frames a second. Files round the frame time (0.033333); whole rates within 0.1 % of it are meant."""
         rate = 1.0 / self.frame_time
         return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are."""
+        return len(self.values)
 
     def local_transforms(self) -> tuple[Float, Float]:
         """Rotation (T, J, 3, 3) and translation (T, J, 3) of every joint relative to its parent.
@@ -73,103 +86,76 @@ class BVH:
 
     def global_transforms(self) -> tuple[Float, Float]:
         """Rotation (T, J, 3, 3) and position (T, J, 3) of every joint in the world, in the file's units and axes."""
-        rotations, translations = self.local_transforms()
-        for joint, parent in enumerate(self.parents):
-            if parent >= 0:
-                translations[:, joint] = (
-                    translations[:, parent] + (rotations[:, parent] @ translations[:, joint, :, None])[..., 0]
-                )
-                rotations[:, joint] = rotations[:, parent] @ rotations[:, joint]
-        return rotations, translations
+        return chain(self.parents, *self.local_transforms())
+
+    def rest_transforms(self) -> tuple[Float, Float]:
+        """Rotation (J, 3, 3) and position (J, 3) with all angles zero.
+
+        A bone that has position channels is their mean.
+        """
+        bones, column = self.offsets.copy(), 0
+        for joint, channels in enumerate(self.channels):
+            for i, name in enumerate(channels):
+                if name.endswith("position") and self.parents[joint] >= 0:
+                    bones[joint, "XYZ".index(name[0])] = self.values[:, column + i].mean()
+            column += len(channels)
+        unturned = np.broadcast_to(np.eye(3), (1, len(self.names), 3, 3))
+        rotations, positions = chain(self.parents, unturned, bones[None])
+        return rotations[0], positions[0]
 
 
 def read_bvh(path: str | os.PathLike[str]) -> BVH:
-    """Read a file. Raises `BVHError` for text that is not BVH, truncated or surplus motion data, NaN and infinities."""
+    """Read a file. Raises `BVHError` for text that is not BVH, truncated motion data, NaN and infinities.
+
+    What other readers accept is accepted: keywords and channels in any case, glued braces and colons, comments,
+    Windows text, and surplus whole rows, which are left out with a note.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="strict")
-    except UnicodeDecodeError as error:
-        raise BVHError(f"{path}: not a BVH file: it is not text ({error.reason} at byte {error.start})") from error
-    head, found, tail = text.partition("MOTION")
-    if not head.lstrip().startswith("HIERARCHY") or not found:
+        text = decode(read_bytes(path, MAX_BYTES, error=BVHError), path)
+    except ValueError as error:
+        raise error if isinstance(error, BVHError) else BVHError(f"not a BVH file: {error}") from error
+    if "#" in text or "//" in text:
+        text = re.sub(r"^[ \t]*(#|//).*$", "", text, flags=re.MULTILINE)
+    found = _MOTION.search(text)
+    head = text[: found.start()] if found else text
+    if found is None or not head.lstrip().upper().startswith("HIERARCHY"):
         raise BVHError(f"{path}: not a BVH file: expected a HIERARCHY and a MOTION section, got {text[:40]!r}")
-    names, parents, offsets, channels, ends = _parse_hierarchy(head.split(), path)
-    frame_time, values = _parse_motion(tail, sum(map(len, channels)), path)
-    return BVH(names, parents, np.array(offsets), channels, frame_time, values, ends)
+    notes: list[str] = []
+    joints = parse_hierarchy(head, path)
+    frame_time, values = _parse_motion(text[found.end() :], sum(map(len, joints.channels)), path, notes)
+    check_size(len(values), len(joints.names), path, BVHError)
+    return BVH(
+        joints.names, joints.parents, np.array(joints.offsets), joints.channels, frame_time, values, joints.ends, notes
+    )
 
 
-def _parse_hierarchy(
-    tokens: list[str], path: str | os.PathLike[str]
-) -> tuple[list[str], list[int], list[list[float]], list[tuple[str, ...]], dict[int, Float]]:
-    names: list[str] = []
-    parents: list[int] = []
-    offsets: list[list[float]] = []
-    channels: list[tuple[str, ...]] = []
-    ends: dict[int, Float] = {}
-    stack: list[int] = []  # joints whose brace is open; -1 - joint is the End Site of a joint
-    at = 1
+def _parse_motion(text: str, width: int, path: str | os.PathLike[str], notes: list[str]) -> tuple[float, Float]:
+    timing = _TIMING.match(text)
+    if timing is None:
+        raise BVHError(f"{path}: MOTION must start with 'Frames: n' and 'Frame Time: s', got {text.split(None, 5)[:5]}")
+    if width == 0:
+        raise BVHError(f"{path}: no joint has CHANNELS, so nothing moves")
     try:
-        while at < len(tokens):
-            word = tokens[at]
-            if word in ("ROOT", "JOINT"):
-                if word == "ROOT" and names:
-                    raise BVHError(f"{path}: has a second ROOT {tokens[at + 1]!r}; one body a file is supported")
-                end = tokens.index("{", at)
-                names.append(" ".join(tokens[at + 1 : end]))
-                parents.append(stack[-1] if stack else -1)
-                offsets.append([0.0, 0.0, 0.0])
-                channels.append(())
-                stack.append(len(names) - 1)
-                at = end + 1
-            elif word == "End":
-                stack.append(-1 - stack[-1])
-                at = tokens.index("{", at) + 1
-            elif word == "OFFSET":
-                values = [float(v) for v in tokens[at + 1 : at + 4]]
-                if stack[-1] < 0:
-                    ends[-1 - stack[-1]] = np.array(values)
-                else:
-                    offsets[stack[-1]] = values
-                at += 4
-            elif word == "CHANNELS":
-                count = int(tokens[at + 1])
-                listed = tuple(tokens[at + 2 : at + 2 + count])
-                wrong = [name for name in listed if name not in _CHANNELS]
-                if wrong or len(listed) != count:
-                    raise BVHError(f"{path}: joint {names[stack[-1]]!r} lists channels {listed}, expected {_CHANNELS}")
-                channels[stack[-1]] = listed
-                at += 2 + count
-            elif word == "}":
-                stack.pop()
-                at += 1
-            else:
-                raise BVHError(f"{path}: unexpected {word!r} in the HIERARCHY")
-            if len(names) > _MAX_JOINTS:
-                raise BVHError(f"{path}: more than {_MAX_JOINTS} joints")
-    except (IndexError, ValueError) as error:
-        if isinstance(error, BVHError):
-            raise
-        raise BVHError(f"{path}: the HIERARCHY is broken near word {at} ({' '.join(tokens[at : at + 4])!r})") from error
-    if stack or not names:
-        raise BVHError(f"{path}: the HIERARCHY ends with {len(stack)} open braces and {len(names)} joints")
-    if not np.isfinite(offsets).all():
-        raise BVHError(f"{path}: an OFFSET is not a finite number")
-    return names, parents, offsets, channels, ends
+        frames, frame_time = int(timing[1]), float(timing[2].replace(",", "."))
+    except ValueError as error:
+        raise BVHError(f"{path}: 'Frames' or 'Frame Time' is not a number ({error})") from error
+    if not 1 / _RATES[1] <= frame_time <= 1 / _RATES[0]:
+        raise BVHError(f"{path}: a frame time of {frame_time} s is not usable; give the true rate with --fps")
+    flat = _numbers(text[timing.end() :], path)
+    surplus, rest = divmod(flat.size - frames * width, width)
+    if frames < 1 or surplus < 0 or rest:
+        raise BVHError(f"{path}: says {frames} frames of {width} channels, but holds {flat.size} values")
+    if surplus:
+        notes.append(f"holds {surplus} more rows than the {frames} that it says; they are left out")
+    values = flat[: frames * width].reshape(frames, width)
+    good = np.isfinite(values).all(axis=1)
+    if not good.all():
+        raise BVHError(f"{path}: frame {int(np.flatnonzero(~good)[0])} holds a NaN or infinite value")
+    return frame_time, values
 
 
-def _parse_motion(tail: str, width: int, path: str | os.PathLike[str]) -> tuple[float, Float]:
-    words = tail.split(None, 5)
-    if len(words) < 5 or words[0] != "Frames:" or words[2:4] != ["Frame", "Time:"]:
-        raise BVHError(f"{path}: MOTION must start with 'Frames: n' and 'Frame Time: s', got {' '.join(words[:5])!r}")
+def _numbers(text: str, path: str | os.PathLike[str]) -> Float:
     try:
-        frames, frame_time = int(words[1]), float(words[4])
-        flat = np.array((words[5] if len(words) > 5 else "").split(), dtype=np.float64)
+        return np.array(text.split(), dtype=np.float64)
     except ValueError as error:
         raise BVHError(f"{path}: the MOTION section holds something that is not a number ({error})") from error
-    if not 0 < frame_time < 10:
-        raise BVHError(f"{path}: a frame time of {frame_time} s is not usable")
-    if frames < 1 or flat.size != frames * width:
-        raise BVHError(f"{path}: says {frames} frames of {width} channels, but holds {flat.size} values")
-    if not np.isfinite(flat).all():
-        bad = int(np.flatnonzero(~np.isfinite(flat))[0]) // width
-        raise BVHError(f"{path}: frame {bad} holds a NaN or infinite value")
-    return frame_time, flat.reshape(frames, width)
