@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "data": BASE | {"registry", "config", "motion"},
     "pipelines": BASE | {"models", "motion", "render", "registry", "config"},
     "evaluation": BASE | {"models", "motion", "render", "registry", "config"},
-    "training": BASE | {"registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation"},
+    "training": BASE | {"registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation", "zoo"},
     "zoo": BASE | {"registry", "config", "plugins"},
     "apps": BASE | {
         "registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation", "training", "zoo",

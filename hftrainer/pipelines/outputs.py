@@ -22,8 +22,8 @@ from hftrainer.extras import need
 from hftrainer.files import atomic_path, write_json
 from hftrainer.motion.io.bvh_write import write_bvh
 from hftrainer.motion.io.npz import write_npz
-from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import Representation, get_representation
+from hftrainer.motion.representation.convert import check_route, convert
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.render.video import render_video
@@ -34,6 +34,7 @@ from hftrainer.version import __version__
 FORMATS = ("npy", "npz", "bvh", "mp4", "html")
 MANIFEST = "manifest.json"
 PAGE = "index.html"
+_WITH_ROTATIONS = "motion272"  # what npz and bvh are written from
 
 
 @dataclass
@@ -70,7 +71,8 @@ def run_job(
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, Any]:
     """Make what is missing and write the page; the manifest. Failed items are in it with their error."""
-    check_formats(job.formats)
+    form = pipeline.motion_format
+    check_formats(job.formats, form)
     settings = _settings(job, pipeline, fingerprint)
     items = _items(job, settings)
     done = _finished(job, items)
@@ -78,8 +80,8 @@ def run_job(
         "model": model,
         "model_hash": fingerprint,
         "settings": settings,
-        "fps": MOTION272.fps,
-        "representation": MOTION272.name,
+        "fps": form.fps,
+        "representation": form.name,
         "versions": _versions(),
         "items": [done[item.key] for item in items if item.key in done],
     }
@@ -96,18 +98,24 @@ def run_job(
     return manifest
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Raise before any work if a format is unknown or what it needs is not installed."""
+def check_formats(formats: Sequence[str], form: Representation | None = None) -> None:
+    """Raise before any work if a format is unknown, what it needs is not installed, or `form` does not give it."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ValueError(f"unknown formats {unknown}; known: {', '.join(FORMATS)}")
     if "mp4" in formats:
         need("imageio_ffmpeg", "writing mp4 files")
         need("PIL", "writing mp4 files")
+    if form is not None and form.name != _WITH_ROTATIONS:
+        for name in (name for name in formats if name in ("npz", "bvh")):
+            try:
+                check_route(form.name, _WITH_ROTATIONS)
+            except ValueError as error:
+                raise ValueError(f"{name} files hold joint rotations: {error}; leave {name} out") from error
 
 
-def write_files(stem: Path, motion: np.ndarray, title: str, formats: Sequence[str]) -> list[str]:
-    """Write one motion (T, 272) as `stem` + suffix for each format; the file names."""
+def write_files(stem: Path, motion: np.ndarray, title: str, formats: Sequence[str], form: Representation) -> list[str]:
+    """Write one motion (T, width) of `form` as `stem` + suffix for each format; the file names."""
     written = []
     for name in formats:
         path = stem.with_name(f"{stem.name}.{name}")
@@ -115,29 +123,37 @@ def write_files(stem: Path, motion: np.ndarray, title: str, formats: Sequence[st
             with atomic_path(path) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, motion.astype(np.float32))
         elif name == "npz":
-            write_npz(path, motion)
+            write_npz(path, _with_rotations(motion, form))
         elif name == "bvh":
-            write_bvh(path, motion)
+            write_bvh(path, _with_rotations(motion, form))
         elif name == "mp4":
-            render_video(path, motion272.to_joints(motion), title=title, fps=MOTION272.fps)
+            render_video(path, form.to_joints(motion), title=title, fps=form.fps)
         else:
             continue  # html is one page for all
         written.append(path.name)
     return written
 
 
+def _with_rotations(motion: np.ndarray, form: Representation) -> np.ndarray:
+    """The motion in the representation that files with rotations are written from."""
+    if form.name == _WITH_ROTATIONS:
+        return motion
+    return np.asarray(convert(motion, form.name, _WITH_ROTATIONS).values)
+
+
 def write_page(out: Path, manifest: dict[str, Any]) -> None:
     """The page that plays every motion of a manifest."""
     clips = []
+    form = get_representation(manifest["representation"])
     for record in manifest["items"]:
         if "error" not in record:
-            joints = motion272.to_joints(np.load(out / f"{record['stem']}.npy", allow_pickle=False))
+            joints = form.to_joints(np.load(out / f"{record['stem']}.npy", allow_pickle=False))
             notes = {
                 "seed": str(record["seed"]),
-                "length": f"{record['frames'] / MOTION272.fps:.1f} s",
+                "length": f"{record['frames'] / form.fps:.1f} s",
                 "end": "by itself" if record["ended"] else "cut",
             }
-            clips.append(ViewerClip(joints=joints, title=record["prompt"], notes=notes, fps=MOTION272.fps))
+            clips.append(ViewerClip(joints=joints, title=record["prompt"], notes=notes, fps=form.fps))
     if clips:
         write_viewer(out / PAGE, clips, title=f"{manifest['model']}: {len(clips)} motions")
 
@@ -160,7 +176,7 @@ def _write_item(job: Job, item: Item, made: GeneratedMotion) -> dict[str, Any]:
     if len(made.motion) == 0:
         return {**record, "error": "the model ended before the first frame; try another seed"}
     formats = job.formats if "npy" in job.formats else ("npy", *job.formats)
-    files = write_files(job.out / item.stem, made.motion, item.prompt, formats)
+    files = write_files(job.out / item.stem, made.motion, item.prompt, formats, get_representation(made.representation))
     return {
         **record,
         "frames": len(made.motion),

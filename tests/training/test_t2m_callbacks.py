@@ -56,10 +56,15 @@ def inference(**settings):
     return f"{{name: t2m_inference, prompts: {json.dumps(PROMPTS)}, {values}}}"
 
 
+def judged_by(places, repeats):
+    evaluator = f"{{name: motionstreamer272, path: '{places / 'evaluator'}'}}"
+    return f"{{name: t2m_evaluation, evaluator: {evaluator}, root: '{places / 'data'}', repeats: {repeats}}}"
+
+
 @pytest.fixture(scope="module")
 def run(places):
     """One run with both callbacks and an average of the weights."""
-    judge = f"{{name: t2m_evaluation, evaluator: '{places / 'evaluator'}', root: '{places / 'data'}', repeats: 2}}"
+    judge = judged_by(places, repeats=2)
     looked = inference(num_motions=2, seconds=1.0)
     callbacks = f"callbacks=[{{name: artifact}}, {{name: ema, decay: 0.9}}, {looked}, {judge}]"
     return fit(experiment(places, places / "run", callbacks))
@@ -100,7 +105,7 @@ def test_training_goes_on_as_without_them(places, run):
 
 
 def test_a_checkpoint_may_monitor_fid(places):
-    judge = f"{{name: t2m_evaluation, evaluator: '{places / 'evaluator'}', root: '{places / 'data'}', repeats: 1}}"
+    judge = judged_by(places, repeats=1)
     made = fit(experiment(places, places / "fid", f"callbacks=[{judge}, {{name: artifact, monitor: val/fid}}]"))
     assert "val/fid" in json.loads((made / "best.json").read_text())["metrics"]
 
@@ -125,6 +130,25 @@ def test_a_failing_prompt_does_not_end_the_run(places, monkeypatch, caplog):
     assert float([row for row in rows_of(made) if row.get("val/prompts_failed")][-1]["val/prompts_failed"]) == 0.5
 
 
+def test_a_mistake_in_a_program_is_no_failed_prompt(places, monkeypatch):
+    monkeypatch.setattr(MotionMillionPipeline, "count_tokens", lambda self, captions: captions.no_such_thing)
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        fit(experiment(places, places / "mistake", f"callbacks=[{inference()}]", "trainer.max_steps=4"))
+
+
+def test_the_evaluator_is_chosen_by_name(places):
+    config = T2MEvaluationCallback.Config
+    with pytest.raises(ConfigError, match=r"there is no evaluator called 'motionstreamer'\. Did you mean"):
+        config({"name": "motionstreamer", "path": "x"}, "data")
+    with pytest.raises(ConfigError, match="evaluator has unknown keys"):
+        config({"folder": "x", "path": "y"}, "data")
+    with pytest.raises(ConfigError, match="evaluator must be"):
+        config({"name": "motionstreamer272"}, "data")
+    chosen = config({"name": "humanml263", "path": str(places / "evaluator")}, str(places / "data"))
+    with pytest.raises(ValueError, match="evaluator"):
+        T2MEvaluationCallback(chosen)
+
+
 def test_wrong_settings_are_refused_before_training(places):
     for bad, message in (
         (inference(every=0), "at least 1"),
@@ -147,7 +171,9 @@ def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
         return whole(self, captions, *others, **settings)
 
     monkeypatch.setattr(MotionMillionPipeline, "infer_t2m", failing)
-    config = T2MEvaluationCallback.Config(str(places / "evaluator"), str(places / "data"), split="train", repeats=1)
+    config = T2MEvaluationCallback.Config(
+        {"path": str(places / "evaluator")}, str(places / "data"), split="train", repeats=1
+    )
     callback = T2MEvaluationCallback(config)
     trainer = SimpleNamespace(global_rank=0, world_size=1)
     bundle = make_tiny_bundle()
@@ -157,7 +183,7 @@ def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
     assert any(cursed)
     assert all(motions[i] is None for i, bad in enumerate(cursed) if bad)
     assert sum(motion is not None for motion in motions) >= 4
-    values = callback._measure_or_not(motions)
+    values = callback._measure_or_not(motions, "motion272")
     assert values["val/failed"] >= sum(cursed) / len(cursed) - 1e-9
     assert all(np.isfinite(value) for name, value in values.items())
     assert values["val/real_fid"] > 0
@@ -168,14 +194,16 @@ def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
 
 
 def test_an_evaluation_that_fails_is_not_the_end(places, monkeypatch, caplog):
-    callback = T2MEvaluationCallback(T2MEvaluationCallback.Config(str(places / "evaluator"), str(places / "data")))
+    callback = T2MEvaluationCallback(
+        T2MEvaluationCallback.Config({"path": str(places / "evaluator")}, str(places / "data"))
+    )
     monkeypatch.setattr(callback.evaluator, "encode_motions", lambda *_: 1 / 0)
     with caplog.at_level(logging.WARNING):
-        values = callback._measure_or_not(list(callback.real))
+        values = callback._measure_or_not(list(callback.real), "motion272")
     assert "the evaluation failed" in caplog.text
     assert np.isnan(values["val/fid"])
     assert np.isnan(values["val/real_r3"])
-    assert callback._measure_or_not([None] * len(callback.real))["val/failed"] == 1
+    assert callback._measure_or_not([None] * len(callback.real), "motion272")["val/failed"] == 1
 
 
 def test_shares_of_ranks_are_everything_once():

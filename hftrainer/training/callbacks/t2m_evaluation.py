@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +13,22 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 
 from hftrainer.config import ConfigError
-from hftrainer.data.folder import DatasetFolder, load_motion
+from hftrainer.data.folder import DatasetFolder
 from hftrainer.evaluation.metrics import frechet_distance
-from hftrainer.evaluation.physical import KEYS, aggregate_physical_metrics, physical_metrics_from_motion
+from hftrainer.evaluation.physical import KEYS, aggregate_physical_metrics, compute_physical_metrics
 from hftrainer.evaluation.protocols import load_protocol
 from hftrainer.evaluation.protocols.scoring import score_embeddings
-from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
+from hftrainer.motion.representation.base import get_representation
+from hftrainer.motion.representation.convert import check_route, convert
 from hftrainer.pipelines.base import TextToMotionPipeline, pipeline_of
 from hftrainer.pipelines.prompts import seeded_rows
-from hftrainer.registry import CALLBACKS
+from hftrainer.registry import CALLBACKS, EVALUATORS
 from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
 from hftrainer.training.callbacks.ema import deployed
 from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.faults import PROGRAMMING_ERRORS
+from hftrainer.zoo.load import load_evaluator
 
 log = logging.getLogger(__name__)
 _NAMES = {
@@ -40,14 +43,16 @@ LOGGED = ("fid_normalized", *REAL, *(f"real_{name}" for name in REAL))
 
 @dataclass
 class T2MEvaluationConfig:
-    """`evaluator`: a folder or hub name of a MotionStreamer-272 evaluator; `root` and `split`: real clips and captions.
+    """`evaluator`: {name: a name in EVALUATORS, path: a zoo name, folder or hub name}; `root`, `split`: real clips.
 
+    Motions are converted to what the evaluator reads, where there is a way. `name` may be left out where the zoo's card
+    or the folder says it.
     Each clip's first caption is used, and its motion is asked for in the real length (shorter ones stay shorter).
     `max_clips` takes the first so many. Pools for R-precision have `pool` motions, fewer where there are fewer clips.
     `every` and `unit`: as of t2m_inference.
     """
 
-    evaluator: str
+    evaluator: Any
     root: str
     split: str = "val"
     max_clips: int = 512
@@ -64,6 +69,15 @@ class T2MEvaluationConfig:
     def __post_init__(self) -> None:
         if min(self.max_clips, self.pool, self.repeats) < 1:
             raise ConfigError("max_clips, pool and repeats must be at least 1")
+        section = {"path": self.evaluator} if isinstance(self.evaluator, str) else self.evaluator
+        if not isinstance(section, dict) or not isinstance(section.get("path"), str):
+            raise ConfigError(f"evaluator must be {{name: ..., path: ...}}, got {self.evaluator!r}")
+        unknown = sorted(set(section) - {"name", "path"})
+        if unknown:
+            raise ConfigError(f"evaluator has unknown keys {unknown}; known: name, path")
+        if section.get("name") is not None:
+            EVALUATORS.get(section["name"])
+        self.evaluator = dict(section)
         Cadence(self.every, self.unit)
 
 
@@ -90,14 +104,17 @@ class T2MEvaluationCallback(L.Callback):
                 f"split {config.split!r} of {config.root} has {len(self.names)} clips; at least 2 are needed"
             )
         self.captions = [folder.captions(name)[0].text for name in self.names]
-        self.real = [load_motion(folder.motion_path(name)) for name in self.names]
-        self.evaluator = MotionStreamer272Evaluator.from_pretrained(config.evaluator)
+        self.data_format = folder.motion_format
+        self.real = [folder.motion(name) for name in self.names]
+        self.evaluator: Any = load_evaluator(config.evaluator["path"], config.evaluator.get("name"))
+        if self.data_format.name != self.evaluator.representation:
+            check_route(self.data_format.name, self.evaluator.representation)
         self._reference: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, task: Any) -> None:
         """Time is counted from here; embeddings are taken where the model is."""
         self.timer.start()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and hasattr(self.evaluator, "to"):
             self.evaluator.to(task.device)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
@@ -107,7 +124,8 @@ class T2MEvaluationCallback(L.Callback):
         with self.timer.within(), isolate_rng():
             with deployed(trainer, task) as bundle:
                 motions = self._generate(trainer, bundle)
-            values = self._measure_or_not(motions) if trainer.is_global_zero else {}
+                made_of = bundle.representation
+            values = self._measure_or_not(motions, made_of) if trainer.is_global_zero else {}
         values = trainer.strategy.broadcast(values, src=0)
         task.log_dict({**values, "val/evaluation_time_share": self.timer.share()}, rank_zero_only=False)
 
@@ -135,7 +153,8 @@ class T2MEvaluationCallback(L.Callback):
             "top_k": self.sampling.top_k, "top_p": self.sampling.top_p, "seed": seed,
         }  # fmt: skip
         try:
-            lengths = [len(self.real[i]) for i in clips]
+            rate = pipeline.motion_format.fps / self.data_format.fps
+            lengths = [max(1, round(len(self.real[i]) * rate)) for i in clips]
             return dict(
                 zip(clips, pipeline.infer_t2m([self.captions[i] for i in clips], lengths, **settings), strict=True)
             )
@@ -148,7 +167,7 @@ class T2MEvaluationCallback(L.Callback):
             half = len(clips) // 2
             return {**self._some(pipeline, clips[:half], seed), **self._some(pipeline, clips[half:], seed)}
 
-    def _measure_or_not(self, motions: list[NDArray[np.float32] | None]) -> dict[str, float]:
+    def _measure_or_not(self, motions: list[NDArray[np.float32] | None], made_of: str) -> dict[str, float]:
         """Failed clips are counted, not hidden: they are left out of every metric and reported as ``val/failed``."""
         kept = [i for i, motion in enumerate(motions) if motion is not None]
         values = {f"val/{name}": float("nan") for name in LOGGED} | {"val/failed": 1 - len(kept) / len(motions)}
@@ -156,21 +175,20 @@ class T2MEvaluationCallback(L.Callback):
             log.warning("only %d of %d motions could be made; nothing is measured", len(kept), len(motions))
             return values
         try:
-            return values | self._measure(kept, [motion for motion in motions if motion is not None])
+            return values | self._measure(kept, [motion for motion in motions if motion is not None], made_of)
         except PROGRAMMING_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 -- as above
             log.warning("the evaluation failed: %s", error)
             return values
 
-    def _measure(self, kept: list[int], generated: list[NDArray[np.float32]]) -> dict[str, float]:
-        """Values of the motions that were made for the clips `kept`."""
-        limit = self.evaluator.config.max_motion_length
+    def _measure(self, kept: list[int], generated: list[NDArray[np.float32]], made_of: str) -> dict[str, float]:
+        """Values of the motions, of the representation `made_of`, that were made for the clips `kept`."""
         if self._reference is None:  # the same at every validation
             texts = self.evaluator.encode_texts(self.captions)
-            self._reference = texts, self.evaluator.encode_motions([clip[:limit] for clip in self.real])
+            self._reference = texts, self._embed(self.real, self.data_format.name)
         text, real = (embeddings[kept] for embeddings in self._reference)
-        ours = self.evaluator.encode_motions([motion[:limit] for motion in generated])
+        ours = self._embed(generated, made_of)
         protocol = load_protocol(
             "hftrainer-v1",
             [
@@ -186,12 +204,27 @@ class T2MEvaluationCallback(L.Callback):
                     values[f"val/{prefix}{_NAMES[name]}"] = figure["mean"]
         if len(kept) >= 4:
             values["val/real_fid"] = frechet_distance(real[::2], real[1::2])
-        for prefix, clips in (("", generated), ("real_", [self.real[i] for i in kept])):
-            rows = [physical_metrics_from_motion(clip, "ms272") for clip in clips if len(clip) >= 4]
-            for key, value in aggregate_physical_metrics(rows).items():
+        theirs = [self.real[i] for i in kept]
+        for prefix, clips, form in (("", generated, get_representation(made_of)), ("real_", theirs, self.data_format)):
+            bodies = [compute_physical_metrics(form.to_joints(clip)) for clip in clips if len(clip) >= 4]
+            for key, value in aggregate_physical_metrics(bodies).items():
                 if key != "n":
                     values[f"val/{prefix}{key.lower()}"] = value
         return values
+
+    def text_motion_distances(
+        self, texts: Sequence[str], motions: Sequence[NDArray[np.float32]], made_of: str
+    ) -> NDArray[np.float32]:
+        """How far each motion of the representation `made_of` is from its text, (n,)."""
+        text = self.evaluator.encode_texts(list(texts))
+        return np.asarray(np.linalg.norm(text - self._embed(motions, made_of), axis=1))
+
+    def _embed(self, motions: Sequence[NDArray[np.float32]], made_of: str) -> NDArray[np.float32]:
+        """Embeddings of motions, converted to what the evaluator reads and cut to the longest that it reads."""
+        wanted, limit = self.evaluator.representation, self.evaluator.max_frames
+        if made_of != wanted:
+            motions = [np.asarray(convert(motion, made_of, wanted).values, np.float32) for motion in motions]
+        return np.asarray(self.evaluator.encode_motions([motion[:limit] for motion in motions]))
 
     def state_dict(self) -> dict[str, Any]:
         """The cadence."""

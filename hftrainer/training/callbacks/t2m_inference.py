@@ -13,8 +13,8 @@ import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from hftrainer.config import ConfigError
-from hftrainer.evaluation.physical import KEYS, physical_metrics_from_motion
-from hftrainer.motion.representation import motion272
+from hftrainer.evaluation.physical import KEYS, compute_physical_metrics
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline, pipeline_of
 from hftrainer.pipelines.outputs import PAGE, check_formats, write_files
 from hftrainer.pipelines.prompts import seeded_rows
@@ -146,6 +146,7 @@ class T2MInferenceCallback(L.Callback):
     def _row(self, trainer: Any, folder: Path, made: GeneratedMotion | Failed) -> dict[str, Any]:
         """What the table says of a motion, its files written."""
         row: dict[str, Any] = {"prompt": made.prompt, "seed": made.seed, "frames": None, "seconds": None, "ended": None}
+        row |= {"representation": getattr(made, "representation", None)}
         row |= {"matching": None, **dict.fromkeys(map(str.lower, KEYS)), "error": None, "files": []}
         if isinstance(made, Failed):
             return {**row, "error": made.error}
@@ -156,13 +157,13 @@ class T2MInferenceCallback(L.Callback):
             stem = folder / f"{_slug(made.prompt)}_s{made.seed}"
             folder.mkdir(parents=True, exist_ok=True)
             formats = [name for name in dict.fromkeys(["npy", *self.config.formats]) if name != "html"]
-            row["files"] = write_files(stem, made.motion, made.prompt, formats)
+            row["files"] = write_files(stem, made.motion, made.prompt, formats, get_representation(made.representation))
             if "html" in self.config.formats and wandb_log(trainer) is not None:  # one a row of the table
-                clip = ViewerClip(joints=motion272.to_joints(made.motion), title=made.prompt)
+                clip = _clip(made.motion, made.representation, made.prompt)
                 write_viewer(stem.with_name(f"{stem.name}.html"), [clip], title=made.prompt)
                 row["files"].append(f"{stem.name}.html")
             if len(made.motion) >= 4:
-                values = physical_metrics_from_motion(made.motion, "ms272")
+                values = compute_physical_metrics(get_representation(made.representation).to_joints(made.motion))
                 row |= {key.lower(): values[key] for key in KEYS}
         except PROGRAMMING_ERRORS:
             raise
@@ -179,9 +180,9 @@ class T2MInferenceCallback(L.Callback):
         for row in rows:
             for name in row["files"]:
                 if name.endswith(".npy"):
-                    joints = motion272.to_joints(np.load(folder / name, allow_pickle=False))
+                    motion = np.load(folder / name, allow_pickle=False)
                     notes = {"seed": str(row["seed"]), "length": f"{row['seconds']:.1f} s"}
-                    clips.append(ViewerClip(joints=joints, title=row["prompt"], notes=notes))
+                    clips.append(_clip(motion, row["representation"], row["prompt"], notes))
         if clips:
             write_viewer(folder / PAGE, clips, title=f"step {step}")
 
@@ -205,15 +206,14 @@ class Failed:
 
 def score_texts(trainer: Any, rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """Put the text-motion distance into rows, with the evaluator of the run's `t2m_evaluation`, if it has one."""
-    evaluator = next((c.evaluator for c in trainer.callbacks if type(c).__name__ == "T2MEvaluationCallback"), None)
+    judge = next((c for c in trainer.callbacks if hasattr(c, "text_motion_distances")), None)
     found = [(row, name) for row in rows for name in row["files"] if name.endswith(".npy")]
-    if evaluator is None or not found:
+    if judge is None or not found:
         return
     try:
-        limit = evaluator.config.max_motion_length
-        motions = [np.load(folder / name, allow_pickle=False)[:limit] for _, name in found]
-        text = evaluator.encode_texts([row["prompt"] for row, _ in found])
-        distances = np.linalg.norm(text - evaluator.encode_motions(motions), axis=1)
+        motions = [np.load(folder / name, allow_pickle=False) for _, name in found]
+        texts = [row["prompt"] for row, _ in found]
+        distances = judge.text_motion_distances(texts, motions, found[0][0]["representation"])
     except PROGRAMMING_ERRORS:
         raise
     except Exception as error:  # noqa: BLE001 -- as above
@@ -221,6 +221,11 @@ def score_texts(trainer: Any, rows: Sequence[dict[str, Any]], folder: Path) -> N
         return
     for (row, _), distance in zip(found, distances, strict=True):
         row["matching"] = float(distance)
+
+
+def _clip(motion: Any, representation: str, title: str, notes: dict[str, str] | None = None) -> ViewerClip:
+    form = get_representation(representation)
+    return ViewerClip(joints=form.to_joints(motion), title=title, notes=notes or {}, fps=form.fps)
 
 
 def _slug(text: str) -> str:
