@@ -24,6 +24,7 @@ from hftrainer.models.checkpoint.torch_zip import read_torch_zip
 from hftrainer.models.motion.motionmillion import MotionMillionConfig, files
 from hftrainer.models.motion.motionmillion.network import LLaMAHFConfig
 from hftrainer.models.text_features import FORMAT, text_hash
+from hftrainer.motion.representation.base import get_representation
 
 PROMPTS = ["a person walks forward", "someone runs in a circle", "a person sits down, then stands up again"]
 TRANSFORMER = "t2m_random_all.zip"
@@ -128,10 +129,11 @@ def draw(types: Types) -> Callable[[str], Tensor]:
 
 def write_statistics(folder: Path) -> None:
     """Mean and deviation that the checks accept."""
-    mean = np.zeros(272, np.float32)
-    mean[9] = 0.9
+    motions = get_representation(MotionMillionConfig().motions)
+    mean = np.zeros(motions.width, np.float32)
+    mean[motions.positions_block()][1] = 0.9  # the pelvis's height
     np.save(folder / "mean.npy", mean)
-    np.save(folder / "std.npy", np.full(272, 0.05, np.float32))
+    np.save(folder / "std.npy", np.full(motions.width, 0.05, np.float32))
 
 
 def write_features(path: Path, width: int) -> None:

@@ -45,7 +45,7 @@ def run(bench: TokenizerBench, json_path: str | None = None) -> list[Result]:
     torch.manual_seed(0)
     config = HumanVQVAEConfig(width=bench.width, code_dim=bench.width, output_emb_width=bench.width)
     model = HumanVQVAE(**asdict(config)).to(device).train()
-    motion = torch.randn(bench.batch, bench.window, 272, device=device)
+    motion = torch.randn(bench.batch, bench.window, config.input_dim, device=device)
     check_statistics(model, motion)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 

@@ -16,8 +16,7 @@ import numpy as np
 from hftrainer.evaluation.physical import aggregate_physical_metrics, physical_metrics_from_motion
 from hftrainer.evaluation.reconstruction import foot_slide
 from hftrainer.models.action_classifier import ActionClassifier
-from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import Representation, get_representation
 
 SHORTEST_PART = 40  # frames; what the judge has been shown in training
 _CUT_STEP = 6
@@ -35,7 +34,7 @@ class Trial:
 
 @dataclass
 class Outcome:
-    """What came of a trial: the motion (T, 272), whether it ended by itself, and what the judge saw."""
+    """What came of a trial: the motion (T, width), whether it ended by itself, and what the judge saw."""
 
     trial: Trial
     motion: np.ndarray
@@ -117,12 +116,15 @@ def report(
         figures["style words, content agreement"] = float(np.mean([o.right for o in styled]))
     common = [label for label in grouped if real.get(label)]
     if common:
-        figures |= _against_real(grouped, real, common)
+        figures |= _against_real(grouped, real, common, get_representation(classifier.config.representation))
     return out
 
 
 def _against_real(
-    grouped: dict[str, list[Outcome]], real: dict[str, list[np.ndarray]], labels: list[str]
+    grouped: dict[str, list[Outcome]],
+    real: dict[str, list[np.ndarray]],
+    labels: list[str],
+    motion_format: Representation,
 ) -> dict[str, float]:
     """Lengths, slide, jitter and spread of the labels that real clips were given of, each label counting once."""
     made = {label: [o.motion for o in grouped[label] if len(o.motion) >= 8] for label in labels}
@@ -132,21 +134,25 @@ def _against_real(
 
     def physical(of: dict[str, list[np.ndarray]]) -> dict[str, float]:
         return aggregate_physical_metrics(
-            aggregate_physical_metrics(physical_metrics_from_motion(m, "ms272") for m in of[label])
+            aggregate_physical_metrics(physical_metrics_from_motion(m, motion_format.name) for m in of[label])
             for label in labels
             if of[label]
         )
 
+    def standing(motion: np.ndarray) -> float:
+        return foot_slide(np.asarray(motion_format.to_joints(motion.astype(np.float64))))
+
     got, want = physical(made), physical(real)
     return {
-        "seconds, generated": mean(made, len) / MOTION272.fps,
-        "seconds, real": mean(real, len) / MOTION272.fps,
+        "seconds, generated": mean(made, len) / motion_format.fps,
+        "seconds, real": mean(real, len) / motion_format.fps,
         "Slide, generated / real": got["Slide"] / want["Slide"],
         "Jitter, generated / real": got["Jitter"] / want["Jitter"],
         "Dynamic, generated / real": got["Dynamic"] / want["Dynamic"],
-        "standing feet, mm a frame, generated": 1000 * mean(made, _standing_slide),
-        "standing feet, mm a frame, real": 1000 * mean(real, _standing_slide),
-        "spread between seeds / between real clips": _spread(made, labels) / _spread(real, labels),
+        "standing feet, mm a frame, generated": 1000 * mean(made, standing),
+        "standing feet, mm a frame, real": 1000 * mean(real, standing),
+        "spread between seeds / between real clips": _spread(made, labels, motion_format)
+        / _spread(real, labels, motion_format),
     }
 
 
@@ -156,24 +162,21 @@ def _known_mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _standing_slide(motion: np.ndarray) -> float:
-    return foot_slide(motion272.to_joints(motion.astype(np.float64)))
-
-
-def _spread(motions: dict[str, list[np.ndarray]], labels: list[str]) -> float:
+def _spread(motions: dict[str, list[np.ndarray]], labels: list[str], motion_format: Representation) -> float:
     """Mean distance of poses at the same share of the way through, over pairs of motions of one label (metres)."""
     spreads = []
     for label in labels:
-        poses = [_ten_poses(motion) for motion in motions[label][:20]]
+        poses = [_ten_poses(motion, motion_format) for motion in motions[label][:20]]
         pairs = [np.linalg.norm(a - b, axis=-1).mean() for i, a in enumerate(poses) for b in poses[:i]]
         if pairs:
             spreads.append(np.mean(pairs))
     return float(np.mean(spreads)) if spreads else float("nan")
 
 
-def _ten_poses(motion: np.ndarray) -> np.ndarray:
+def _ten_poses(motion: np.ndarray, motion_format: Representation) -> np.ndarray:
+    """Joint positions as they are stored: seen from the body where the representation does so."""
     places = np.linspace(0, len(motion) - 1, 10).astype(int)
-    return np.asarray(motion[places][:, MOTION272["joint_positions"]].reshape(10, -1, 3))
+    return np.asarray(motion[places][:, motion_format.positions_block()].reshape(10, -1, 3))
 
 
 def _real_accuracy(

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.motion.array import expect_shape
-from hftrainer.motion.representation import motion135, motion272
+from hftrainer.motion.representation.base import get_representation
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
 
 KEYS = ("Jitter", "Dynamic", "Penet", "Float", "Slide")
 _TABLE_SCALE = {"Jitter": 1000.0, "Dynamic": 1000.0, "Penet": 1000.0, "Float": 100.0, "Slide": 1000.0}
+_PUBLISHED = {"ms272": "motion272"}
 _TOES = (10, 11)
 _CONTACT_SPEED = 0.01
 _CONTACT_HEIGHT = 0.02
@@ -60,28 +61,21 @@ def compute_physical_metrics(joints: Any) -> dict[str, float]:
 
 
 def physical_metrics_from_motion(motion: Any, representation: str, **options: Any) -> dict[str, float]:
-    """The metrics of a clip as "ms272", "motion135", "joints" (T, 22, 3) or "joints66" (T, 66); see `joints_of`."""
+    """The metrics of a clip in a representation by name; see `joints_of`."""
     return compute_physical_metrics(joints_of(motion, representation, **options))
 
 
 def joints_of(motion: Any, representation: str, **options: Any) -> Float:
-    """Joints (T, 22, 3) of a clip: "ms272" (its stored positions), "motion135" (rotations on a skeleton: `options` are
-    ``offsets``, ``layout`` and ``rotation_space`` of `motion135.to_joints`), "joints", or "joints66" (T, 66).
+    """Joints (T, 22, 3) of a clip of a registered representation; "ms272" is the published name of motion272.
 
-    Values of clips on different skeletons do not compare: a longer leg is a faster toe.
+    Stored positions, where there are some. motion135 is posed on a skeleton: `options` are ``offsets``, ``layout`` and
+    ``rotation_space`` of `motion135.to_joints`. Values of clips on different skeletons do not compare: a longer leg is
+    a faster toe.
     """
-    motion = np.asarray(motion)
-    if representation == "motion135":
-        return np.asarray(motion135.to_joints(motion, **options))
-    if options:
-        raise ValueError(f"{', '.join(options)}: only motion135 is posed on a skeleton, not {representation!r}")
-    if representation == "ms272":
-        return np.asarray(motion272.to_joints(motion))
-    if representation == "joints66":
-        return np.asarray(motion.reshape(len(motion), 22, 3))
-    if representation == "joints":
-        return np.asarray(motion)
-    raise ValueError(f"representation must be 'ms272', 'motion135', 'joints66' or 'joints', got {representation!r}")
+    found = get_representation(_PUBLISHED.get(representation, representation))
+    if options and (found.positions is not None or not found.holds_rotations):
+        raise ValueError(f"{', '.join(options)}: {found.name} stores positions and is not posed on a skeleton")
+    return np.asarray(found.to_joints(np.asarray(motion), **options))
 
 
 def aggregate_physical_metrics(rows: Iterable[Mapping[str, float] | None]) -> dict[str, float]:

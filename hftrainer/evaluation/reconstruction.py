@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from hftrainer.motion.representation import motion272
-
 
 def mpjpe(predicted: Any, target: Any) -> Any:
     """Mean per-joint position error (..., T) of each frame, in the unit of the joints (..., T, 22, 3).
@@ -42,11 +40,6 @@ def acceleration_error(predicted: Any, target: Any) -> Any:
     """
     apart = np.asarray(predicted, dtype=np.float64) - np.asarray(target, dtype=np.float64)
     return np.linalg.norm(np.diff(apart, n=2, axis=-3), axis=-1).mean(axis=-1)
-
-
-def motion272_mpjpe(predicted: Any, target: Any) -> Any:
-    """`mpjpe` of two motions (..., T, 272), joints decoded from their position channels."""
-    return mpjpe(motion272.to_joints(predicted), motion272.to_joints(target))
 
 
 def foot_slide(joints: np.ndarray, reference: np.ndarray | None = None, threshold: float = 0.005) -> float:

@@ -13,7 +13,7 @@ from hftrainer.evaluation.physical import aggregate_physical_metrics, compute_ph
 from hftrainer.evaluation.reconstruction import acceleration_error, foot_slide, mpjpe, pa_mpjpe
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionstreamer.evaluator import MotionStreamer272Evaluator
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.base import Representation, get_representation
 
 
 @torch.inference_mode()
@@ -23,14 +23,14 @@ def evaluate_tokenizer(
     *,
     evaluator: MotionStreamer272Evaluator | None = None,
 ) -> dict[str, float]:
-    """Reconstruct clips (T, 272), one by one, and compare; frames past the last whole code are not counted.
+    """Reconstruct clips (T, width), one by one, and compare; frames past the last whole code are not counted.
 
     "MPJPE mm" is the mean over clips of each clip's mean over its frames; "over frames" the published protocol's mean
     over all frames; slide and jitter are ratios to the clips' own, by the published formulas; "standing feet" is how
     far feet slide a frame where the real ones stand. With an `evaluator`, FID between embeddings of the clips and of
     their reconstructions, both cut to the frames that it reads, rounded down to its unit.
     """
-    seen = _Seen(clips=[] if evaluator is not None else None)
+    seen = _Seen(get_representation(bundle.representation), clips=[] if evaluator is not None else None)
     for motion in motions:
         length = len(motion) // bundle.vqvae.frames_per_code * bundle.vqvae.frames_per_code
         if length == 0:
@@ -51,6 +51,7 @@ def evaluate_tokenizer(
 class _Seen:
     """What is kept of each clip."""
 
+    motion_format: Representation
     errors: list[np.ndarray] = field(default_factory=list)
     aligned: list[np.ndarray] = field(default_factory=list)
     accelerations: list[np.ndarray] = field(default_factory=list)
@@ -61,7 +62,7 @@ class _Seen:
     clips: list[tuple[np.ndarray, np.ndarray]] | None = None  # the motions themselves, where an evaluator wants them
 
     def add(self, made: np.ndarray, real: np.ndarray, codes: torch.Tensor) -> None:
-        got, want = (motion272.to_joints(m.astype(np.float64)) for m in (made, real))
+        got, want = (self.motion_format.to_joints(m.astype(np.float64)) for m in (made, real))
         self.errors.append(mpjpe(got, want))
         self.aligned.append(pa_mpjpe(got, want))
         self.accelerations.append(acceleration_error(got, want))

@@ -18,19 +18,23 @@ from hftrainer.config import plain, typed
 from hftrainer.files import write_json
 from hftrainer.hub import find_model
 from hftrainer.models.checkpoint import CheckpointError, assign, open_checkpoint, write_module
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.registry import MODELS
 
 
 @dataclass
 class ActionClassifierConfig:
-    """`contents` and `styles` are the labels; an empty list is filled in by training from its data."""
+    """`contents` and `styles` are the labels; an empty list is filled in by training from its data.
+
+    `representation`: what the motions are that are judged.
+    """
 
     contents: list[str] = field(default_factory=list)
     styles: list[str] = field(default_factory=list)
     width: int = 96
     depth: int = 4
     dropout: float = 0.2
+    representation: str = DEFAULT
 
 
 class ActionLogits(NamedTuple):
@@ -54,9 +58,10 @@ class ActionClassifier(nn.Module):
     def __init__(self, config: ActionClassifierConfig):
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.zeros(MOTION272.width))
-        self.register_buffer("std", torch.ones(MOTION272.width))
-        widths = [MOTION272.width] + [config.width] * config.depth
+        features = get_representation(config.representation).width
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+        widths = [features] + [config.width] * config.depth
         self.layers = nn.ModuleList(nn.Conv1d(a, b, 5, stride=2, padding=2) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(config.depth))
         self.dropout = nn.Dropout(config.dropout)
@@ -64,7 +69,7 @@ class ActionClassifier(nn.Module):
         self.style = nn.Linear(2 * config.width, max(1, len(config.styles)))
 
     def forward(self, motion: Tensor, lengths: Tensor) -> ActionLogits:
-        """Judge motions (b, t, 272), padded past `lengths` (b,)."""
+        """Judge motions (b, t, features), padded past `lengths` (b,)."""
         x = ((motion - self.mean) / self.std).transpose(1, 2)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = layer(x * _mask(lengths, x.shape[2])[:, None])
@@ -78,12 +83,12 @@ class ActionClassifier(nn.Module):
 
     @torch.inference_mode()
     def classify(self, motions: Sequence[np.ndarray], batch_size: int = 64) -> tuple[list[str], list[str]]:
-        """Likeliest content and style of each motion (T_i, 272)."""
+        """Likeliest content and style of each motion (T_i, features)."""
         contents, styles = [], []
         for start in range(0, len(motions), batch_size):
             part = motions[start : start + batch_size]
             lengths = torch.tensor([len(m) for m in part])
-            batch = torch.zeros(len(part), int(lengths.max()), MOTION272.width)
+            batch = torch.zeros(len(part), int(lengths.max()), len(self.mean))
             for row, motion in enumerate(part):
                 batch[row, : len(motion)] = torch.from_numpy(np.ascontiguousarray(motion, dtype=np.float32))
             logits = self(batch, lengths)

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.files import atomic_path, sha256, write_json
-from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.pipelines.sized import SizedIterator
@@ -49,7 +48,10 @@ class Order:
 
 @dataclass
 class Generation:
-    """What decides about motions beside their orders. `about` is only noted: sources, commands, hashes of captions."""
+    """What decides about motions beside their orders. `about` is only noted: sources, commands, hashes of captions.
+
+    `representation` is the model's, which `model_hash` stands for.
+    """
 
     model: str
     model_hash: str
@@ -57,6 +59,7 @@ class Generation:
     max_sample_steps: int = 150
     dtype: str = "as stored"
     about: dict[str, Any] = field(default_factory=dict)
+    representation: str = DEFAULT
 
     def settings(self) -> dict[str, Any]:
         """What motions depend on; two sets of it never share a folder."""
@@ -147,6 +150,11 @@ def generate(
     failed: dict[str, str] = {}
     if not todo:
         return failed
+    if pipeline.representation != generation.representation:
+        raise ValueError(
+            f"the model makes {pipeline.representation}, but {generation.representation} is to be written; "
+            "say Generation(representation=...) as the model's"
+        )
     with open(_open_records(out, label), "a", encoding="utf-8") as records:
         before = time.perf_counter()
         for order, made in progress(SizedIterator(_stream(pipeline, generation, todo, batch_size), len(todo))):
@@ -158,15 +166,17 @@ def generate(
             elif not np.isfinite(made.motion).all():
                 failed[order.name] = record["error"] = "the motion holds NaN or infinite values"
             else:
-                record["sha256"] = _write(out / f"{order.name}.npy", fit_length(made.motion, order.frames))
+                record["sha256"] = _write(
+                    out / f"{order.name}.npy", fit_length(made.motion, order.frames, made.representation)
+                )
             records.write(json.dumps(record, ensure_ascii=False) + "\n")
             records.flush()
     return failed
 
 
-def fit_length(motion: Float32, frames: int) -> Float32:
-    """Exactly `frames` frames of a motion (t, 272): cut, or its last pose held, at rest, until then."""
-    return np.asarray(motion272.pad_at_rest(motion[:frames], frames), dtype=np.float32)
+def fit_length(motion: Float32, frames: int, representation: str = DEFAULT) -> Float32:
+    """Exactly `frames` frames of a motion (t, width): cut, or its last pose held, at rest, until then."""
+    return np.asarray(get_representation(representation).pad_at_rest(motion[:frames], frames), dtype=np.float32)
 
 
 def _stream(
@@ -196,7 +206,7 @@ def _describe(order: Order, generation: Generation, made: GeneratedMotion) -> di
         "codes": len(made.tokens),
         "ended": made.ended,
         "text_tokens": made.text_tokens,
-        "seconds": round(order.frames / MOTION272.fps, 4),
+        "seconds": round(order.frames / get_representation(made.representation).fps, 4),
         "padded_frames": max(0, order.frames - len(made.motion)),
     }
 
@@ -218,12 +228,13 @@ def finished(out: Path, generation: Generation, orders: Sequence[Order]) -> dict
         record = records.get(order.name)
         if record is None or "error" in record or record.get("key") != order_key(order, generation):
             continue
-        if why_not_valid(out / f"{order.name}.npy", order.frames, record.get("sha256")) is None:
+        path = out / f"{order.name}.npy"
+        if why_not_valid(path, order.frames, record.get("sha256"), generation.representation) is None:
             found[order.name] = record
     return found
 
 
-def why_not_valid(path: Path, frames: int, digest: str | None = None) -> str | None:
+def why_not_valid(path: Path, frames: int, digest: str | None = None, representation: str = DEFAULT) -> str | None:
     """What is wrong with a motion file; None if it is whole: shape, type, finite numbers and, if given, its hash."""
     if not path.is_file():
         return "missing"
@@ -231,8 +242,9 @@ def why_not_valid(path: Path, frames: int, digest: str | None = None) -> str | N
         motion = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         return f"unreadable: {error}"
-    if motion.shape != (frames, MOTION272.width) or motion.dtype != np.float32:
-        return f"({frames}, {MOTION272.width}) of float32 are expected, it holds {motion.shape} of {motion.dtype}"
+    width = get_representation(representation).width
+    if motion.shape != (frames, width) or motion.dtype != np.float32:
+        return f"({frames}, {width}) of float32 are expected, it holds {motion.shape} of {motion.dtype}"
     if not np.isfinite(motion).all():
         return "holds NaN or infinite values"
     if digest is not None and sha256(path) != digest:
@@ -267,14 +279,15 @@ def _open_records(out: Path, label: str) -> Path:
 
 def coverage(out: Path, generation: Generation, orders: Sequence[Order]) -> dict[str, str]:
     """What is not there or not as asked for, by name, with the reason. Empty if everything is."""
-    return _lacking(out, orders, finished(out, generation, orders))
+    return _lacking(out, orders, finished(out, generation, orders), generation.representation)
 
 
-def _lacking(out: Path, orders: Sequence[Order], done: Mapping[str, Any]) -> dict[str, str]:
+def _lacking(out: Path, orders: Sequence[Order], done: Mapping[str, Any], representation: str) -> dict[str, str]:
     records, lacking = read_records(out), {}
     for order in orders:
         if order.name not in done:
-            wrong = why_not_valid(out / f"{order.name}.npy", order.frames) or "made with other settings, or changed"
+            path = out / f"{order.name}.npy"
+            wrong = why_not_valid(path, order.frames, None, representation) or "made with other settings, or changed"
             lacking[order.name] = str(records.get(order.name, {}).get("error", wrong))
     return lacking
 
@@ -293,14 +306,14 @@ def write_manifest(out: Path, generation: Generation, orders: Sequence[Order]) -
             "model": generation.model,
             **generation.settings(),
             **generation.about,
-            "representation": MOTION272.name,
-            "fps": MOTION272.fps,
+            "representation": generation.representation,
+            "fps": get_representation(generation.representation).fps,
             "wanted": len(orders),
             "made": len(items),
             "padded_clips": sum(item["padded_frames"] > 0 for item in items),
             "padded_frames": sum(item["padded_frames"] for item in items),
             "wall_seconds": round(sum(item["wall_seconds"] for item in items), 3),
-            "lacking": _lacking(out, orders, done),
+            "lacking": _lacking(out, orders, done, generation.representation),
             "items": items,
         }
         write_json(out / MANIFEST, manifest)

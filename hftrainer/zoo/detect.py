@@ -54,6 +54,12 @@ def declared_names(folder: Path) -> Iterator[str]:
     yield from (name for name in architectures or [] if isinstance(name, str))
 
 
+def declared_representation(folder: Path) -> str | None:
+    """What the folder's model_index.json says that its motions are; None if it does not say."""
+    name = _read(folder / INDEX).get("representation")
+    return name if isinstance(name, str) else None
+
+
 def not_recognized(registry: Registry, folder: Path) -> ModelNotFound:
     """The error for a folder that no class of the registry is for: what it asks for, what is known, what to install."""
     declared = list(dict.fromkeys(declared_names(folder)))

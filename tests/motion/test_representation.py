@@ -54,7 +54,7 @@ def test_mirrored_features_decode_to_mirrored_joints(name):
     joints = representation.to_joints(motion)
     mirrored = representation.mirror(motion)
     # motion135 stores no bones, so its mirrored body is said
-    bones = {"skeleton": np.array(CANON272_OFFSETS)[list(MIRROR)] * SIDE} if name == "motion135" else {}
+    bones = {"offsets": np.array(CANON272_OFFSETS)[list(MIRROR)] * SIDE} if name == "motion135" else {}
     # float64 throughout; sums over 70 frames
     np.testing.assert_allclose(
         representation.to_joints(mirrored, **bones), joints[..., list(MIRROR), :] * SIDE, atol=1e-9, rtol=0

@@ -86,6 +86,12 @@ class Representation:
         """There is a `from_body`."""
         return type(self).from_body is not Representation.from_body
 
+    def positions_block(self) -> slice:
+        """The features that are joint positions; an error if there are none."""
+        if self.positions is None:
+            raise ValueError(f"{self.name} stores no joint positions")
+        return self[self.positions]
+
     def root_features(self) -> list[int]:
         """Indices of the features of the `root` blocks."""
         return [i for block in self.root for i in range(self[block].start, self[block].stop)]

@@ -134,7 +134,7 @@ def convert(motion: Array, source: str, target: str, options: Options | None = N
     """
     check_route(source, target)
     taken, made, given = get_representation(source), get_representation(target), options or Options()
-    told = {"layout": given.layout, "skeleton": given.offsets}
+    told = {"layout": given.layout, "offsets": given.offsets}
     if taken.any_rate:
         told["fps"] = given.fps
     body = taken.to_body(widen(motion), rotations=made.needs_rotations or made.holds_rotations, **told)

@@ -134,7 +134,7 @@ def _layout(name: str) -> tuple[Callable[[Array], Array], Callable[[Array], Arra
 class Motion135(Representation):
     """This module's functions as a `Representation`.
 
-    Options: `layout` of the six numbers, and the `skeleton` (22, 3) that rotations are posed on (None: the mean body).
+    Options: `layout` of the six numbers, and bones `offsets` (22, 3) that rotations are posed on (None: the mean body).
     """
 
     spec = MOTION135
@@ -142,16 +142,27 @@ class Motion135(Representation):
     needs_rotations = holds_rotations = True
 
     def to_joints(
-        self, motion: Array, *, skeleton: Array | None = None, layout: str = "columns_interleaved", **options: Any
+        self,
+        motion: Array,
+        *,
+        offsets: Array | None = None,
+        layout: str = "columns_interleaved",
+        rotation_space: str = "local",
+        **options: Any,
     ) -> Array:
-        """Forward kinematics on `skeleton`."""
-        return to_joints(widen(motion), offsets=skeleton, layout=layout)
+        """Forward kinematics on `offsets`."""
+        return to_joints(widen(motion), offsets=offsets, layout=layout, rotation_space=rotation_space)
 
     def to_rotations(
-        self, motion: Array, *, layout: str = "columns_interleaved", **options: Any
+        self,
+        motion: Array,
+        *,
+        layout: str = "columns_interleaved",
+        rotation_space: str = "local",
+        **options: Any,
     ) -> tuple[Array, Array]:
         """The stored rotations and path."""
-        return to_rotations(widen(motion), layout=layout)
+        return to_rotations(widen(motion), layout=layout, rotation_space=rotation_space)
 
     def from_body(self, body: Body, *, layout: str = "columns_interleaved", **options: Any) -> Array:
         """Rotations and path at 30 fps; a body at another frame rate is interpolated first."""

@@ -188,18 +188,18 @@ def _need_frames(frames: int) -> None:
 
 @REPRESENTATIONS.register("motion272")
 class Motion272(Representation):
-    """This module's functions as a `Representation`; `skeleton` poses the stored rotations on other bones (22, 3)."""
+    """This module's functions as a `Representation`; `offsets` (22, 3) poses the stored rotations on other bones."""
 
     spec = MOTION272
     root = ("root_velocity", "heading_change")
     positions, velocities = "joint_positions", "joint_velocities"
     needs_rotations = holds_rotations = True
 
-    def to_joints(self, motion: Array, *, skeleton: Array | None = None, **options: Any) -> Array:
-        """The stored positions, or the stored rotations on `skeleton`; the two differ in generated clips."""
-        if skeleton is None:
+    def to_joints(self, motion: Array, *, offsets: Array | None = None, **options: Any) -> Array:
+        """The stored positions, or the stored rotations on `offsets`; the two differ in generated clips."""
+        if offsets is None:
             return to_joints(motion)
-        return forward_kinematics(*to_rotations(motion), like(skeleton, motion))
+        return forward_kinematics(*to_rotations(motion), like(offsets, motion))
 
     def to_rotations(self, motion: Array, **options: Any) -> tuple[Array, Array]:
         """The stored rotations and path."""

@@ -200,7 +200,10 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
     for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
         np.save(folder / name, values.cpu().numpy())
     write_json(folder / CONFIG, describe(config, has_text=has_text, text_sha256=text_sha256))
-    write_json(folder / "model_index.json", index(has_ar=bundle.ar is not None, has_text=has_text))
+    write_json(
+        folder / "model_index.json",
+        index(has_ar=bundle.ar is not None, has_text=has_text, representation=config.motions),
+    )
     write_manifest(folder)
 
 

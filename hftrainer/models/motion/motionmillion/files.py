@@ -78,11 +78,12 @@ def describe(config: MotionMillionConfig, *, has_text: bool, text_sha256: str | 
     }
 
 
-def index(*, has_ar: bool, has_text: bool) -> dict[str, Any]:
+def index(*, has_ar: bool, has_text: bool, representation: str = DEFAULT) -> dict[str, Any]:
     """The content of model_index.json."""
     return {
         "_class_name": "MotionMillionPipeline",
         "_diffusers_version": "hftrainer",
+        "representation": representation,
         "pipeline": {
             "library": "hftrainer",
             "class_name": "MotionMillionPipeline",
