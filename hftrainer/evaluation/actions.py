@@ -16,7 +16,7 @@ import numpy as np
 from hftrainer.evaluation.physical import aggregate_physical_metrics, physical_metrics_from_motion
 from hftrainer.evaluation.reconstruction import foot_slide
 from hftrainer.models.action_classifier import ActionClassifier
-from hftrainer.motion.representation.base import Representation, get_representation
+from hftrainer.motion.representation.base import DEFAULT, Representation, get_representation
 
 SHORTEST_PART = 40  # frames; what the judge has been shown in training
 _CUT_STEP = 6
@@ -89,8 +89,12 @@ def report(
     *,
     styles_of: dict[str, list[str]],
     rng: np.random.Generator,
+    representation: str = DEFAULT,
 ) -> ActionReport:
-    """Figures of judged outcomes beside those of `real` clips, by content; `styles_of` their styles, clip by clip."""
+    """Figures of judged outcomes beside those of `real` clips, by content; `styles_of` their styles, clip by clip.
+
+    `representation`: what all these motions are.
+    """
     out = ActionReport()
     single = [o for o in outcomes if len(o.trial.contents) == 1 and o.trial.style is None]
     double = [o for o in outcomes if len(o.trial.contents) == 2]
@@ -116,7 +120,7 @@ def report(
         figures["style words, content agreement"] = float(np.mean([o.right for o in styled]))
     common = [label for label in grouped if real.get(label)]
     if common:
-        figures |= _against_real(grouped, real, common, get_representation(classifier.config.representation))
+        figures |= _against_real(grouped, real, common, get_representation(representation))
     return out
 
 
