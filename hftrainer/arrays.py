@@ -27,8 +27,10 @@ MAX_ARRAY = 4 << 30  # bytes of an array that is read into memory
 _MAX_HEADER = 10_000  # bytes; numpy's own limit
 _MAX_DIMENSIONS = 32
 _MAGIC = b"\x93NUMPY"
-_DESCRIPTION = re.compile(r"([<>|=]?)([fiub])([1248])")
-_KINDS = {"float": "f", "int": "iu", "bool": "b", "number": "fiu", "any": "fiub"}
+_NUMBERS = re.compile(r"[<>|=]?([fiub])([1248])")
+_TEXT = re.compile(r"[<>|=]?U(\d{1,5})")
+_NO_TYPES = ("f1", "b2", "b4", "b8")
+_KINDS = {"float": "f", "int": "iu", "bool": "b", "number": "fiu", "any": "fiub", "text": "U"}
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
 
 Shape = Sequence[int | None]
@@ -45,23 +47,25 @@ class Header:
 
     @property
     def kind(self) -> str:
-        """f, i, u or b."""
-        return self.descr[-2]
+        """f, i, u, b, or U for text."""
+        return self.descr.lstrip("<>|=")[0]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the items."""
-        return prod(self.shape) * int(self.descr[-1])
+        size = int(self.descr.lstrip("<>|=")[1:])
+        return prod(self.shape) * (4 * size if self.kind == "U" else size)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an array must be: `kind` (float, int, bool, number, any), `shape` (None for any size; no shape: any) and
-    whether its values must be `finite`."""
+    """What an array must be: `kind` (float, int, bool, number, any of those, text), `shape` (None for any size; no
+    shape: any) and whether its values must be `finite`; `what` they are, for messages."""
 
     kind: str = "float"
     shape: Shape | None = None
     finite: bool = False
+    what: str = ""
 
 
 def npy_header(
@@ -84,6 +88,7 @@ def read_npy(
     shape: Shape | None = None,
     finite: bool = False,
     mapped: bool = False,
+    what: str = "",
     max_bytes: int = MAX_ARRAY,
     error: type[ValueError] = FileError,
 ) -> NDArray[Any]:
@@ -91,13 +96,14 @@ def read_npy(
     rows of 272) asked for.
 
     `finite`: NaN and infinities are an error too. `mapped`: read-only and mapped from the file, which may then be
-    larger than `max_bytes`. Raises `error`, which says what came and what was expected, and `FileNotFoundError`.
+    larger than `max_bytes`. `what` says in messages whose numbers they should be. Raises `error`, which says what came
+    and what was expected, and `FileNotFoundError`.
     """
     import numpy as np
 
     size, name = check_regular(path, error=error), os.fspath(path)
     with open(path, "rb") as stream:
-        header = _checked_header(stream, size, name, Wanted(kind, shape), error)
+        header = _checked_header(stream, size, name, Wanted(kind, shape, what=what), error)
         dtype = np.dtype(header.descr)
         if mapped and header.nbytes and dtype.isnative:
             order: Any = "F" if header.fortran else "C"
@@ -171,17 +177,16 @@ def read_npz(
 
 
 def _checked_header(stream: BinaryIO, size: int, name: str, wanted: Wanted, error: type[ValueError]) -> Header:
-    header = _parse_header(stream, size, name, error)
+    header = _parse_header(stream, size, name, error, text=wanted.kind == "text")
     letters = _KINDS[wanted.kind]
     if header.kind not in letters:
-        raise error(f"{name}: expected an array of {wanted.kind} type, got {header.descr!r}")
+        raise error(f"{name}: expected {_numbers(wanted)}, got {header.shape} of type {header.descr!r}")
     if wanted.shape is not None:
         fits = len(wanted.shape) == len(header.shape) and all(
             want is None or want == have for want, have in zip(wanted.shape, header.shape, strict=True)
         )
         if not fits:
-            expected = ", ".join("any" if want is None else str(want) for want in wanted.shape)
-            raise error(f"{name}: expected an array of shape ({expected}), got {header.shape}")
+            raise error(f"{name}: expected {_numbers(wanted)}, got {header.shape} of type {header.descr!r}")
     if header.start + header.nbytes != size:
         cut = "was it cut short?" if header.start + header.nbytes > size else "it is damaged"
         raise error(
@@ -191,30 +196,31 @@ def _checked_header(stream: BinaryIO, size: int, name: str, wanted: Wanted, erro
     return header
 
 
-def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError]) -> Header:
+def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError], *, text: bool) -> Header:
     start = stream.read(8)
     if start[:6] != _MAGIC or len(start) < 8:
         came = {b"": "is empty", b"PK\x03\x04": "is a .npz archive"}.get(start[:4], f"starts with {start!r}")
-        raise error(f"{name} is not a .npy file: it {came}")
+        raise error(f"{name} cannot be read as a numpy array: it {came}")
     width = {1: 2, 2: 4, 3: 4}.get(start[6])
     if width is None:
-        raise error(f"{name} is a .npy file of version {start[6]}.{start[7]}, which is not known")
+        raise error(
+            f"{name} cannot be read as a numpy array: it is of version {start[6]}.{start[7]}, which is not known"
+        )
     length = int.from_bytes(stream.read(width), "little")
     if not 10 <= length <= _MAX_HEADER:
         raise error(f"{name}: its .npy header says that it is {length} bytes long, {_MAX_HEADER} are allowed")
-    text = stream.read(length)
-    if len(text) != length:
+    line = stream.read(length)
+    if len(line) != length:
         raise error(f"{name} ends inside its .npy header; was it cut short?")
     try:
-        fields = ast.literal_eval(text.decode("latin-1" if start[6] < 3 else "utf-8").strip())
+        fields = ast.literal_eval(line.decode("latin-1" if start[6] < 3 else "utf-8").strip())
         descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
     except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as reason:
         raise error(f"{name}: its .npy header is damaged ({type(reason).__name__})") from reason
-    if not isinstance(descr, str) or _DESCRIPTION.fullmatch(descr) is None or descr[-2:] in ("f1", "b2", "b4", "b8"):
+    known = isinstance(descr, str) and (_NUMBERS.fullmatch(descr) or (text and _TEXT.fullmatch(descr)))
+    if not known or descr[-2:] in _NO_TYPES:
         shown = descr if isinstance(descr, str) and len(descr) < 40 else "a structure"
-        raise error(
-            f"{name}: expected an array of numbers, got type {shown!r}; objects, text, dates and complex are not read"
-        )
+        raise error(f"{name} cannot be read as a numpy array: its type {shown!r} is no kind of number that is read")
     if (
         not isinstance(fortran, bool)
         or not isinstance(shape, tuple)
@@ -242,12 +248,25 @@ def _items(stream: BinaryIO, header: Header, name: str, max_bytes: int, error: t
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def _numbers(wanted: Wanted) -> str:
+    """What is expected, in words: "floats (frames, 272)"."""
+    kinds = {"float": "floats", "int": "whole numbers", "bool": "booleans", "text": "text"}
+    what = f" of {wanted.what}" if wanted.what else ""
+    if wanted.shape is None:
+        return kinds.get(wanted.kind, "numbers") + what
+    sizes = ["any" if size is None else str(size) for size in wanted.shape]
+    if len(sizes) > 1 and wanted.shape[0] is None:
+        sizes[0] = "frames"
+    return f"{kinds.get(wanted.kind, 'numbers')} ({', '.join(sizes)}{',' if len(sizes) == 1 else ''}){what}"
+
+
 def _check_finite(array: NDArray[Any], name: str, error: type[ValueError]) -> None:
     import numpy as np
 
     if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
         where = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
-        raise error(f"{name} holds NaN or infinite values, the first at {tuple(int(i) for i in where)}")
+        place = f"{name}: frame {int(where[0])}" if len(where) > 1 else name
+        raise error(f"{place} holds a NaN or infinite value")
 
 
 def _first(reason: BaseException) -> str:

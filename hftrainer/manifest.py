@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from hftrainer.files import sha256, write_json
+from hftrainer.readers import check_type, inside, json_field, read_json
 
 MANIFEST = "manifest.json"
 _HASH_WHOLE_BELOW = 2 << 30  # bytes; larger models without a manifest are identified by sizes and file headers
@@ -81,12 +81,13 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ManifestError(f"{folder} has no {MANIFEST} to compare with")
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
-        assert all(isinstance(e["path"], str) and isinstance(e["bytes"], int) and e["sha256"] for e in entries)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ManifestError(f"{path} is damaged: {error!r}") from error
-    outside = [e["path"] for e in entries if Path(e["path"]).is_absolute() or ".." in Path(e["path"]).parts]
-    if outside:
-        raise ManifestError(f"{path} names a file outside its folder: {outside[0]!r}")
-    return list(entries)
+    entries: list[dict[str, Any]] = json_field(
+        read_json(path, error=ManifestError), "files", list, path, error=ManifestError
+    )
+    for number, entry in enumerate(entries):
+        where = f"{path}, file {number}"
+        check_type(entry, dict, where, error=ManifestError)
+        inside(folder, json_field(entry, "path", str, where, error=ManifestError), what=where, error=ManifestError)
+        json_field(entry, "bytes", int, where, error=ManifestError)
+        json_field(entry, "sha256", str, where, error=ManifestError)
+    return entries

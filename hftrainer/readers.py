@@ -19,6 +19,8 @@ MAX_JSON = 64 << 20  # bytes
 MAX_DEPTH = 64
 MAX_ITEMS = 10_000_000  # commas, which is what memory goes with
 MAX_LINE = 1 << 20  # bytes of a line of JSONL
+MAX_YAML = 4 << 20  # bytes
+MAX_YAML_ITEMS = 1_000_000
 _MAX_INTEGER = 1 << 63
 
 _NAMES = {
@@ -76,8 +78,8 @@ def parse_json(
     except RecursionError as reason:
         raise error(f"{_name(source)} nests lists and objects deeper than {MAX_DEPTH}") from reason
     except ValueError as reason:
-        raise error(f"{_name(source)} is not JSON that can be read: {str(reason) or type(reason).__name__}") from reason
-    if _deeper_than(value, MAX_DEPTH):
+        raise error(f"{_name(source)} is not a JSON file: {str(reason) or type(reason).__name__}") from reason
+    if _deeper_than(value, MAX_DEPTH, MAX_ITEMS * 3):
         raise error(f"{_name(source)} nests lists and objects deeper than {MAX_DEPTH}")
     check_type(value, expected, _name(source), error=error)
     return value
@@ -106,6 +108,37 @@ def read_jsonl(
                 return
             if line.strip():
                 yield number, parse_json(line, f"{path}, line {number}", expected, error=error)
+
+
+def read_yaml(
+    path: str | os.PathLike[str],
+    expected: type | tuple[type, ...] = dict,
+    *,
+    max_bytes: int = MAX_YAML,
+    error: type[ValueError] = FileError,
+) -> Any:
+    """The value in a YAML file of plain data: no tags that make objects, no more than a million items after aliases are
+    followed, nothing deeper than 64. Raises `error`, and `FileNotFoundError`."""
+    import yaml
+
+    text = read_text(path, max_bytes, error=error)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as reason:
+        raise error(f"{_name(path)} is not a YAML file: {yaml_reason(reason)}") from reason
+    except (RecursionError, ValueError, TypeError) as reason:
+        raise error(f"{_name(path)} is not a YAML file: {str(reason) or type(reason).__name__}") from reason
+    if _deeper_than(value, MAX_DEPTH, MAX_YAML_ITEMS):
+        raise error(f"{_name(path)} nests deeper than {MAX_DEPTH} or holds more than {MAX_YAML_ITEMS} items")
+    check_type(value, expected, _name(path), error=error)
+    return value
+
+
+def yaml_reason(reason: Exception) -> str:
+    """What a YAML parser found, and where, on one line."""
+    mark = getattr(reason, "problem_mark", None)
+    problem = getattr(reason, "problem", None) or str(reason).split("\n")[0]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark is not None else str(problem)
 
 
 def check_type(
@@ -191,7 +224,7 @@ def inside(
     )
     if bad:
         shown = name if len(name) <= 80 else name[:80] + "..."
-        raise error(f"{what}: {shown!r} is not the name of a file below {_name(root)}")
+        raise error(f"{what}: {shown!r} is not a name that a file below {_name(root)} can have")
     return Path(root, *parts[:-1], parts[-1] + suffix)
 
 
@@ -234,10 +267,13 @@ def _constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number that JSON has")
 
 
-def _deeper_than(value: Any, depth: int) -> bool:
-    """Whether containers nest deeper than `depth`; level by level, so that nothing recurses."""
+def _deeper_than(value: Any, depth: int, items: int) -> bool:
+    """Whether containers nest deeper than `depth` or hold more than `items`; level by level, so nothing recurses."""
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(depth):
+        items -= sum(map(len, level))
+        if items < 0:
+            return True
         if not level:
             return False
         level = [

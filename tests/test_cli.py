@@ -107,7 +107,7 @@ def test_damaged_models(tiny_model, tmp_path, capsys):
     broken = shutil.copytree(tiny_model, tmp_path / "broken2")
     np.save(broken / "mean.npy", np.zeros(263))
     assert generate(broken, tmp_path / "out", "walk") == 1
-    assert "mean.npy: expected 272 finite floats, got shape (263,)" in capsys.readouterr().err
+    assert "mean.npy: expected floats (272,) of motion272, got (263,)" in capsys.readouterr().err
 
 
 def test_export_does_the_good_and_reports_the_bad(tmp_path, capsys):
@@ -117,7 +117,7 @@ def test_export_does_the_good_and_reports_the_bad(tmp_path, capsys):
     assert main(["export", *arguments, "--formats", "bvh,npz,html"]) == 1
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"walk.bvh", "walk.npz", "index.html"}
     captured = capsys.readouterr()
-    assert "bad.npy: expected (frames, 272), got (5, 263)" in captured.err
+    assert "bad.npy: expected floats (frames, 272) of motion272, got (5, 263)" in captured.err
     assert "1 motions exported" in captured.out
 
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 
 import pytest
 
-from hftrainer.readers import FileError, inside, json_field, parse_json, read_json, read_jsonl, read_text, visible
+from hftrainer.readers import (
+    FileError,
+    inside,
+    json_field,
+    parse_json,
+    read_json,
+    read_jsonl,
+    read_text,
+    read_yaml,
+    visible,
+)
 
 HOSTILE = {
     "deep": ("[" * 100_000 + "]" * 100_000, "deeper than 64"),
@@ -23,8 +34,8 @@ HOSTILE = {
     "list": ("[]", "expected an object, got a list"),
     "text": ('"text"', "expected an object, got a string"),
     "number": ("12", "expected an object, got a whole number"),
-    "nothing": ("", "not JSON"),
-    "cut": ('{"a": 1', "not JSON"),
+    "nothing": ("", "not a JSON file"),
+    "cut": ('{"a": 1', "not a JSON file"),
 }  # fmt: skip
 
 
@@ -89,7 +100,7 @@ def test_errors_are_of_the_class_that_is_asked_for():
 def test_json_lines(tmp_path):
     path = tmp_path / "items.jsonl"
     path.write_text('{"a": 1}\n\n{"a": 2}\n{"a": ')
-    with pytest.raises(FileError, match="line 4 is not JSON"):
+    with pytest.raises(FileError, match="line 4 is not a JSON file"):
         list(read_jsonl(path))
     assert list(read_jsonl(path, ignore_cut_end=True)) == [(1, {"a": 1}), (3, {"a": 2})]
     path.write_text('{"a": 1}\n[]\n')
@@ -133,3 +144,37 @@ def test_names_inside(tmp_path):
 def test_what_steers_a_terminal_is_spelt_out():
     assert visible("a\x1b[31mb\x07\x9b\u202ec\rd") == "a\\x1b[31mb\\x07\\x9b\\u202ec\\rd"
     assert visible("plain ü\n\t👩‍🚀") == "plain ü\n\t👩‍🚀"
+
+
+YAMLS = {
+    "typo": ("a: [1, 2\nb: 3\n", "line 2, column 2"),
+    "tags": ("!!python/object/apply:os.system [true]", "could not determine a constructor"),
+    "aliases": (
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghi")),
+        "more than 1000000",
+    ),
+    "itself": ("a: &a [*a]", "deeper than 64"),
+    "deep": ("[" * 5000, "not a YAML file"),
+    "list": ("[1]", "expected an object, got a list"),
+    "nothing": ("", "got null"),
+    "unhashable": ("? [a]\n: 1\n", "unhashable"),
+    "date": ("a: 2001-99-99", "month"),
+    "control": ("a: \x00", "YAML file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_yaml_that_is_refused(name, tmp_path):
+    text, why = YAMLS[name]
+    path = tmp_path / "map.yaml"
+    path.write_text(text)
+    with pytest.raises(FileError, match=why) as caught:
+        read_yaml(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_that_is_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &x {b: 1}\nc: *x\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": {"b": 1}, "c": {"b": 1}}

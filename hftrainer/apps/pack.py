@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.motion import packed
 from hftrainer.data.tokens import pack
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
+from hftrainer.readers import read_json
 from hftrainer.zoo.load import locate
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -68,7 +68,7 @@ def verify_packed(folder: Path, *, progress: Progress = iter) -> tuple[list[str]
     manifest = folder / flat.MANIFEST
     if not manifest.is_file():
         return None
-    form = json.loads(manifest.read_text(encoding="utf-8")).get("format")
+    form = read_json(manifest, max_bytes=1 << 30).get("format")
     kinds: dict[str, type[flat.PackedFolder]] = {
         flat.TOKENS_FORMAT: flat.PackedTokens, packed.MOTIONS_FORMAT: packed.PackedMotions,
     }  # fmt: skip

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from hftrainer.arrays import read_npy
+
 _FLUSH = 1 << 22  # bytes that are gathered before they are written
 
 
@@ -68,4 +70,4 @@ def _header(dtype: np.dtype[Any], rows: int, tail: tuple[int, ...]) -> bytes:
 
 def map_array(path: str | os.PathLike[str]) -> np.ndarray[Any, np.dtype[Any]]:
     """An array mapped from its .npy file, read-only, as a plain ndarray (slicing a ``np.memmap`` is far slower)."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    return read_npy(path, kind="any", mapped=True)

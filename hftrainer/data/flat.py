@@ -21,7 +21,6 @@ For n entries of m clips with k captions (`hftrainer data pack-tokens` writes it
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -36,6 +35,7 @@ from hftrainer.data.tokens.table import Int64, Label, TokenTable, check_made_by,
 from hftrainer.files import sha256, write_json
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
+from hftrainer.readers import check_type, inside, json_field, read_json
 
 MANIFEST = "made_from.json"
 TOKENS_FORMAT = "hftrainer-packed-tokens-v1"
@@ -53,14 +53,14 @@ class PackedFolder:
         if not (self.folder / MANIFEST).is_file():
             raise ValueError(f"{str(folder)!r} is no packed set: it has no {MANIFEST}; {self.remedy}")
         try:
-            self.made_from: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-            found, files = self.made_from.get("format"), self.made_from.get("files", {})
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{self.folder / MANIFEST} is damaged: {error}; {self.remedy}") from error
+            self.made_from: dict[str, Any] = read_packed_manifest(self.folder)
+        except ValueError as error:
+            raise ValueError(f"{error}; {self.remedy}") from error
+        found, files = self.made_from.get("format"), self.made_from["files"]
         if found != self.format:
             raise ValueError(f"{self.folder} has the format {found!r}, expected {self.format!r}; {self.remedy}")
         for name, about in files.items():
-            path = self.folder / name
+            path = inside(self.folder, name, what=str(self.folder / MANIFEST))
             size = path.stat().st_size if path.is_file() else None
             if size != about["bytes"]:
                 raise ValueError(f"{path} has {size} bytes, {about['bytes']} expected; {self.remedy}")
@@ -195,6 +195,23 @@ class PackedTokens(PackedFolder):
             yield "an entry has no codes"
         if (np.diff(table.first_caption) == 0).any():
             yield "a clip has no caption"
+
+
+_MANIFEST: dict[str, dict[str, type]] = {
+    "files": {"bytes": int, "sha256": str}, "splits": {"array": str}, "labels": {"array": str, "values": list},
+}  # fmt: skip
+
+
+def read_packed_manifest(folder: Path) -> dict[str, Any]:
+    """made_from.json with what every packed set says: its files, splits and labels, each described by an object."""
+    path = folder / MANIFEST
+    about: dict[str, Any] = read_json(path, max_bytes=1 << 30)
+    for part, fields in _MANIFEST.items():
+        for name, entry in json_field(about, part, dict, path).items():
+            check_type(entry, dict, f"{path}, {part}, {name!r}")
+            for key, kind in fields.items():
+                json_field(entry, key, kind, f"{path}, {part}, {name!r}")
+    return about
 
 
 def write_packed_manifest(folder: Path, about: dict[str, Any]) -> None:

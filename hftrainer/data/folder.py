@@ -12,7 +12,6 @@ A name may contain slashes.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import npy_header, read_npy
 from hftrainer.files import atomic_path, write_json, write_text
 from hftrainer.motion.representation.base import DEFAULT, Representation, get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.plain_text import read_lines
-from hftrainer.readers import read_json
+from hftrainer.readers import check_type, inside, read_json
 
 Float32 = NDArray[np.float32]
 REPRESENTATION = "representation.json"
@@ -79,7 +79,10 @@ class DatasetFolder:
         path = self.root / "split" / f"{split}.txt"
         if not path.is_file():
             raise ValueError(f"{self.root} has no split {split!r}; it has {self.splits()}")
-        return [line.strip() for line in read_lines(path) if line.strip()]
+        names = [line.strip() for line in read_lines(path) if line.strip()]
+        for name in names:
+            inside(self.motions, name, suffix=".npy", what=str(path))
+        return names
 
     def splits(self) -> list[str]:
         """Names of the split files."""
@@ -98,9 +101,9 @@ class DatasetFolder:
         """Length of a clip, from the header of its file alone."""
         path = self.motion_path(name)
         try:
-            return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
+            return npy_header(path, kind="float", shape=(None, self.motion_format.width)).shape[0]
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
     def captions(self, name: str) -> list[Caption]:
         """The captions of a clip; none if it has no text file."""
@@ -112,8 +115,10 @@ class DatasetFolder:
     def labels(self) -> dict[str, dict[str, Any]]:
         """labels.json; empty if there is none."""
         path = self.root / "labels.json"
-        labels = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return dict(labels)
+        labels: dict[str, dict[str, Any]] = read_json(path, max_bytes=1 << 30) if path.is_file() else {}
+        for name, found in labels.items():
+            check_type(found, dict, f"{path}, the labels of {name!r}")
+        return labels
 
     def statistics(self) -> tuple[Float32, Float32]:
         """Mean and standard deviation (width,), checked: a wrong file is an error, not a bad motion."""
@@ -151,14 +156,11 @@ def load_motion(path: Path, representation: str = DEFAULT) -> Float32:
     """A motion file (frames, width), checked; see `DatasetFolder.motion`."""
     width = get_representation(representation).width
     try:
-        motion = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
-    if motion.ndim != 2 or motion.shape[1] != width or len(motion) == 0:
-        raise ValueError(f"{path}: expected (frames, {width}) of {representation}, got {motion.shape}")
-    if not np.isfinite(motion).all():
-        bad = int(np.flatnonzero(~np.isfinite(motion).all(axis=1))[0])
-        raise ValueError(f"{path}: frame {bad} holds a NaN or infinite value")
+        motion = read_npy(path, shape=(None, width), finite=True, what=representation)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if len(motion) == 0:
+        raise ValueError(f"{path} has no frames")
     return np.asarray(motion, dtype=np.float32)
 
 

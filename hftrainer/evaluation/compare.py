@@ -7,7 +7,6 @@ answers with them.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import Wanted, read_npz
 from hftrainer.config import typed
 from hftrainer.evaluation import physical
 from hftrainer.evaluation.protocols.measures import FID, build_metrics
@@ -27,9 +27,15 @@ from hftrainer.evaluation.protocols.schema import Protocol
 from hftrainer.evaluation.report import Table
 from hftrainer.evaluation.vocabulary import arrow_of, current_result, label_of
 from hftrainer.files import atomic_path
+from hftrainer.readers import read_json
 
 Floats = NDArray[np.floating[Any]]
 JUDGED, RESULT = "judged.npz", "report.json"
+_ARRAYS = {
+    **dict.fromkeys(("keys", "ids", "captions"), Wanted("text", (None,))),
+    **dict.fromkeys(("text", "real", "predicted"), Wanted(shape=(None, None))),
+    **dict.fromkeys(("physical_real", "physical_predicted"), Wanted(shape=(None, None))),
+}
 
 
 @dataclass
@@ -90,9 +96,11 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             raise ValueError(
                 f"{folder} has no {name}: it is not the result of `hftrainer evaluate run --out` on predictions"
             )
-    with np.load(folder / JUDGED, allow_pickle=False) as content:
-        items = {name: content[name] for name in content.files}
-    return Run(folder, current_result(json.loads((folder / RESULT).read_text(encoding="utf-8"))), items)
+    items = read_npz(folder / JUDGED, _ARRAYS)
+    sizes = {name: len(array) for name, array in items.items()}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"{folder / JUDGED}: arrays by item have different lengths: {sizes}")
+    return Run(folder, current_result(read_json(folder / RESULT)), items)
 
 
 def compare(a: Run, b: Run, *, resamples: int = 1000, fid_resamples: int = 200, seed: int = 0) -> list[Difference]:

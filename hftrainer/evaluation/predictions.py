@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import npy_header, read_npy
 from hftrainer.motion.representation.convert import Options, convert
 from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
+from hftrainer.readers import read_json
 
 Floats = NDArray[np.floating[Any]]
 
@@ -62,11 +63,8 @@ class Predictions:
         path = self.root / "manifest.json"
         if not path.is_file():
             return {}
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not a JSON file: {error}") from error
-        return content if isinstance(content, dict) else {}
+        content: dict[str, Any] = read_json(path)
+        return content
 
     def generations(self, names: Iterable[str]) -> int:
         """How many there are of these clips: 1, and one more for each of ``_1``, ``_2`` ... that any of them has.
@@ -109,8 +107,8 @@ class Predictions:
             path = self.path(name)
             if path.is_file():
                 try:
-                    yield name, int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
-                except (OSError, ValueError, EOFError, IndexError):
+                    yield name, npy_header(path).shape[0]
+                except (OSError, ValueError, IndexError):
                     continue
 
     def _stored_representation(self) -> str:
@@ -121,8 +119,8 @@ class Predictions:
         widths = set()
         for path in files[:: max(1, len(files) // _LOOKED_AT)]:
             try:
-                widths.add(np.load(path, mmap_mode="r", allow_pickle=False).shape[1:])
-            except (OSError, ValueError, EOFError):
+                widths.add(npy_header(path).shape[1:])
+            except (OSError, ValueError):
                 continue  # named with the others that are broken
         wanted = SPECS[self.representation]
         if (wanted.width,) in widths or not widths:
@@ -142,16 +140,7 @@ class Predictions:
 
 def read_prediction(path: Path, width: int) -> Floats:
     """A motion file (frames, width), checked; errors name the file and what is wrong."""
-    try:
-        motion = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        empty = " (it is empty)" if path.stat().st_size == 0 else ""
-        raise ValueError(f"{path.name} cannot be read as a numpy array{empty}: {error}") from error
-    if motion.ndim != 2 or motion.shape[1] != width or motion.dtype.kind != "f":
-        raise ValueError(f"{path.name}: expected floats (frames, {width}), got {motion.shape} of {motion.dtype}")
+    motion = read_npy(path, shape=(None, width), finite=True)
     if len(motion) == 0:
-        raise ValueError(f"{path.name} has no frames")
-    if not np.isfinite(motion).all():
-        bad = int(np.flatnonzero(~np.isfinite(motion).all(axis=1))[0])
-        raise ValueError(f"{path.name}: frame {bad} holds a NaN or infinite value")
-    return np.asarray(motion)
+        raise ValueError(f"{path} has no frames")
+    return motion

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from hftrainer.files import write_json
 from hftrainer.hub import find_model
 from hftrainer.models.checkpoint import CheckpointError, assign, open_checkpoint, write_module
 from hftrainer.motion.representation.base import DEFAULT, get_representation
+from hftrainer.readers import read_json
 from hftrainer.registry import MODELS
 
 
@@ -119,7 +119,7 @@ class ActionClassifier(nn.Module):
         path = folder / "config.json"
         if not path.is_file():
             raise CheckpointError(f"{folder} is not an action classifier: it has no config.json")
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path, error=CheckpointError)
         if fields.pop("model_type", None) != "action_classifier":
             raise CheckpointError(f"{path} is not an action classifier's")
         model = cls(typed(ActionClassifierConfig, fields, path=str(path)))

@@ -10,7 +10,6 @@ ankle, so that programs which derive a bone's roll from its direction always fin
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from hftrainer.files import write_json
 from hftrainer.motion.rotation import rotate, transpose
 from hftrainer.motion.skeleton import JOINTS, MIRROR, N_JOINTS, PARENTS, forward_kinematics, global_rotations
+from hftrainer.readers import read_json
 
 Float = NDArray[np.float64]
 BODY_FILE = "skeleton.json"
@@ -157,7 +157,7 @@ def bend_knees(offsets: Float, forward: float = KNEE_FORWARD) -> Float:
 def read_body(path: str | os.PathLike[str]) -> Body:
     """A body from a file as `write_body` makes them; ``ValueError`` says what is wrong with it."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, expected {FORMAT!r}")
         offsets = np.array([content["offsets"][joint] for joint in JOINTS], dtype=np.float64)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hftrainer.motion.rest_pose import TARGETS
 from hftrainer.motion.skeleton import JOINTS, PARENTS
-from hftrainer.plain_text import read_text
+from hftrainer.readers import read_yaml
 
 Float = NDArray[np.float64]
 SHIPPED = Path(__file__).parent / "skeletons"
@@ -123,11 +122,9 @@ def load_map(name_or_path: str | os.PathLike[str]) -> SkeletonMap:
             f"no skeleton map {str(name_or_path)!r}; shipped: {', '.join(shipped_maps())}; or give a YAML file's path"
         )
     try:
-        fields = yaml.safe_load(read_text(path))
-        if not isinstance(fields, dict):
-            raise TypeError("expected keys such as joints and metres_per_unit")
+        fields = read_yaml(path)
         return SkeletonMap(**{"name": path.stem, **fields})
-    except (TypeError, yaml.YAMLError) as error:
+    except TypeError as error:
         raise ValueError(f"{path}: {error}; see the shipped maps for the keys") from error
 
 

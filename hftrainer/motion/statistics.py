@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import read_npy
 from hftrainer.motion.representation.base import Representation
 
 Float32 = NDArray[np.float32]
@@ -65,15 +66,9 @@ def load_statistics(mean_path: Path, std_path: Path, representation: Representat
     arrays = []
     for path in (mean_path, std_path):
         try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
-        if array.shape != (representation.width,) or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(
-                f"{path}: expected {representation.width} finite floats ({representation.name}), "
-                f"got shape {array.shape} of {array.dtype}"
-                f"{'' if array.dtype.kind != 'f' or np.isfinite(array).all() else ' with NaN or infinite values'}"
-            )
+            array = read_npy(path, shape=(representation.width,), finite=True, what=representation.name)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         arrays.append(array.astype(np.float32))
     mean, std = arrays
     if not (std > 0).all():

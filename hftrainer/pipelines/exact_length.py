@@ -23,11 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from hftrainer.arrays import read_npy
 from hftrainer.files import atomic_path, sha256, write_json
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.pipelines.sized import SizedIterator
+from hftrainer.readers import json_field, parse_json, read_json
 from hftrainer.requests import GenerationRequest, SamplingParams
 from hftrainer.version import __version__
 
@@ -111,7 +113,7 @@ def prepare(out: Path, generation: Generation, *, overwrite: bool = False) -> No
                 "or write over them with --overwrite"
             )
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        there = json_field(read_json(path), "settings", dict, path)
         changed = sorted(key for key in {*there, *settings} if there.get(key) != settings.get(key))
         if changed and not overwrite:
             what = "; ".join(f"{key}: {there.get(key)!r} there, {settings.get(key)!r} now" for key in changed)
@@ -239,14 +241,11 @@ def why_not_valid(path: Path, frames: int, digest: str | None = None, representa
     if not path.is_file():
         return "missing"
     try:
-        motion = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        return f"unreadable: {error}"
-    width = get_representation(representation).width
-    if motion.shape != (frames, width) or motion.dtype != np.float32:
-        return f"({frames}, {width}) of float32 are expected, it holds {motion.shape} of {motion.dtype}"
-    if not np.isfinite(motion).all():
-        return "holds NaN or infinite values"
+        motion = read_npy(path, shape=(frames, get_representation(representation).width), finite=True)
+    except (OSError, ValueError) as error:
+        return str(error)
+    if motion.dtype != np.float32:
+        return f"float32 is expected, it holds {motion.dtype}"
     if digest is not None and sha256(path) != digest:
         return "was changed after it was written"
     return None
@@ -258,7 +257,7 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
     for path in sorted((out / RECORDS).glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                record = json.loads(line)
+                record = parse_json(line, path)
                 if record["at"] >= records.get(record["name"], record)["at"]:
                     records[record["name"]] = record
     return records

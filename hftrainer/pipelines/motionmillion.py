@@ -17,6 +17,7 @@ from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.files import CONFIG
 from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
+from hftrainer.readers import read_json
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
 
@@ -173,9 +174,7 @@ class MotionMillionPipeline(TextToMotionPipeline):
 
 def read_sampling(folder: Path) -> SamplingParams:
     """How a model folder's generation_config.json says that codes are chosen; greedy without one."""
-    import json
-
     path = folder / GENERATION_CONFIG
     if not path.is_file():
         return SamplingParams()
-    return typed(SamplingParams, json.loads(path.read_text(encoding="utf-8")), path=str(path))
+    return typed(SamplingParams, read_json(path), path=str(path))

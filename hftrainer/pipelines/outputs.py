@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from hftrainer.arrays import read_npy
 from hftrainer.extras import need
 from hftrainer.files import atomic_path, write_json
 from hftrainer.motion.io.bvh_write import write_bvh
@@ -26,6 +27,7 @@ from hftrainer.motion.representation.base import Representation, get_representat
 from hftrainer.motion.representation.convert import check_route, convert
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.prompts import seeded_rows
+from hftrainer.readers import read_json
 from hftrainer.render.video import render_video
 from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.requests import SamplingParams
@@ -147,7 +149,7 @@ def write_page(out: Path, manifest: dict[str, Any]) -> None:
     form = get_representation(manifest["representation"])
     for record in manifest["items"]:
         if "error" not in record:
-            joints = form.to_joints(np.load(out / f"{record['stem']}.npy", allow_pickle=False))
+            joints = form.to_joints(read_npy(out / f"{record['stem']}.npy"))
             notes = {
                 "seed": str(record["seed"]),
                 "length": f"{record['frames'] / form.fps:.1f} s",
@@ -219,7 +221,7 @@ def _finished(job: Job, items: list[Item]) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        records = {record["key"]: record for record in json.loads(path.read_text(encoding="utf-8"))["items"]}
+        records = {record["key"]: record for record in read_json(path, max_bytes=1 << 30)["items"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a manifest of ours ({error}); choose another output folder") from error
     kept = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import netrc
 import os
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from hftrainer.config import LoggerConfig
 from hftrainer.files import write_json
+from hftrainer.readers import read_json
 from hftrainer.training.faults import reason
 from hftrainer.training.provenance import provenance
 
@@ -125,7 +125,7 @@ class WandbLog(Logger):  # type: ignore[misc]
         path = self.output / "wandb_run.json"
         if not hasattr(self, "_known"):
             if self._resumed and path.is_file():
-                self._known = dict(json.loads(path.read_text(encoding="utf-8")))
+                self._known: dict[str, Any] = read_json(path)
             else:
                 self._known = {"id": secrets.token_hex(4), "project": self.config.project, "entity": self.config.entity}
         return self._known

@@ -50,7 +50,7 @@ def test_a_copy_takes_the_place_of_a_clip_that_is_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"clip": "a"', "mine.jsonl, line 2 is not JSON"),
+        ('{"clip": "a"', "mine.jsonl, line 2 is not a JSON file"),
         ('["a"]', "line 2: expected an object"),
         ('{"label": "x", "captions": "walks"}', "line 2: captions must be a list"),
         ('{"clip": "z", "captions": [{"text": "x", "from": 1}]}', "line 2: captions must be a list"),

@@ -340,7 +340,7 @@ def test_nan_empty_unreadable_and_short_files(data, judge, folder, capsys):
     said = refused(capsys, run(data, judge, folder))
     assert "5 are broken" in said
     assert f"{names[0]}.npy: frame 5 holds a NaN" in said
-    assert f"{names[1]}.npy cannot be read as a numpy array (it is empty)" in said
+    assert f"{names[1]}.npy cannot be read as a numpy array: it is empty" in said
     assert f"{names[2]}.npy cannot be read" in said
     assert f"{names[3]}.npy has no frames" in said
     assert f"its clip has {data.frames(names[4])}" in said

@@ -197,7 +197,7 @@ def test_sharded_weights_load(copy):
     for name, tensor in loaded.ar.state_dict().items():
         assert torch.equal(tensor, state[name])
     write_index(copy / "ar.safetensors.index.json", {"x": "../ar.safetensors"}, 0)
-    with pytest.raises(CheckpointError, match="outside its folder"):
+    with pytest.raises(CheckpointError, match="is not a name that a file below"):
         MotionMillionBundle.from_pretrained(copy)
 
 
@@ -264,7 +264,7 @@ def test_verify_while_loading(copy):
 @pytest.mark.parametrize("content", ["{", '{"files": [{"path": "../x", "bytes": 1, "sha256": "a"}]}', '{"files": [1]}'])
 def test_damaged_manifests(copy, content):
     (copy / "manifest.json").write_text(content)
-    with pytest.raises(ManifestError, match=r"damaged|outside its folder"):
+    with pytest.raises(ManifestError, match=r"damaged|is not a name that a file below"):
         verify_manifest(copy)
 
 
@@ -330,13 +330,16 @@ DAMAGE = {
         r"llama_proj\.bias holds NaN",
     ),
     "missing file": (lambda f: (f / "fsq.safetensors").unlink(), r"has no fsq\.safetensors"),
-    "wrong mean": (lambda f: np.save(f / "mean.npy", np.zeros(263)), r"mean\.npy: expected 272 .*\(263,\)"),
+    "wrong mean": (
+        lambda f: np.save(f / "mean.npy", np.zeros(263)),
+        r"mean\.npy: expected floats \(272,\) of motion272, got \(263,\)",
+    ),
     "mean of something else": (
         lambda f: np.save(f / "mean.npy", np.full(272, 7.0)),
         r"mean pelvis height \(channel 9\) is 7 m",
     ),
     "zero std": (lambda f: np.save(f / "std.npy", np.zeros(272)), r"standard deviations must be positive"),
-    "std with NaN": (lambda f: np.save(f / "std.npy", np.full(272, np.nan)), r"with NaN or infinite values"),
+    "std with NaN": (lambda f: np.save(f / "std.npy", np.full(272, np.nan)), r"holds a NaN or infinite value"),
     "config is not JSON": (lambda f: (f / "mm_config.json").write_text("{"), r"mm_config\.json is not a JSON file"),
     "unknown format": (
         lambda f: (f / "mm_config.json").write_text('{"artifact_format": "x", "config": {}}'),

@@ -174,7 +174,7 @@ def test_what_is_wrong_with_a_file(tmp_path):
     path = tmp_path / "m.npy"
     assert why_not_valid(path, 5) == "missing"
     path.write_bytes(b"")
-    assert "unreadable" in why_not_valid(path, 5)
+    assert "cannot be read" in why_not_valid(path, 5)
     np.save(path, np.zeros((5, 272)))
     assert "float64" in why_not_valid(path, 5)
     np.save(path, np.zeros((4, 272), np.float32))

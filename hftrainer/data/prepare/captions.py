@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.readers import read_yaml
 
 SHIPPED = Path(__file__).parent / "caption_templates"
 
@@ -58,12 +58,12 @@ def load_templates(name_or_path: str | os.PathLike[str]) -> CaptionTemplates:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
         raise ValueError(f"no caption templates {str(name_or_path)!r}; shipped: {known}; or give a YAML file's path")
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    fields = read_yaml(path)
     try:
-        styles = {name: Style(**(words or {})) for name, words in fields.pop("styles", {}).items()}
+        styles = {name: Style(**(words or {})) for name, words in (fields.pop("styles", None) or {}).items()}
         templates = CaptionTemplates(styles=styles, **fields)
         re.compile(templates.clip)
-    except (TypeError, re.error) as error:
+    except (TypeError, AttributeError, re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from error
     return templates
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from hftrainer.arrays import read_npy
 from hftrainer.files import atomic_path, check_writable, sha256, write_json
 from hftrainer.motion.representation.convert import Options, check_route, convert
 from hftrainer.motion.representation.motion135 import skeleton_offsets
 from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
+from hftrainer.readers import json_field, read_json
 
 MANIFEST = "conversion.json"
 _WIDTHS = {spec.name: spec.width for spec in (MOTION272, MOTION135, HML263)}
@@ -83,21 +84,15 @@ def convert_folder(
 
 def read_motion(path: Path, representation: str) -> np.ndarray:
     """A motion file of a representation, checked: shape, at least one frame, no NaN. Errors name the file."""
-    try:
-        motion = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
+    motion = read_npy(path, finite=True)
     if representation == "joints":
         right, wanted = motion.shape[1:] in ((22, 3), (66,)), "(frames, 22, 3) or (frames, 66)"
     else:
         width = _WIDTHS[representation]
         right, wanted = motion.shape[1:] == (width,), f"(frames, {width})"
-    if not right or len(motion) == 0 or motion.dtype.kind != "f":
+    if not right or len(motion) == 0:
         raise ValueError(f"{path}: expected floats {wanted} of {representation}, got {motion.shape} of {motion.dtype}")
-    if not np.isfinite(motion).all():
-        bad = int(np.flatnonzero(~np.isfinite(motion.reshape(len(motion), -1)).all(axis=1))[0])
-        raise ValueError(f"{path}: frame {bad} holds a NaN or infinite value")
-    return np.asarray(motion)
+    return motion
 
 
 def _convert_file(taken: Path, made: Path, source: str, target: str, options: Options) -> dict[str, Any]:
@@ -135,9 +130,9 @@ def _offsets(skeleton: str | os.PathLike[str] | None) -> np.ndarray | None:
     if skeleton is None:
         return None
     try:
-        offsets = np.load(skeleton, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the skeleton {str(skeleton)!r} cannot be read as a numpy array: {error}") from error
+        offsets = read_npy(skeleton, kind="number", finite=True)
+    except OSError as error:
+        raise ValueError(f"the skeleton {str(skeleton)!r} cannot be read: {error.strerror}") from error
     return np.asarray(skeleton_offsets(offsets, np.zeros(1)))
 
 
@@ -145,11 +140,8 @@ def _open_manifest(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     fresh: dict[str, Any] = {"format_version": 1, "settings": settings, "clips": {}}
     if not path.is_file():
         return fresh
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        before, clips = found["settings"], dict(found["clips"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); remove it, or choose another --out") from error
+    found = read_json(path, max_bytes=1 << 30)
+    before, clips = json_field(found, "settings", dict, path), json_field(found, "clips", dict, path)
     if before != settings:
         raise ValueError(f"{path.parent} was made with {before}, now asked for {settings}; choose another --out")
     return {**fresh, "clips": clips}

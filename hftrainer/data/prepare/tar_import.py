@@ -6,7 +6,6 @@ is a split, other .txt is captions, mean and std are statistics. Nothing is writ
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
+from hftrainer.arrays import parse_npy
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.files import atomic_path, write_text
 
@@ -121,10 +119,7 @@ def _take(
 
 
 def _take_array(dataset: DatasetFolder, name: str, data: bytes, where: str) -> str:
-    try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{where} cannot be read as a numpy array: {error}") from error
+    array = parse_npy(data, where, kind="number")
     if array.dtype.kind in "iu":
         _write(dataset.root / CODES / f"{name}.npy", data)
         return "codes"

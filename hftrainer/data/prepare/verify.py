@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from hftrainer.data.folder import DatasetFolder
 from hftrainer.motion.plausible import WRONG
 from hftrainer.motion.representation.base import Representation
 from hftrainer.motion.statistics import RunningStatistics
+from hftrainer.readers import read_json
 
 _SHOWN = 5
 _ENOUGH = 500  # motions of a sample that statistics are compared with
@@ -132,7 +132,7 @@ def _check_splits(report: Report, dataset: DatasetFolder, names: set[str]) -> No
 
 def _made_with_mirrored(dataset: DatasetFolder) -> bool:
     note = dataset.root / "mean_std" / "made_from.json"
-    return note.is_file() and bool(json.loads(note.read_text(encoding="utf-8")).get("with_mirrored"))
+    return note.is_file() and bool(read_json(note).get("with_mirrored"))
 
 
 def _check_statistics(report: Report, dataset: DatasetFolder, sums: RunningStatistics) -> None:

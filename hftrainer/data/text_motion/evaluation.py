@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hftrainer.data.folder import Caption, DatasetFolder, parse_caption
+from hftrainer.readers import inside, read_json
 
 _SHOWN = 5
+_MOST_FRAMES = 1_000_000  # more than nine hours at 30 fps
 
 
 class Pair(NamedTuple):
@@ -108,8 +110,7 @@ def _checked(pairs: list[Pair], unusable: list[str], where: str, skip: bool) -> 
         twice = next(name for name in names if names.count(name) > 1)
         raise UnusablePairs(f"{where}: {twice!r} occurs more than once; each name is one file")
     for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UnusablePairs(f"{where}: {name!r} is not a name that a file below the output folder can have")
+        inside("the output folder", name, suffix=".npy", what=where, error=UnusablePairs)
     return pairs
 
 
@@ -127,9 +128,9 @@ def _only_caption(path: Path) -> list[Caption]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusablePairs(f"{path} is not a JSON file: {error}") from error
+        return read_json(path, (dict, list), max_bytes=1 << 30, error=UnusablePairs)
+    except OSError as error:
+        raise UnusablePairs(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _entries(content: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -151,8 +152,20 @@ def _entries(content: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _frames_of(entry: dict[str, Any]) -> int:
     if entry.get("num_frames") is not None:
-        return int(entry["num_frames"])
-    return round(float(entry.get("duration") or 0) * float(entry.get("fps") or 30))
+        frames = _number(entry, "num_frames")
+    else:
+        frames = _number(entry, "duration") * (_number(entry, "fps") or 30)
+    if not 0 <= frames <= _MOST_FRAMES:
+        raise UnusablePairs(f"an entry has {frames:g} frames; a motion has 0 to {_MOST_FRAMES}")
+    return round(frames)
+
+
+def _number(entry: dict[str, Any], key: str) -> float:
+    value = entry.get(key)
+    try:
+        return float(value or 0)
+    except (TypeError, ValueError) as error:
+        raise UnusablePairs(f"an entry has {str(value)[:40]!r} as its {key}; a number was expected") from error
 
 
 def _caption_of(entry: dict[str, Any], root: Path, name: str) -> str | None:

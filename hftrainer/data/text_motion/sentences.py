@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hftrainer.arrays import read_npy
 from hftrainer.data.order import BatchPlan, Item
 from hftrainer.files import atomic_path, write_json, write_text
+from hftrainer.readers import read_text
 from hftrainer.registry import DATASETS
 
 
@@ -47,8 +49,8 @@ class Sentences:
         root = Path(config.root)
         if not (root / "teacher.npy").is_file():
             raise ValueError(f"{config.root!r} holds no corpus; make it with: python tools/make_nano_corpus.py")
-        self.texts = (root / "sentences.txt").read_text(encoding="utf-8").splitlines()
-        self.embeddings = np.load(root / "teacher.npy", mmap_mode="r", allow_pickle=False)
+        self.texts = read_text(root / "sentences.txt", 1 << 30).splitlines()
+        self.embeddings = read_npy(root / "teacher.npy", shape=(None, None), mapped=True)
         if len(self.texts) != len(self.embeddings) or len(self.texts) <= config.val_count:
             raise ValueError(f"{root}: {len(self.texts)} sentences and {len(self.embeddings)} embeddings")
 

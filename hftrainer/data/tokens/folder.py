@@ -9,7 +9,6 @@ A set that was made with another tokenizer is refused.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import read_npy
 from hftrainer.data.appending import NpyWriter
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.tokens.table import check_made_by
 from hftrainer.files import atomic_path, write_json, write_text
+from hftrainer.readers import json_field, read_json, read_text
 
 _STRETCH = 64  # batches that are in memory at once while clips are tokenized
 Encode = Callable[[Sequence[NDArray[np.float32]]], Sequence[NDArray[np.int64]]]
@@ -34,11 +35,14 @@ class TokenSet:
         self.folder = Path(folder)
         if not (self.folder / "made_from.json").is_file():
             raise ValueError(f"{str(folder)!r} holds no tokens; make them with: hftrainer data tokenize")
-        self.made_from: dict[str, Any] = json.loads((self.folder / "made_from.json").read_text(encoding="utf-8"))
-        self.offsets: NDArray[np.int64] = np.load(self.folder / "offsets.npy", allow_pickle=False)
-        self.codes = np.load(self.folder / "codes.npy", mmap_mode="r", allow_pickle=False)
-        self.names = (self.folder / "names.txt").read_text(encoding="utf-8").splitlines()
-        if len(self.names) + 1 != len(self.offsets) or self.offsets[-1] != len(self.codes):
+        self.made_from: dict[str, Any] = read_json(self.folder / "made_from.json")
+        for key, kind in (("tokenizer_sha256", str), ("codebook_size", int)):
+            json_field(self.made_from, key, kind, self.folder / "made_from.json")
+        self.offsets: NDArray[np.int64] = read_npy(self.folder / "offsets.npy", kind="int", shape=(None,))
+        self.codes = read_npy(self.folder / "codes.npy", kind="int", shape=(None,), mapped=True)
+        self.names = read_text(self.folder / "names.txt", 1 << 30).splitlines()
+        fits = len(self.names) + 1 == len(self.offsets) and self.offsets[-1] == len(self.codes)
+        if not fits or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
             raise ValueError(f"{self.folder}: names, offsets and codes do not belong together; tokenize again")
 
     def __len__(self) -> int:
@@ -142,9 +146,9 @@ def code_files(root: Path) -> Path:
 def load_codes(path: Path, codebook_size: int) -> NDArray[np.int64]:
     """The codes (l,) of such a file, which holds (1, l) integers; checked."""
     try:
-        codes = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a numpy array: {error}") from error
+        codes = read_npy(path, kind="number")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     if codes.dtype.kind not in "iu" or codes.ndim not in (1, 2) or codes.size != codes.shape[-1]:
         raise ValueError(f"{path}: expected integer codes (1, l) or (l,), got {codes.dtype} {codes.shape}")
     flat: NDArray[np.int64] = codes.reshape(-1).astype(np.int64)

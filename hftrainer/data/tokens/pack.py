@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import read_npy
 from hftrainer.data.appending import NpyWriter
 from hftrainer.data.flat import (
     TOKENS_FORMAT,
@@ -134,7 +135,7 @@ def pack_tokens(
         writer.close()
         counts = writer.counts
         _refuse_incomplete(dataset, counts, skip_incomplete)
-        clips = np.load(staging / "clips.npy", allow_pickle=False)
+        clips = read_npy(staging / "clips.npy", kind="int")
         about = {
             "format": TOKENS_FORMAT, **about, "dataset": dataset.root.name,
             "representation": dataset.representation, "entries": counts.entries, "clips": counts.clips,

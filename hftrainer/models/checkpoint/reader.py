@@ -12,7 +12,6 @@ optimizer state) is never read, and nothing that a file names is imported or run
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -30,6 +29,7 @@ from hftrainer.models.checkpoint.safetensors import read_safetensors
 from hftrainer.models.checkpoint.tensors import Mappings, TensorRef
 from hftrainer.models.checkpoint.torch_legacy import read_torch_legacy
 from hftrainer.models.checkpoint.torch_zip import copy_entry, is_torch_zip, open_zip, read_torch_zip, verify_zip
+from hftrainer.readers import check_type, inside, json_field, read_json
 
 INDEX_SUFFIX = ".index.json"
 KEYS = ("state_dict", "trans", "net", "model", "module")
@@ -147,16 +147,14 @@ def _select(path: Path, form: str, read: Unpickled, keys: Sequence[str]) -> Chec
 
 
 def _read_index(index: Path) -> dict[str, TensorRef]:
-    try:
-        table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(table.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not the index of a sharded file: {error!r}") from error
+    table = json_field(read_json(index, error=CheckpointError), "weight_map", dict, index, error=CheckpointError)
+    if not table:
+        raise CheckpointError(f"{index} names no tensors: its weight_map is empty")
+    for name, shard in table.items():
+        check_type(shard, str, f"{index}, the shard of {name[:80]!r}", error=CheckpointError)
     tensors: dict[str, TensorRef] = {}
-    for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise CheckpointError(f"{index} names a shard outside its folder: {shard!r}")
-        file = index.parent / shard
+    for shard in sorted(set(table.values())):
+        file = inside(index.parent, shard, what=f"{index}, a shard", error=CheckpointError)
         if not file.is_file():
             raise CheckpointError(f"{index}: its shard {shard!r} is missing")
         held = read_safetensors(file)

@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from hftrainer.arrays import read_npy
 from hftrainer.config import ConfigError
 from hftrainer.evaluation.physical import KEYS, compute_physical_metrics
 from hftrainer.motion.representation.base import get_representation
@@ -180,7 +181,7 @@ class T2MInferenceCallback(L.Callback):
         for row in rows:
             for name in row["files"]:
                 if name.endswith(".npy"):
-                    motion = np.load(folder / name, allow_pickle=False)
+                    motion = read_npy(folder / name)
                     notes = {"seed": str(row["seed"]), "length": f"{row['seconds']:.1f} s"}
                     clips.append(_clip(motion, row["representation"], row["prompt"], notes))
         if clips:
@@ -211,7 +212,7 @@ def score_texts(trainer: Any, rows: Sequence[dict[str, Any]], folder: Path) -> N
     if judge is None or not found:
         return
     try:
-        motions = [np.load(folder / name, allow_pickle=False) for _, name in found]
+        motions = [read_npy(folder / name) for _, name in found]
         texts = [row["prompt"] for row, _ in found]
         distances = judge.text_motion_distances(texts, motions, found[0][0]["representation"])
     except PROGRAMMING_ERRORS:

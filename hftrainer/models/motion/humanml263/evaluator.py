@@ -8,7 +8,6 @@ words.txt, word_vectors.npy
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hftrainer.arrays import read_npy
 from hftrainer.config import plain, typed
 from hftrainer.files import check_writable, write_json
 from hftrainer.manifest import write_manifest
@@ -27,6 +27,7 @@ from hftrainer.models.motion.humanml263.network import Matcher, MatcherConfig
 from hftrainer.models.motion.humanml263.network.matcher import FRAMES_PER_MOVEMENT
 from hftrainer.models.motion.humanml263.words import TAGS, WordVectors
 from hftrainer.motion.representation.spec import HML263
+from hftrainer.readers import read_json
 from hftrainer.registry import EVALUATORS
 
 Float32 = NDArray[np.float32]
@@ -151,7 +152,7 @@ class HumanML263Evaluator:
         path = folder / "config.json"
         if not path.is_file():
             raise CheckpointError(f"{folder} is not a HumanML3D-263 evaluator: it has no config.json")
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path, error=CheckpointError)
         if fields.pop("model_type", None) != MODEL_TYPE:
             raise CheckpointError(f"{path} is not a HumanML3D-263 evaluator's")
         config = typed(HumanML263Config, fields, path=str(path))
@@ -186,12 +187,7 @@ class HumanML263Evaluator:
 def _statistics(mean_path: Path, std_path: Path) -> tuple[Float32, Float32]:
     arrays = []
     for path in (mean_path, std_path):
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read as a numpy array: {error}") from error
-        if array.shape != (HML263.width,) or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise CheckpointError(f"{path}: expected {HML263.width} finite floats, got {array.shape} of {array.dtype}")
+        array = read_npy(path, shape=(HML263.width,), finite=True, error=CheckpointError)
         arrays.append(array.astype(np.float32))
     if not (arrays[1] > 0).all():
         raise CheckpointError(f"{std_path}: standard deviations must be positive")

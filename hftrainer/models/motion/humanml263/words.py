@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import read_npy
 from hftrainer.models.checkpoint import CheckpointError
-from hftrainer.models.checkpoint.safe_pickle import load_pickle
+from hftrainer.models.checkpoint.safe_pickle import MAX_PICKLE, load_pickle
+from hftrainer.readers import read_bytes
 
 Float32 = NDArray[np.float32]
 
@@ -106,9 +108,9 @@ def _split(item: str, sentence: str) -> tuple[str, str]:
 
 def _load_array(path: Path) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as a numpy array: {error}") from error
+        return read_npy(path, shape=(None, None), finite=True, error=CheckpointError)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _plain_pickle(path: Path) -> Any:
@@ -116,7 +118,7 @@ def _plain_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path} holds tensors, expected words")
 
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MAX_PICKLE, error=CheckpointError)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     return load_pickle(io.BytesIO(content), path, refuse).value

@@ -12,7 +12,6 @@ Published artifacts hold the first two alone; statistics and tokenizer are then 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from hftrainer.manifest import write_manifest
 from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, write_module
 from hftrainer.models.motion.motionclip.network import MotionCLIP, TowerConfig
 from hftrainer.motion.representation.spec import MOTION135
+from hftrainer.readers import read_json
 from hftrainer.registry import EVALUATORS
 
 Float32 = NDArray[np.float32]
@@ -250,9 +250,7 @@ def _part(
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected an object, got {type(content).__name__}")
+        content: dict[str, Any] = read_json(path, error=CheckpointError)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     return content

@@ -6,7 +6,6 @@ adapter_model.safetensors    base_model.model.<layer>.lora_A.weight (r, in) and 
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import nn
 
 from hftrainer.models.checkpoint import CheckpointError, open_checkpoint
 from hftrainer.models.motion.motionmillion.network import LLaMAHF
+from hftrainer.readers import read_json
 
 _PREFIX = "base_model.model."
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -60,10 +60,10 @@ def merge_adapter(ar: LLaMAHF, folder: str | os.PathLike[str]) -> None:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is not a LoRA adapter: {error}") from error
-    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+    if settings.get("peft_type") != "LORA":
         raise CheckpointError(f"{path} describes no LoRA adapter")
     other = {key: settings[key] for key, plain in _PLAIN.items() if settings.get(key, plain) not in (plain, None)}
     if other:

@@ -6,7 +6,6 @@ there. An interrupted conversion goes on where it stopped, if the source is stil
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ from hftrainer.models.motion.motionmillion.upstream import sizes_of
 from hftrainer.models.text_encoder import encoder_hash, encoder_names
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
+from hftrainer.readers import read_json
 from hftrainer.registry import TEXT_ENCODERS
 
 _WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".ot", ".pt", ".pth", ".onnx")
@@ -254,7 +254,7 @@ def _identity(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> dict[str, Any
 def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
     progress = staging / "progress.json"
     if progress.is_file():
-        if json.loads(progress.read_text(encoding="utf-8"))["source"] == source:
+        if read_json(progress).get("source") == source:
             say(f"going on with {staging}")
             for stale in staging.rglob(".*.part*"):  # of a file that was being written when the process was killed
                 stale.unlink()
@@ -266,10 +266,10 @@ def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
 
 
 def _is_done(staging: Path, part: str) -> bool:
-    return part in json.loads((staging / "progress.json").read_text(encoding="utf-8"))["done"]
+    return part in read_json(staging / "progress.json")["done"]
 
 
 def _note_done(staging: Path, part: str) -> None:
-    content = json.loads((staging / "progress.json").read_text(encoding="utf-8"))
+    content = read_json(staging / "progress.json")
     content["done"].append(part)
     write_json(staging / "progress.json", content)

@@ -6,10 +6,10 @@ to read it; any other part has its ``name`` beside its fields.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from hftrainer import readers
 from hftrainer.config import plain
 from hftrainer.models.checkpoint import CheckpointError
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
@@ -26,11 +26,9 @@ _DEFAULTS = {"tokenizer": "human_vqvae", "ar": "llama", "text_encoder": "t5"}
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; `CheckpointError` for anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected an object, got {type(content).__name__}")
+        content: dict[str, Any] = readers.read_json(path, error=CheckpointError)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     return content
 
 

@@ -12,7 +12,6 @@ released Lightning checkpoint.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, fields
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hftrainer.arrays import read_npy
 from hftrainer.config import plain, typed
 from hftrainer.files import atomic_folder, write_json
 from hftrainer.manifest import write_manifest
@@ -31,6 +31,7 @@ from hftrainer.models.checkpoint import Checkpoint, CheckpointError, assign, ope
 from hftrainer.models.motion.motionstreamer.config import MotionStreamer272Config, TextModelConfig
 from hftrainer.models.motion.motionstreamer.network import MotionEncoder, TextEncoder
 from hftrainer.models.motion.motionstreamer.text_model import load_text_model, new_text_model
+from hftrainer.readers import inside, read_json
 
 if TYPE_CHECKING:
     from hftrainer.models.motion.motionstreamer.evaluator import MotionStreamer272Evaluator
@@ -154,9 +155,9 @@ def load_statistics(
     for name, given in (("mean", mean), ("std", std)):
         where = name if isinstance(given, np.ndarray) else str(given)
         try:
-            array = given if isinstance(given, np.ndarray) else np.load(given, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{where} cannot be read as a numpy array: {error}") from error
+            array = given if isinstance(given, np.ndarray) else read_npy(given, error=CheckpointError)
+        except OSError as error:
+            raise CheckpointError(f"{where} cannot be read: {error.strerror}") from error
         if array.shape != (width,) or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise CheckpointError(
                 f"{where}: expected {width} finite floats, the evaluator's own {name}, got shape {array.shape} of "
@@ -224,18 +225,11 @@ def _config_of(state: Checkpoint, stored: dict[str, Any], source: str) -> Motion
 
 def _inside(folder: Path, name: Any) -> Path:
     """A path that a configuration names, which must lie in its folder."""
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise CheckpointError(f"{folder} names a file outside itself: {name!r}")
-    return folder / name
+    return inside(folder, name, what=f"{folder} names a file", error=CheckpointError)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path.parent} is not an evaluator's folder: it has no {path.name}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected an object, got {type(content).__name__}")
+    content: dict[str, Any] = read_json(path, error=CheckpointError)
     return content

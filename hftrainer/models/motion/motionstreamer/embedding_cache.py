@@ -10,10 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.arrays import Wanted, read_npz
 from hftrainer.files import atomic_path
 
 Float32 = NDArray[np.float32]
 _KEY_BYTES = 16
+_ARRAYS = {
+    "identity": Wanted("text", ()),
+    "keys": Wanted("int", (None, _KEY_BYTES)),
+    "rows": Wanted(shape=(None, None), finite=True),
+}
 
 
 def content_key(content: NDArray[np.generic] | str) -> bytes:
@@ -53,12 +59,12 @@ class EmbeddingCache:
         if not path.is_file():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as content:
-                identity, keys, rows = str(content["identity"]), content["keys"], content["rows"]
-            assert keys.dtype == np.uint8
-            assert keys.shape == (len(rows), _KEY_BYTES)
-        except (OSError, ValueError, KeyError, AssertionError) as error:
-            raise ValueError(f"{path} is not a cache of embeddings ({error!r}); delete it") from error
+            content = read_npz(path, _ARRAYS)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} is not a cache of embeddings ({error}); delete it") from error
+        identity, keys, rows = str(content["identity"]), content["keys"], content["rows"]
+        if keys.dtype != np.uint8 or len(keys) != len(rows):
+            raise ValueError(f"{path} is not a cache of embeddings ({keys.dtype} keys {keys.shape}); delete it")
         if identity != self.identity:
             raise ValueError(f"{path} holds embeddings of another evaluator ({identity}); delete it")
         return {key.tobytes(): row for key, row in zip(keys, rows, strict=True)}
