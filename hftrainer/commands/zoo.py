@@ -91,11 +91,11 @@ def run_pull(args: argparse.Namespace) -> int:
 
 
 def _problems() -> list[str]:
-    """Cards that cannot be read, and plug-ins that cannot be imported."""
+    """Cards that cannot be read, plug-ins that cannot be imported, cards whose pipeline is not installed."""
     from hftrainer.plugins import load_plugins, plugin_failures
-    from hftrainer.zoo import problems
+    from hftrainer.zoo import problems, without_class
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed in one piece
         load_plugins()
-    return [*problems(), *plugin_failures().values()]
+    return [*problems(), *plugin_failures().values(), *without_class()]

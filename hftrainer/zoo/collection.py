@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hftrainer.config import ConfigError
 from hftrainer.plugins import GROUP
+from hftrainer.registry import EVALUATORS, PIPELINES
 from hftrainer.zoo.schema import ModelCard, read_card
 
 BUILT_IN = Path(__file__).parent / "models"
@@ -61,6 +62,17 @@ def find_card(name: str) -> ModelCard:
         f"there is no model called {name!r}.{hint}{broken} Known: {', '.join(zoo.cards)}; "
         "or give a model's folder, or owner/repository on the hub"
     )
+
+
+def without_class() -> list[str]:
+    """A sentence for each card whose pipeline or evaluator nothing that is installed provides; loads plug-ins."""
+    return [
+        f"{card.file}: the {registry.kind} {name!r} of {card.name} is not installed; known: "
+        f"{', '.join(registry.names())}"
+        for card in _zoo().cards.values()
+        for registry, name in ((PIPELINES, card.pipeline), (EVALUATORS, card.evaluator))
+        if name is not None and ":" not in name and name not in registry.names()
+    ]
 
 
 def card_folders() -> Iterator[Path]:

@@ -14,6 +14,8 @@ from hftrainer.zoo.detect import not_recognized, registered_name
 from hftrainer.zoo.files import hub_of, hub_revision, local_folder
 from hftrainer.zoo.schema import ModelCard
 
+_HUB_OPTIONS = ("revision", "local_files_only", "token")
+
 
 def load_pipeline(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
     """A pipeline by the zoo's name, a model's folder, or owner/repository on the hub.
@@ -25,7 +27,8 @@ def load_pipeline(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
     card = card_of(name_or_path)
     if card is not None and not card.pipeline:
         raise ConfigError(_makes_none(card.name, card.task))
-    folder, name = locate(name_or_path, **_hub_options(options))
+    hub = {key: options[key] for key in ("cache_dir", *_HUB_OPTIONS) if key in options}
+    folder, name = locate(name_or_path, **hub)
     if not name:
         if registered_name(EVALUATORS, folder) is not None:
             raise ConfigError(_makes_none(str(name_or_path), "evaluator"))
@@ -38,13 +41,15 @@ def load_evaluator(name_or_path: str | os.PathLike[str], kind: str | None = None
     """An evaluator by the zoo's name, a folder, or owner/repository on the hub.
 
     `kind`: the name in EVALUATORS that is needed; None: what the card or the folder says. `options` go to its
-    ``from_pretrained`` (device, cache_dir, ...). Raises `ConfigError` and `ModelNotFound`.
+    ``from_pretrained`` (device, cache_dir for embeddings, ...); `revision`, `local_files_only` and `token` also say
+    where the files come from. Raises `ConfigError` and `ModelNotFound`.
     """
     card = card_of(name_or_path)
     if card is not None and (card.evaluator is None or kind not in (None, card.evaluator)):
         what = f"an evaluator of the kind {card.evaluator}" if card.evaluator else "no evaluator"
         raise ConfigError(f"{card.name} is {what}; {kind or 'an evaluator'} is needed")
-    folder = _folder(name_or_path, card, {})
+    folder = _folder(name_or_path, card, {key: options[key] for key in _HUB_OPTIONS if key in options})
+    options.pop("revision", None)  # of the folder, which is here now
     kind = kind or (card.evaluator if card is not None else registered_name(EVALUATORS, folder))
     if kind is None:
         raise not_recognized(EVALUATORS, folder)
@@ -88,7 +93,3 @@ def _folder(name_or_path: str | os.PathLike[str], card: ModelCard | None, hub: d
     except ModelNotFound as error:
         places = f"; its folder is looked for at {' or '.join(card.folders)}" if card.folders else ""
         raise ModelNotFound(f"{card.name}: {error}{places}") from error
-
-
-def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: options[k] for k in ("revision", "cache_dir", "local_files_only", "token") if k in options}

@@ -105,6 +105,17 @@ def test_broken_plug_ins_are_named_by_the_command(site, capsys):
     assert "warning: The plug-in 'bad' (badover) cannot be loaded" in said.err
     assert "'motionmillion' is built in" in said.err
     assert "'toyplug'" not in said.err
+    assert "toy-263.yaml" not in said.err
+
+
+def test_a_card_whose_pipeline_is_not_installed_is_named(user_zoo, capsys):
+    (user_zoo / "mine.yaml").write_text(TOY_CARD.format(pipeline="toy265"))
+    (user_zoo / "path.yaml").write_text(TOY_CARD.format(pipeline="my.module:Pipeline").replace("[toy]", "[]"))
+    assert main(["zoo", "list"]) == 0
+    said = capsys.readouterr()
+    assert f"warning: {user_zoo / 'mine.yaml'}: the pipeline 'toy265' of mine is not installed; known: " in said.err
+    assert len(said.err.splitlines()) == 1
+    assert "mine" in said.out
 
 
 def test_reading_cards_loads_nothing_heavy():

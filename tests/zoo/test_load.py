@@ -133,3 +133,18 @@ def test_a_card_without_a_commit_says_that_it_is_not_pinned(tiny_model, monkeypa
         load_pipeline("gotozero-3b", text_encoder=None)
     load_pipeline("gotozero-3b", revision="v1", text_encoder=None)  # no warning: tests make those errors
     assert asked == [("ZeyuLing/hftrainer-gotozero-3b-train-humanml272", revision) for revision in (None, "v1")]
+
+
+def test_an_evaluator_comes_from_the_hub_at_its_revision(monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    nano = locate("motionstreamer272-nano")[0]
+
+    def download(name, **options):
+        asked.append((name, options["revision"], options["cache_dir"]))
+        return str(nano)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    load_evaluator("someone/judge", revision="v1")
+    assert asked == [("someone/judge", "v1", None)]
