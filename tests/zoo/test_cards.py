@@ -85,7 +85,9 @@ def test_two_strangers_with_one_name_are_both_named(site, user_zoo):
     install_toy(site)
     (user_zoo / "toy-263.yaml").write_text(CARD.replace("[toy]", "[mine]"))
     assert "toy-263" not in cards()
-    with pytest.raises(ConfigError, match=rf"'toy-263' is claimed by {site}.* and {user_zoo}.*; rename one of them"):
+    with pytest.raises(
+        ConfigError, match=rf"^the name 'toy-263' is claimed by {site}.* and {user_zoo}.*; rename one of them"
+    ):
         find_card("toy-263")
     assert find_card("mine").file == user_zoo / "toy-263.yaml"  # what only one claims stays clear
 

@@ -29,6 +29,7 @@ def test_a_plug_ins_model_loads_by_its_cards_name(site):
     assert type(pipe).__name__ == "ToyPipeline"
     assert pipe.folder.resolve() == site / "toyplug" / "weights"  # below the card's own folder
     assert pipe.options == {"device": "cpu"}
+    assert load_pipeline("toy", revision="v1", token="t").options == {"token": "t"}  # the files are found: no revision
     assert locate("toy-263") == (pipe.folder, "toy263")
 
 
@@ -119,6 +120,14 @@ def test_every_built_in_evaluator_answers_to_its_own_folders(tmp_path):
         assert registered_name(PIPELINES, folder) is None
 
 
+def test_files_count_only_where_no_class_is_named(tmp_path):
+    from hftrainer.zoo.detect import registered_name
+
+    folder = folder_with(tmp_path / "model", _class_name="SomebodyElse")
+    (folder / "mm_config.json").write_text("{}")
+    assert registered_name(PIPELINES, folder) is None
+
+
 def test_a_card_without_a_commit_says_that_it_is_not_pinned(tiny_model, monkeypatch):
     import huggingface_hub
 
@@ -133,6 +142,17 @@ def test_a_card_without_a_commit_says_that_it_is_not_pinned(tiny_model, monkeypa
         load_pipeline("gotozero-3b", text_encoder=None)
     load_pipeline("gotozero-3b", revision="v1", text_encoder=None)  # no warning: tests make those errors
     assert asked == [("ZeyuLing/hftrainer-gotozero-3b-train-humanml272", revision) for revision in (None, "v1")]
+
+
+def test_a_revision_that_is_asked_for_is_not_the_folder_that_is_here(tmp_path, tiny_model, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tiny_model))
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "checkpoints" / "gotozero" / "hftrainer_3b_train_humanml272"
+    here.mkdir(parents=True)
+    assert locate("gotozero-3b") == (here, "motionmillion")
+    assert locate("gotozero-3b", revision="v1") == (tiny_model, "motionmillion")
 
 
 def test_an_evaluator_comes_from_the_hub_at_its_revision(monkeypatch):
