@@ -81,6 +81,9 @@ class MotionTokenizer(Protocol):
     def encode(self, motions: Sequence[NDArray[np.float32]]) -> list[NDArray[np.int64]]:
         """Codes of motions (T_i, width), each as if encoded by itself."""
 
+    def decode(self, codes: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Motions (len(codes_i) * frames_per_code, width) of codes, each as if decoded by itself."""
+
 
 @runtime_checkable
 class Evaluator(Protocol):

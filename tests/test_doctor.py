@@ -29,9 +29,9 @@ def test_a_whole_model(tiny_model, capsys):
     assert main(["doctor", str(tiny_model)]) == 0
     out = capsys.readouterr().out
     assert "identity     sha256:" in out
-    assert "files have their hashes" in out
+    assert "files match manifest.json" in out
     assert "240 codes of 2 frames" in out
-    assert "splits that its files do not tell" in out
+    assert "unknown splits (not recorded)" in out
 
 
 def test_a_damaged_model_fails_and_may_be_looked_at_anyway(tiny_model, tmp_path, capsys):

@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "training": BASE | {"registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation", "zoo"},
     "zoo": BASE | {"registry", "config", "plugins"},
     "apps": BASE | {
-        "registry", "config", "motion", "render", "models", "data", "pipelines", "evaluation", "training", "zoo",
+        "plugins", "registry", "config",
+        "motion", "render", "models", "data", "pipelines", "evaluation", "training", "zoo",
     },
 }  # fmt: skip
 OPEN = {"cli", "commands", "bench", "__init__", "__main__"}  # parse, call one function, print: may import anything

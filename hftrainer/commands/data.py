@@ -210,11 +210,10 @@ def stats(args: argparse.Namespace) -> int:
 def tokenize(args: argparse.Namespace) -> int:
     """Write tokens/."""
     from hftrainer.data.tokens.folder import tokenize as write_tokens
-    from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
-    from hftrainer.zoo.load import locate
+    from hftrainer.zoo.load import load_tokenizer
 
     dataset = _open(args)
-    tokenizer = load_tokenizer(locate(args.model)[0], device=args.device)
+    tokenizer = load_tokenizer(args.model, device=args.device)
     names = list(dict.fromkeys(n for s in args.split for n in dataset.names(s))) if args.split else dataset.names()
     entries = write_tokens(
         dataset, names, dataset.root / args.out, tokenizer.encode,

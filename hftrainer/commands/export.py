@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from hftrainer.data.folder import load_motion
     from hftrainer.files import check_writable
     from hftrainer.motion.representation import motion272
+    from hftrainer.motion.representation.base import DEFAULT, get_representation
     from hftrainer.pipelines.outputs import check_formats, write_files
     from hftrainer.render.viewer import ViewerClip, write_viewer
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"failed: {error}", file=sys.stderr)
             failed += 1
             continue
-        write_files(args.out / path.stem, motion, path.stem, formats)
+        write_files(args.out / path.stem, motion, path.stem, formats, get_representation(DEFAULT))
         clips.append(ViewerClip(joints=motion272.to_joints(motion.astype(np.float64)), title=path.stem))
     if "html" in formats and clips:
         write_viewer(args.out / "index.html", clips, title=f"{len(clips)} motions")

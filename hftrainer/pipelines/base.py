@@ -11,12 +11,14 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.config import ConfigError
+from hftrainer.interfaces import MotionTokenizer
 from hftrainer.motion.representation.base import Representation, get_representation
 from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
 from hftrainer.pipelines.sized import SizedIterator
@@ -114,6 +116,15 @@ class TextToMotionPipeline:
     def max_text_tokens(self) -> int:
         """Text tokens that the model is shown."""
         raise NotImplementedError
+
+    def facts(self) -> dict[str, str]:
+        """What `hftrainer doctor` says of the model beside its parts: names and values."""
+        return {}
+
+    @classmethod
+    def load_tokenizer(cls, folder: Path, *, device: str = "cpu") -> MotionTokenizer:
+        """The motion tokenizer of an artifact folder, without the rest of the model."""
+        raise ConfigError(f"{folder}: models of {cls.__name__} have no motion tokenizer")
 
     @property
     def representation(self) -> str:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.config import typed
+from hftrainer.interfaces import MotionTokenizer
 from hftrainer.models.motion.motionmillion.artifact import fetch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.files import CONFIG
+from hftrainer.models.motion.motionmillion.quant_check import prepare_texts, quant_check
+from hftrainer.models.motion.motionmillion.rope_check import rope_check
 from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
+from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as Tokenizer
+from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
 from hftrainer.readers import read_json
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
 
+_SPLITS = {
+    "train": "the train split",
+    "all": "all splits, test included: not eligible for test-set leaderboards",
+    "unknown": "unknown splits (not recorded)",
+}
 GENERATION_CONFIG = "generation_config.json"
 DECODED_TOGETHER = 32
 
@@ -109,6 +120,45 @@ class MotionMillionPipeline(TextToMotionPipeline):
     def max_text_tokens(self) -> int:
         """Text tokens that the model is shown."""
         return int(self._text_encoder.max_tokens)
+
+    def facts(self) -> dict[str, str]:
+        """Codebook, and which splits the model was trained on."""
+        tokenizer = self.bundle.vqvae
+        return {
+            "codebook": f"{tokenizer.codebook_size} codes of {tokenizer.frames_per_code} frames",
+            "trained on": _SPLITS[self.bundle.config.training_splits],
+        }
+
+    @classmethod
+    def load_tokenizer(cls, folder: Path, *, device: str = "cpu") -> MotionTokenizer:
+        """The tokenizer of an artifact folder."""
+        return load_tokenizer(folder, device=device)
+
+    def rope_check(self, read: Callable[[MotionTokenizer, int], Iterable[tuple[str, NDArray[np.int64]]]]) -> list[str]:
+        """Which rotary table the weights want; see `rope_check`.
+
+        `read` gives captions with codes of this tokenizer, at most so many of each motion.
+        """
+        if self.bundle.ar is None:
+            raise ValueError("this model has no transformer")
+        longest = self.bundle.ar.config.block_size - self.max_text_tokens - 1
+        tokenizer = Tokenizer(self.bundle, self.bundle.tokenizer_sha256 or "")
+        return rope_check(self.bundle, read(tokenizer, longest)).lines()
+
+    def quant_check(
+        self, folder: Path, kind: str, prompts: Sequence[str], codes: int, dtype: str | None = None
+    ) -> list[str]:
+        """What packing the transformer's matrices costs; see `quant_check`. It is loaded twice, once packed."""
+        texts = prepare_texts(self.bundle, prompts)
+        missing = self.bundle.text_encoder is None
+        notes = ["the model has no text encoder: features are made up"] if missing else []
+        device = self.bundle.device
+
+        def load(quantize: str | None) -> Any:
+            options: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
+            return MotionMillionBundle.from_pretrained(folder, text_encoder=None, **options).ar
+
+        return [*notes, *quant_check(lambda: load(None), lambda: load(kind), kind, texts, codes=codes).lines()]
 
     # --- the work -------------------------------------------------------------------------------------------------
 

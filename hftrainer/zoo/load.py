@@ -8,6 +8,7 @@ from typing import Any
 
 from hftrainer.config import ConfigError
 from hftrainer.hub import ModelNotFound, find_model
+from hftrainer.interfaces import MotionTokenizer
 from hftrainer.registry import EVALUATORS, PIPELINES
 from hftrainer.zoo.collection import find_card
 from hftrainer.zoo.detect import not_recognized, registered_name
@@ -55,6 +56,18 @@ def load_evaluator(name_or_path: str | os.PathLike[str], kind: str | None = None
         raise not_recognized(EVALUATORS, folder)
     target: Any = EVALUATORS.get(kind)
     return getattr(target, "from_pretrained", target)(folder, **options)
+
+
+def load_tokenizer(name_or_path: str | os.PathLike[str], *, device: str = "cpu", **hub: Any) -> MotionTokenizer:
+    """Only the motion tokenizer of a model, by the zoo's name, a folder, or owner/repository on the hub."""
+    folder, name = locate(name_or_path, **hub)
+    if not name:
+        raise not_recognized(PIPELINES, folder)
+    target: Any = PIPELINES.get(name)
+    if not hasattr(target, "load_tokenizer"):
+        raise ConfigError(f"{name_or_path}: the pipeline {name!r} offers no motion tokenizer (load_tokenizer)")
+    made: MotionTokenizer = target.load_tokenizer(folder, device=device)
+    return made
 
 
 def locate(name_or_path: str | os.PathLike[str], **hub: Any) -> tuple[Path, str]:

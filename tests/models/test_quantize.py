@@ -124,7 +124,7 @@ def test_the_command_reports_agreement_and_error(tiny_model, tmp_path, capsys):
 
 @torch.inference_mode()
 def test_the_check_finds_no_error_in_itself_and_finds_a_wrong_model(tiny_model):
-    from hftrainer.evaluation.quant_check import prepare_texts, quant_check
+    from hftrainer.models.motion.motionmillion.quant_check import prepare_texts, quant_check
 
     bundle = MotionMillionBundle.from_pretrained(tiny_model)
     texts = prepare_texts(bundle, ["run", "walk"])

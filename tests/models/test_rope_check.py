@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hftrainer.evaluation.rope_check import RopeCheck, rope_check
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
+from hftrainer.models.motion.motionmillion.rope_check import RopeCheck, rope_check
 from tests.tiny import SENTENCES, make_tiny_bundle
 
 CODES = 120
