@@ -106,9 +106,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.set_defaults(run=verify)
     add_packing_verbs(verbs)
 
-    sub = verbs.add_parser("convert-representation", help="a folder of motions as motion272, motion135, hml263, joints")
-    sub.add_argument("source", help="a folder, searched for *.npy")
-    sub.add_argument("--from", dest="source_name", required=True, metavar="NAME", help="what the files hold")
+    sub = verbs.add_parser("convert-representation", help="a folder or data set in another representation")
+    sub.add_argument("source", help="a folder of *.npy, or a data set, which keeps captions and splits")
+    sub.add_argument(
+        "--from", dest="source_name", metavar="NAME", help="what the files hold; a data set says so itself"
+    )
     sub.add_argument("--to", dest="target_name", required=True, metavar="NAME", help="what to make of them")
     sub.add_argument("--out", required=True, help="folder for the results and conversion.json")
     sub.add_argument("--fps", type=float, default=30.0, help="rate of joints given as source (default 30)")
@@ -276,12 +278,16 @@ def verify(args: argparse.Namespace) -> int:
 
 def convert_representation(args: argparse.Namespace) -> int:
     """Convert; 1 if a file failed."""
+    from hftrainer.data.prepare.convert_dataset import convert_dataset, is_dataset
     from hftrainer.data.prepare.representation import convert_folder
 
-    report = convert_folder(
-        args.source, args.out, args.source_name, args.target_name,
-        fps=args.fps, layout=args.layout, skeleton=args.skeleton, progress=progress("convert"),
-    )  # fmt: skip
+    options = {"layout": args.layout, "skeleton": args.skeleton, "progress": progress("convert")}
+    if is_dataset(args.source):
+        report = convert_dataset(args.source, args.out, args.target_name, source_name=args.source_name, **options)
+    elif args.source_name is None:
+        raise ValueError(f"say with --from what the files below {args.source} hold; only data sets say so themselves")
+    else:
+        report = convert_folder(args.source, args.out, args.source_name, args.target_name, fps=args.fps, **options)
     for reason in report.failed.values():
         print(f"failed: {reason}", file=sys.stderr)
     print(f"{len(report.made)} made, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")

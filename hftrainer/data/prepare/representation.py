@@ -12,13 +12,12 @@ import numpy as np
 
 from hftrainer.arrays import read_npy
 from hftrainer.files import atomic_path, check_writable, sha256, write_json
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.representation.convert import Options, check_route, convert
 from hftrainer.motion.representation.motion135 import skeleton_offsets
-from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
 from hftrainer.readers import json_field, read_json
 
 MANIFEST = "conversion.json"
-_WIDTHS = {spec.name: spec.width for spec in (MOTION272, MOTION135, HML263)}
 _SAVE_EVERY = 200
 
 
@@ -85,10 +84,11 @@ def convert_folder(
 def read_motion(path: Path, representation: str) -> np.ndarray:
     """A motion file of a representation, checked: shape, at least one frame, no NaN. Errors name the file."""
     motion = read_npy(path, finite=True)
-    if representation == "joints":
+    motion_format = get_representation(representation)
+    if motion_format.any_rate:  # joints
         right, wanted = motion.shape[1:] in ((22, 3), (66,)), "(frames, 22, 3) or (frames, 66)"
     else:
-        width = _WIDTHS[representation]
+        width = motion_format.width
         right, wanted = motion.shape[1:] == (width,), f"(frames, {width})"
     if not right or len(motion) == 0:
         raise ValueError(f"{path}: expected floats {wanted} of {representation}, got {motion.shape} of {motion.dtype}")
@@ -117,7 +117,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What, besides the files, decides the results; what a route does not use is left out."""
     out: dict[str, Any] = {"from": source, "to": target}
-    if source == "joints":
+    if get_representation(source).any_rate:
         out["fps"] = fps
     if "motion135" in (source, target):
         out["layout"] = layout
