@@ -118,7 +118,7 @@ def test_what_the_folder_says_must_be_known_and_fit(synthetic, tmp_path):
         DatasetFolder(root)
     (root / REPRESENTATION).write_text(json.dumps({"representation": "hml263"}))
     folder = DatasetFolder(root)
-    with pytest.raises(ValueError, match=r"expected \(frames, 263\) of hml263, got \(\d+, 272\)"):
+    with pytest.raises(ValueError, match=r"expected floats \(frames, 263\) of hml263, got \(\d+, 272\)"):
         folder.motion(folder.names()[0])
     with pytest.raises(ValueError, match=r"263 finite floats \(hml263\)"):
         folder.statistics()
