@@ -16,14 +16,17 @@ from hftrainer.version import __version__
 
 if TYPE_CHECKING:
     from hftrainer import zoo as zoo
+    from hftrainer.apps.train import train as train
     from hftrainer.zoo.load import load_pipeline as load_pipeline
 
-__all__ = ["__version__", "load_pipeline", "zoo"]
+__all__ = ["__version__", "load_pipeline", "train", "zoo"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load_pipeline":
         return import_module("hftrainer.zoo.load").load_pipeline
+    if name == "train":
+        return import_module("hftrainer.apps.train").train
     if name == "zoo":
         return import_module("hftrainer.zoo")
     raise AttributeError(f"module 'hftrainer' has no attribute {name!r}")

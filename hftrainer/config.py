@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from hftrainer.fields import choice, number, problems
 from hftrainer.files import write_text
 
 T = TypeVar("T")
@@ -32,76 +34,117 @@ class ConfigError(ValueError):
 class TrainerConfig:
     """What Lightning's ``Trainer`` is given; see its documentation for the meaning of each field.
 
-    `strategy`: auto, single, ddp, zero1, zero2, zero3 (DeepSpeed) or fsdp2; docs/training.md says which when. `offload`
-    (ZeRO alone): "optimizer" keeps its state in the CPU's memory, "all" the parameters too (zero3).
-    `activation_checkpointing`: compute a block's activations again on the way back instead of keeping them. `compile`:
-    `torch.compile` of the parts that train.
+    Training ends after `max_steps`, or after `max_epochs` of the data where that is given. `strategy`: auto, single,
+    ddp, zero1, zero2, zero3 (DeepSpeed) or fsdp2; docs/training.md says which when. `offload` (only ZeRO): "optimizer"
+    keeps its state in the CPU's memory, "all" the parameters too (zero3). `activation_checkpointing`: compute a block's
+    activations again on the way back instead of keeping them. `compile`: `torch.compile` of the parts that train.
+    `limit_val_batches`: so many validation batches, or a share of them. `on_nan`: a loss or gradient that is not finite
+    stops the run, or the step is skipped. `profiler`: "torch" writes a trace of the steps `profile_steps`.
     """
 
-    max_steps: int = 1000
+    max_steps: int | None = number(1000, at_least=1)
+    max_epochs: float | None = number(None, above=0)
     accelerator: str = "auto"
     devices: str = "auto"
-    num_nodes: int = 1
+    num_nodes: int = number(1, at_least=1)
     strategy: str = "auto"
     offload: str = "none"
     activation_checkpointing: bool = False
     compile: bool = False
     precision: str = "32-true"
-    accumulate_grad_batches: int = 1
-    gradient_clip_val: float | None = None
-    val_every_n_steps: int | None = None
-    limit_val_batches: int | None = None
-    log_every_n_steps: int = 50
-    checkpoint_every_n_steps: int = 1000
-    keep_last_checkpoints: int = 2
+    accumulate_grad_batches: int = number(1, at_least=1)
+    gradient_clip_val: float | None = number(None, above=0)
+    val_every_n_steps: int | None = number(None, at_least=1)
+    limit_val_batches: float | None = number(None, above=0)
+    log_every_n_steps: int = number(50, at_least=1)
+    checkpoint_every_n_steps: int = number(1000, at_least=1)
+    keep_last_checkpoints: int = number(2, at_least=1)
     deterministic: bool = False
     progress_bar: bool = True
-    on_nan: str = "stop"  # a loss or gradient that is not finite: "stop", or "skip" the step
-    max_skipped_in_a_row: int = 10
+    on_nan: str = choice("stop", ["stop", "skip"])
+    max_skipped_in_a_row: int = number(10, at_least=1)
+    profiler: str = choice("none", ["none", "torch"])
+    profile_steps: list[int] = number([10, 13], at_least=0)
 
     def __post_init__(self) -> None:
-        if self.on_nan not in ("stop", "skip"):
-            raise ValueError(f"trainer.on_nan must be 'stop' or 'skip', got {self.on_nan!r}")
+        if self.max_steps is None and self.max_epochs is None:
+            raise ConfigError("max_steps and max_epochs are both null, so the run would never end; set one of them")
+        if len(self.profile_steps) != 2 or self.profile_steps[0] > self.profile_steps[1]:
+            raise ConfigError(f"profile_steps are a first and a last step, got {list(self.profile_steps)}")
 
 
 @dataclass
-class LoggerConfig:
-    """Where scalars go: CSV always; `tensorboard` and `wandb` too where they are switched on.
+class ResumeConfig:
+    """`checkpoint`: "auto", from the newest in output_dir; "never"; or a path.
 
-    `offline`: None is offline unless a key is known or WANDB_MODE says otherwise. `models`: when best/ and last/ become
-    W&B artifacts: "end" of training, "always" (each time they are written), "never". `system_metrics_seconds`: how
-    often load and memory are looked at; None: never.
+    `allow`: fields that may differ from those of the run that is continued (``task.optimizer.lr``, or a section), which
+    are then applied; ``early_stop`` trains a run on that a callback had stopped.
     """
 
-    tensorboard: bool = False
-    wandb: bool = False
-    project: str = "hftrainer"
-    entity: str | None = None
-    run_name: str | None = None
-    offline: bool | None = None
-    models: str = "end"
-    system_metrics_seconds: float | None = 15.0
-
-    def __post_init__(self) -> None:
-        if self.models not in ("end", "always", "never"):
-            raise ValueError(f"logger.models must be 'end', 'always' or 'never', got {self.models!r}")
+    checkpoint: str = "auto"
+    allow: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Experiment:
-    """One run. `model`, `task`, `data` and each of `callbacks` have a ``name`` that is looked up in a registry."""
+    """One run. `model`, `task`, `data`, each of `callbacks` and of `loggers` have a ``name`` in a registry.
+
+    `output_dir` may hold ``{run_id}``, which is W&B's id of the run (that of a sweep's trial, where there is one).
+    `num_workers`: processes that load data, `prefetch` batches ahead each. `max_bad_samples`: unreadable samples that
+    are named and replaced by others; one more stops the run. Scalars always go to CSV; `loggers` says where else.
+    """
 
     model: dict[str, Any]
     task: dict[str, Any]
     data: dict[str, Any]
-    seed: int = 123
+    seed: int = number(123, at_least=0, below=2**32)
     output_dir: str = "runs/experiment"
-    num_workers: int = 0  # processes that load data
-    max_bad_samples: int = 0  # unreadable samples that are named and replaced by others; one more stops the run
-    resume: str = "auto"  # "auto": from the newest checkpoint in output_dir; "never"; or a path
+    num_workers: int = number(0, at_least=0)
+    prefetch: int = number(2, at_least=1)
+    max_bad_samples: int = number(0, at_least=0)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    loggers: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
+        """``resume: auto`` is short for ``resume: {checkpoint: auto}``; a section `logger` is an old spelling."""
+        if isinstance(fields.get("resume"), str):
+            fields["resume"] = {"checkpoint": fields["resume"]}
+        if "logger" in fields:
+            fields["loggers"] = [*fields.get("loggers", []), *_upgraded_logger(dict(fields.pop("logger") or {}))]
+        return fields
+
+
+def _upgraded_logger(old: dict[str, Any]) -> list[dict[str, Any]]:
+    """The loggers that a section `logger` of an earlier release switched on."""
+    tensorboard, wandb = old.pop("tensorboard", False), old.pop("wandb", False)
+    loggers = [{"name": "tensorboard"}] if tensorboard else []
+    if wandb:
+        loggers.append({"name": "wandb", **old})
+    written = ", ".join("{" + ", ".join(f"{k}: {v}" for k, v in logger.items()) + "}" for logger in loggers)
+    warn_old("logger", f"loggers: [{written}]")
+    return loggers
+
+
+class OldSpelling(FutureWarning):
+    """A configuration is written as an earlier release had it; the message says what to write."""
+
+
+def warn_old(path: str, write: str) -> None:
+    """Say that the field `path` is written in an old way, and what to `write`."""
+    message = f"{path} is an old spelling, which the next release will not read; write {write}"
+    warnings.warn(message, OldSpelling, stacklevel=3)
+
+
+def renamed(fields: dict[str, Any], path: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """`fields` with the old `names` of some replaced by the new ones, which is said."""
+    for old, new in names.items():
+        if old in fields:
+            warn_old(_join(path, old), _join(path, new))
+            fields.setdefault(new, fields.pop(old))
+    return fields
 
 
 def load_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Experiment:
@@ -149,14 +192,17 @@ def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise ConfigError(f"{_join(path, missing[0])} is required by {schema.__name__} and missing")
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        config: T = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         where = _join(path, error.full_key or "")
         raise ConfigError(f"{where or schema.__name__}: {_first_line(error)}") from error
-    except ConfigError:
-        raise
-    except ValueError as error:  # a __post_init__ check
+    except ConfigError as error:  # said by a __post_init__, which does not know where it is, or by a part
+        raise ConfigError(error if str(error).startswith(path) else f"{path}: {error}") from error
+    except ValueError as error:
         raise ConfigError(f"{path or schema.__name__}: {error}") from error
+    for problem in problems(config, path):
+        raise ConfigError(problem)
+    return config
 
 
 def _parts(schema: type, fields: Mapping[str, Any], path: str) -> dict[str, Any]:

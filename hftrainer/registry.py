@@ -329,8 +329,25 @@ CALLBACKS = Registry(
     },
     base="lightning.pytorch.callbacks:Callback",
 )
-LOGGERS = Registry("logger")
-OPTIMIZERS = Registry("optimizer")
-SCHEDULES = Registry("schedule")
-LOSSES = Registry("loss")
+LOGGERS = Registry(
+    "logger",
+    {
+        "csv": "hftrainer.training.loggers",
+        "tensorboard": "hftrainer.training.loggers",
+        "wandb": "hftrainer.training.wandb_log",
+    },
+    base="lightning.pytorch.loggers:Logger",
+)
+OPTIMIZERS = Registry(
+    "optimizer",
+    dict.fromkeys(["adamw", "adam", "adamw8bit", "muon"], "hftrainer.training.optimizers"),
+    methods=["from_config"],
+)
+SCHEDULES = Registry(
+    "schedule",
+    dict.fromkeys(["constant", "cosine", "linear", "wsd", "inverse_sqrt", "steps"], "hftrainer.training.schedules"),
+)
+LOSSES = Registry(
+    "loss", {"reconstruction": "hftrainer.training.losses", "text_motion": "hftrainer.training.contrastive"}
+)
 CARDS = Registry("zoo card")

@@ -18,6 +18,7 @@ BASE = {
     "arrays",
     "dtypes",
     "extras",
+    "fields",
     "files",
     "hub",
     "interfaces",
@@ -27,7 +28,7 @@ BASE = {
     "requests",
 }
 MAY_IMPORT = {
-    **{name: set() for name in ("version", "dtypes", "extras", "files", "interfaces", "requests")},
+    **{name: set() for name in ("version", "dtypes", "extras", "fields", "files", "interfaces", "requests")},
     "manifest": {"files", "readers"},
     "hub": {"files", "manifest", "readers"},
     "readers": {"files"},

@@ -1,94 +1,205 @@
-"""The order of training: which items make up the n-th batch, as a pure function of a seed and n.
+"""The order of training: which items make up the n-th batch, as a pure function of a seed and a position.
 
-Nothing is remembered between batches, so a run that stops after batch n goes on with batch n + 1 exactly as it would
-have, on any number of data-loading workers. Every item carries its own seed for what is random about it.
+A run that stops after batch n continues with batch n + 1 exactly as it would have, on any number of data-loading
+workers or processes. Every item carries its own seed for what is random about it. A position counts samples: with
+another batch size the rest of an epoch is cut again, and each item is still seen once in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from hftrainer.data.batching import Size, arrange, draw, short_first
+
 Item = tuple[int, int]  # (index in the dataset, seed of this draw)
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come: `batches` and `samples` in all, the `epoch` at hand, and what of it is `done`, as batch
+    sizes with the number of batches of each."""
+
+    batches: int = 0
+    samples: int = 0
+    epoch: int = 0
+    done: tuple[tuple[Size, int], ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        done = [[size.rows, size.tokens, count] for size, count in self.done]
+        return {"batches": self.batches, "samples": self.samples, "epoch": self.epoch, "done": done}
+
+    @classmethod
+    def from_plain(cls, state: dict[str, Any]) -> Position:
+        """The inverse of `plain`."""
+        done = tuple((Size(rows, tokens), count) for rows, tokens, count in state["done"])
+        return cls(state["batches"], state["samples"], state["epoch"], done)
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch from the position on at which this plan takes it up: items that came `before`, `rows` of each batch."""
+
+    start: Position
+    before: int
+    rows: Int64
 
 
 @dataclass
 class BatchPlan:
     """Batches without end over `lengths.size` items.
 
-    `weights` draws items with replacement in proportion to them; without, every epoch is a permutation. Items of like
-    length are put together: the epoch's order is cut into stretches of `bucket` batches and each stretch is sorted by
-    length before it is cut into batches, which are then shuffled. The incomplete batch at an epoch's end is left out.
+    `weights` draws items with replacement in proportion to them; without, every epoch is a permutation. `shares`:
+    stretches of items (start, stop) and the share of each epoch that is theirs. Items of like length are put together:
+    the epoch's order is cut into stretches of `bucket` batches and each stretch is sorted by length before it is cut
+    into batches, which are then shuffled. A batch has `batch_size` items, or as many as `max_tokens` hold when each is
+    padded to the longest and counts one more (END). What is left over at an epoch's end makes no batch.
+
+    `curriculum`: epochs over which short items come before long ones, less and less so.
     """
 
-    lengths: NDArray[np.int64]
+    lengths: Int64
     batch_size: int
     seed: int
     weights: NDArray[np.float64] | None = None
     bucket: int = 50
-    _epochs: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    max_tokens: int = 0
+    shares: Sequence[tuple[int, int, float]] = ()
+    curriculum: float = 0.0
+    start: Position = field(default_factory=Position)
+    _epochs: list[_Epoch] = field(default_factory=list, repr=False)
+    _held: tuple[int, Any] = field(default=(-1, ()), repr=False)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or len(self.lengths) < self.batch_size:
+        if self.max_tokens:
+            longest = int(self.lengths.max(initial=0)) + 1
+            if self.max_tokens < longest:
+                raise ValueError(f"a batch of {self.max_tokens} tokens does not hold the longest row, of {longest}")
+        elif self.batch_size < 1 or len(self.lengths) < self.batch_size:
             raise ValueError(
                 f"a batch of {self.batch_size} items cannot be made of {len(self.lengths)}; lower batch_size"
             )
 
-    @cached_property
+    @property
+    def size(self) -> Size:
+        """How large a batch is."""
+        return Size(0, self.max_tokens) if self.max_tokens else Size(self.batch_size)
+
+    def start_at(self, position: Position) -> None:
+        """Continue from a position."""
+        self.start, self._epochs, self._held = position, [], (-1, [])
+
+    @property
     def batches_per_epoch(self) -> int:
-        """Whole batches in one pass."""
-        return len(self.lengths) // self.batch_size
+        """Batches in one pass; where tokens are counted, in the first."""
+        return len(self._epoch(0).rows) if self.max_tokens else len(self.lengths) // self.batch_size
 
     def batch(self, number: int) -> list[Item]:
         """The items of batch `number`, counted from 0 over all epochs."""
-        epoch, place = divmod(number, self.batches_per_epoch)
-        if epoch not in self._epochs:
-            self._epochs = {epoch: self._arrange(epoch)}  # one epoch at a time
-        rows = self._epochs[epoch][place]
+        i = self._find(number)
+        rows = self._batches(i)[number - self._epoch(i).start.batches]
         seeds = np.random.default_rng([self.seed, 2, number]).integers(0, 2**62, size=len(rows))
         return list(zip(rows.tolist(), seeds.tolist(), strict=True))
 
-    def _arrange(self, epoch: int) -> NDArray[np.int64]:
-        rng = np.random.default_rng([self.seed, 1, epoch])
-        count = self.batches_per_epoch * self.batch_size
-        if self.weights is None:
-            order = rng.permutation(len(self.lengths))[:count]
-        else:
-            order = rng.choice(len(self.lengths), size=count, p=self.weights / self.weights.sum())
-        stretch = max(1, self.bucket) * self.batch_size
-        whole = count // stretch * stretch
-        for part in (order[:whole].reshape(-1, stretch), order[whole:].reshape(1, -1)):  # rows are sorted in one call
-            part[:] = np.take_along_axis(part, np.argsort(self.lengths[part], axis=1, kind="stable"), axis=1)
-        batches = order.reshape(-1, self.batch_size)
-        return batches[rng.permutation(len(batches))]
+    def position(self, batches: int) -> Position:
+        """Where a run is that has taken so many batches in all."""
+        epoch = self._epoch(self._find(batches))
+        count, start = batches - epoch.start.batches, epoch.start
+        done = start.done
+        if count and done and done[-1][0] == self.size:
+            done = (*done[:-1], (self.size, done[-1][1] + count))
+        elif count:
+            done = (*done, (self.size, count))
+        return Position(batches, start.samples + int(epoch.rows[:count].sum()), start.epoch, done)
+
+    def epochs(self, batches: int) -> float:
+        """Passes over the data after so many batches."""
+        epoch = self._epoch(self._find(batches))
+        rows = int(epoch.rows[: batches - epoch.start.batches].sum())
+        return epoch.start.epoch + (epoch.before + rows) / max(1, epoch.before + int(epoch.rows.sum()))
+
+    def _find(self, number: int) -> int:
+        """Which of the epochs that this plan makes holds a batch."""
+        if number < self.start.batches:
+            raise ValueError(f"batch {number} comes before the position that is continued from ({self.start.batches})")
+        i = 0
+        while number - self._epoch(i).start.batches >= len(self._epoch(i).rows):
+            i += 1
+        return i
+
+    def _epoch(self, i: int) -> _Epoch:
+        while len(self._epochs) <= i:
+            start = self.start
+            if self._epochs:
+                last = self._epochs[-1]
+                samples = last.start.samples + int(last.rows.sum())
+                start = Position(last.start.batches + len(last.rows), samples, last.start.epoch + 1)
+            if len(self._epochs) > 1 and not len(self._epochs[-1].rows):
+                raise ValueError("an epoch of these items holds no batch")
+            batches, before = self._arrange(start)
+            self._held = (len(self._epochs), batches)
+            self._epochs.append(_Epoch(start, before, np.array([len(rows) for rows in batches], dtype=np.int64)))
+        return self._epochs[i]
+
+    def _batches(self, i: int) -> Any:
+        """The batches of an epoch; one epoch's are kept at a time."""
+        if self._held[0] != i:
+            self._held = (i, self._arrange(self._epoch(i).start)[0])
+        return self._held[1]
+
+    def _arrange(self, start: Position) -> tuple[Any, int]:
+        """The batches of an epoch from a position in it on, and how many items came before."""
+        rng = np.random.default_rng([self.seed, 1, start.epoch])
+        before, count = 0, len(self.lengths)
+        first = start.done[0][0] if start.done else self.size
+        if self.weights is not None and first.rows:
+            count = count // first.rows * first.rows
+        order = draw(len(self.lengths), count, rng, self.weights, self.shares)
+        strength = 1 - start.epoch / self.curriculum if self.curriculum else 0.0
+        if strength > 0:
+            order = short_first(order, self.lengths, strength, rng)
+        for number, (size, taken) in enumerate(start.done, 1):  # what other batch sizes have used of this epoch
+            batches = arrange(np.arange(len(order)), self.lengths[order], size, self.bucket, rng, strength <= 0)
+            used = np.zeros(len(order), dtype=bool)
+            for rows in batches[:taken]:
+                used[rows] = True
+            before += int(used.sum())
+            if size == self.size and number == len(start.done):  # the same size: as if nothing had happened
+                return [order[rows] for rows in batches[taken:]], before
+            order, rng = order[~used], np.random.default_rng([self.seed, 1, start.epoch, number])
+        batches = arrange(np.arange(len(order)), self.lengths[order], self.size, self.bucket, rng, strength <= 0)
+        return (order[batches] if isinstance(batches, np.ndarray) else [order[rows] for rows in batches]), before
 
 
 class PlanSampler(Sampler[list[Item]]):
-    """Batches of a plan for one process: every `world`-th one from `start` (counted per process) on, without end."""
+    """Batches of a plan for one process: every `world`-th one from its start on, without end."""
 
-    def __init__(self, plan: BatchPlan, *, start: int = 0, rank: int = 0, world: int = 1):
-        self.plan, self.start, self.rank, self.world = plan, start, rank, world
+    def __init__(self, plan: BatchPlan, *, rank: int = 0, world: int = 1):
+        self.plan, self.rank, self.world = plan, rank, world
 
     def __iter__(self) -> Iterator[list[Item]]:
-        number = self.start
+        number = self.plan.start.batches + self.rank
         while True:
-            yield self.plan.batch(number * self.world + self.rank)
-            number += 1
+            yield self.plan.batch(number)
+            number += self.world
 
 
-def balanced_weights(groups: Sequence[str], *, evenness: float = 1.0) -> NDArray[np.float64]:
-    """Weights under which each group is drawn equally often; `evenness` 0 leaves every item equal, 0.5 is between."""
+def balanced_weights(groups: Sequence[str], *, balance_power: float = 1.0) -> NDArray[np.float64]:
+    """Weights under which each group is drawn equally often; `balance_power` 0 leaves every item equal."""
     numbers: dict[str, int] = {}
-    return weights_of_groups(np.array([numbers.setdefault(g, len(numbers)) for g in groups]), evenness=evenness)
+    return weights_of_groups(
+        np.array([numbers.setdefault(g, len(numbers)) for g in groups]), balance_power=balance_power
+    )
 
 
-def weights_of_groups(groups: NDArray[np.integer[Any]], *, evenness: float = 1.0) -> NDArray[np.float64]:
+def weights_of_groups(groups: NDArray[np.integer[Any]], *, balance_power: float = 1.0) -> NDArray[np.float64]:
     """The same for groups that have numbers, 0 and up."""
-    weights: NDArray[np.float64] = np.bincount(groups)[groups].astype(np.float64) ** -evenness
+    weights: NDArray[np.float64] = np.bincount(groups)[groups].astype(np.float64) ** -balance_power
     return weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.data.text_motion.labelled import LabelledBatch
 from hftrainer.models.action_classifier import ActionClassifier
-from hftrainer.registry import TASKS
-from hftrainer.training.schedules import OptimizerConfig
+from hftrainer.registry import TASKS, Part
+from hftrainer.training.released import optimizer_part
 from hftrainer.training.task import Task
 
 
@@ -24,7 +24,7 @@ class ActionClassifierTaskConfig:
     style: float = 0.5
     noise: float = 0.1
     label_smoothing: float = 0.05
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3, warmup=100, weight_decay=0.02))
+    optimizer: Part = optimizer_part(lr=1e-3, weight_decay=0.02, schedule={"name": "cosine", "warmup": 100})
 
 
 @TASKS.register("action_classifier")
@@ -33,6 +33,8 @@ class ActionClassifierTask(Task):
 
     Config = ActionClassifierTaskConfig
     bundle: ActionClassifier
+    validates_in_shards = True
+    logged = ("val/loss", "val/content_accuracy", "val/style_accuracy")
 
     def __init__(self, config: ActionClassifierTaskConfig, *, bundle: ActionClassifier, source: Any):
         if not hasattr(source, "contents"):
@@ -59,8 +61,9 @@ class ActionClassifierTask(Task):
         smoothing = self.config.label_smoothing
         content = F.cross_entropy(logits.content, batch.content, label_smoothing=smoothing)
         style = F.cross_entropy(logits.style, batch.style, label_smoothing=smoothing)
-        self.log("train/loss", content + self.config.style * style, prog_bar=True)
-        return content + self.config.style * style
+        loss: Tensor = content + self.config.style * style
+        self.log_step({"loss": loss}, shown=["loss"])
+        return loss
 
     def validation_step(self, batch: LabelledBatch, index: int) -> None:
         """Accuracy on whole clips."""
@@ -68,7 +71,4 @@ class ActionClassifierTask(Task):
         content = (logits.content.argmax(dim=1) == batch.content).float().mean()
         style = (logits.style.argmax(dim=1) == batch.style).float().mean()
         loss = F.cross_entropy(logits.content, batch.content)
-        self.log_dict(
-            {"val/loss": loss, "val/content_accuracy": content, "val/style_accuracy": style},
-            batch_size=len(batch.motion),
-        )
+        self.log_validation({"loss": loss, "content_accuracy": content, "style_accuracy": style}, len(batch.motion))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ from hftrainer.config import ConfigError
 from hftrainer.data.tokens.table import TokenBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.rows import layout_rows
-from hftrainer.registry import TASKS
+from hftrainer.registry import TASKS, Part
 from hftrainer.training.fsdp import FSDP2
 from hftrainer.training.lora import LoRAConfig, adapters, add_lora, merged_state, save_adapter
-from hftrainer.training.schedules import OptimizerConfig
+from hftrainer.training.released import optimizer_part
 from hftrainer.training.shares import is_shared, whole_state
 from hftrainer.training.task import Task, compile_forward
 
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.network import LLaMAHF
 
 
-def _released_optimizer() -> OptimizerConfig:
-    return OptimizerConfig(
-        lr=4e-4, betas=[0.9, 0.999], eps=1e-6, weight_decay=1e-6, schedule="cosine", warmup=12_000, final=0.0
-    )
+RELEASED = {"lr": 4e-4, "eps": 1e-6, "weight_decay": 1e-6, "schedule": {"name": "cosine", "warmup": 12_000}}
 
 
 @dataclass
@@ -44,7 +41,7 @@ class ARTaskConfig:
     instead of all of it.
     """
 
-    optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
+    optimizer: Part = optimizer_part(**RELEASED)
     train_text_encoder: bool = False
     text_encoder_rate: float = 1.0
     text_dtype: str = "bfloat16"
@@ -64,6 +61,8 @@ class ARTask(Task):
     Config = ARTaskConfig
     bundle: MotionMillionBundle
     in_half = True
+    validates_in_shards = True
+    logged = ("val/loss", "val/accuracy")
 
     def __init__(self, config: ARTaskConfig, *, bundle: MotionMillionBundle, source: Any):
         super().__init__(bundle, config.optimizer)
@@ -101,7 +100,7 @@ class ARTask(Task):
         """The bundle's text encoder."""
         return self.bundle.text_encoder
 
-    def rate_of(self, part: nn.Module) -> float:
+    def lr_scale(self, part: nn.Module) -> float:
         """See `ARTaskConfig.text_encoder_rate`."""
         assert self.bundle.text_encoder is not None
         return self.config.text_encoder_rate if part is self.bundle.text_encoder.model else 1.0
@@ -109,15 +108,14 @@ class ARTask(Task):
     def training_step(self, batch: TokenBatch, index: int) -> Tensor:
         """Loss of one batch."""
         loss, accuracy = self.loss(batch)
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/accuracy", accuracy)
+        self.log_step({"loss": loss, "accuracy": accuracy}, shown=["loss"])
         return loss
 
     def validation_step(self, batch: TokenBatch, index: int) -> None:
         """The same on whole validation clips."""
         loss, accuracy = self.loss(batch)
         tokens = int(batch.lengths.sum()) + len(batch.captions)
-        self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, batch_size=tokens)
+        self.log_validation({"loss": loss, "accuracy": accuracy}, tokens)
 
     def loss(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy over codes and END, and arg-max accuracy."""

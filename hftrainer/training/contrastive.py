@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hftrainer.fields import number
 from hftrainer.models.motion.motionstreamer import Gaussian
 from hftrainer.models.motion.motionstreamer.text_model import load_text_model
+from hftrainer.registry import LOSSES
 
 
 @dataclass
@@ -19,11 +21,11 @@ class TextMotionLossConfig:
     """Weights: `reconstruction` of the motion from either latent, `kl` of the Gaussians to each other and to the
     standard one, `latent` difference, `contrastive`; and the temperature of the last."""
 
-    reconstruction: float = 1.0
-    kl: float = 1e-5
-    latent: float = 1e-5
-    contrastive: float = 0.1
-    temperature: float = 0.1
+    reconstruction: float = number(1.0, at_least=0)
+    kl: float = number(1e-5, at_least=0)
+    latent: float = number(1e-5, at_least=0)
+    contrastive: float = number(0.1, at_least=0)
+    temperature: float = number(0.1, above=0)
 
 
 def info_nce(motion: Tensor, text: Tensor, alike: Tensor, temperature: float) -> Tensor:
@@ -47,28 +49,38 @@ def kl_divergence(a: Gaussian, b: Gaussian | None = None) -> Tensor:
     return ((ratio + apart - 1 - a.logvar + b.logvar) / 2).mean()
 
 
-def text_motion_losses(
-    config: TextMotionLossConfig,
-    text: Gaussian,
-    motion: Gaussian,
-    latents: tuple[Tensor, Tensor],
-    decoded: tuple[Tensor, Tensor],
-    target: Tensor,
-    alike: Tensor,
-) -> dict[str, Tensor]:
-    """Every term, unweighted, and their weighted sum "loss".
+@LOSSES.register("text_motion")
+class TextMotionLoss:
+    """Called with what texts and motions were encoded as, and what was decoded from it."""
 
-    `latents` are drawn from `text` and `motion`; `decoded` (b, t, d) is made from each, zero like `target` past a
-    motion's end. Means are over all elements, those past the end too, as in the release.
-    """
-    terms = {
-        "reconstruction": F.smooth_l1_loss(decoded[0], target) + F.smooth_l1_loss(decoded[1], target),
-        "kl": kl_divergence(text, motion) + kl_divergence(motion, text) + kl_divergence(text) + kl_divergence(motion),
-        "latent": F.smooth_l1_loss(latents[0], latents[1]),
-        "contrastive": info_nce(motion.mean, text.mean, alike, config.temperature),
-    }
-    loss = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
-    return {**terms, "loss": loss}
+    Config = TextMotionLossConfig
+
+    def __init__(self, config: TextMotionLossConfig):
+        self.config = config
+
+    def __call__(
+        self,
+        text: Gaussian,
+        motion: Gaussian,
+        latents: tuple[Tensor, Tensor],
+        decoded: tuple[Tensor, Tensor],
+        target: Tensor,
+        alike: Tensor,
+    ) -> dict[str, Tensor]:
+        """Every term, unweighted, and their weighted sum "loss".
+
+        `latents` are drawn from `text` and `motion`; `decoded` (b, t, d) is made from each, zero like `target` past a
+        motion's end. Means are over all elements, those past the end too, as in the release.
+        """
+        between = kl_divergence(text, motion) + kl_divergence(motion, text)
+        terms = {
+            "reconstruction": F.smooth_l1_loss(decoded[0], target) + F.smooth_l1_loss(decoded[1], target),
+            "kl": between + kl_divergence(text) + kl_divergence(motion),
+            "latent": F.smooth_l1_loss(latents[0], latents[1]),
+            "contrastive": info_nce(motion.mean, text.mean, alike, self.config.temperature),
+        }
+        loss = torch.stack([getattr(self.config, name) * value for name, value in terms.items()]).sum()
+        return {**terms, "loss": loss}
 
 
 class SentenceSimilarity:

@@ -49,6 +49,7 @@ class DryRun:
     parts: list[Part] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
+    fits: bool | None = None
 
     def lines(self) -> list[str]:
         """Everything but the configuration."""
@@ -58,7 +59,7 @@ class DryRun:
         return [*out, "", *(f"note: {note}" for note in self.notes)]
 
 
-def dry_run(experiment: Experiment) -> DryRun:
+def dry_run(experiment: Experiment, *, card: str | None = None) -> DryRun:
     """Outline a run. Raises `ConfigError` for what training would refuse in the same configuration."""
     began = time.perf_counter()
     found = DryRun(check_experiment(experiment))

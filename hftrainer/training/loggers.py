@@ -6,42 +6,62 @@ import csv
 import io
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from hftrainer.config import Experiment
 from hftrainer.extras import need
 from hftrainer.files import write_text
+from hftrainer.registry import LOGGERS
+from hftrainer.training.building import build_with
 from hftrainer.training.faults import reason
 
 log = logging.getLogger(__name__)
 
 
 def make_loggers(experiment: Experiment, output: Path, resolved: Mapping[str, Any], *, resumed: bool) -> list[Any]:
-    """The loggers of a run. `resolved` is the configuration for W&B; a `resumed` run goes on in its old W&B run."""
-    config = experiment.logger
-    loggers: list[Any] = [CsvLog(output)]
-    if config.tensorboard:
+    """The loggers of a run, CSV always among them. `resolved` is the configuration; `resumed`: the run is continued."""
+    sections = list(experiment.loggers)
+    if not any(section.get("name") == "csv" for section in sections):
+        sections.insert(0, {"name": "csv"})
+    runtime = {"output": output, "resolved": resolved, "resumed": resumed}
+    return [build_with(LOGGERS, section, f"loggers[{i}]", **runtime) for i, section in enumerate(sections)]
+
+
+@LOGGERS.register("tensorboard")
+class TensorBoardLog(TensorBoardLogger):  # type: ignore[misc]
+    """Scalars in ``tensorboard/``."""
+
+    @dataclass
+    class Config:
+        """Nothing to choose."""
+
+    @classmethod
+    def from_config(cls, config: Config, *, output: Path) -> TensorBoardLog:
+        """See `make_loggers`."""
         need("tensorboard", "logging to TensorBoard")
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        loggers.append(TensorBoardLogger(output, name="tensorboard", version=""))
-    if config.wandb:
-        need("wandb", "logging to Weights & Biases")
-        from hftrainer.training.wandb_log import WandbLog
-
-        loggers.append(WandbLog(config, output, resolved, resumed=resumed))
-    return loggers
+        return cls(output, name="tensorboard", version="")
 
 
+@LOGGERS.register("csv")
 class CsvLog(Logger):  # type: ignore[misc]
     """``logs/version_N/metrics.csv``, one version each time the run is started; a row is on disk when it is logged.
 
-    Lightning's keeps a hundred rows in memory, and writes the file anew over itself when a column is new.
+    Lightning's keeps a hundred rows in memory, and rewrites the file in place when a column is new.
     """
+
+    @dataclass
+    class Config:
+        """Nothing to choose."""
+
+    @classmethod
+    def from_config(cls, config: Config, *, output: Path) -> CsvLog:
+        """See `make_loggers`."""
+        return cls(output)
 
     def __init__(self, output: Path):
         self._output = output
@@ -73,13 +93,16 @@ class CsvLog(Logger):  # type: ignore[misc]
     @rank_zero_only  # type: ignore[untyped-decorator]
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Append a row; a full disk loses it, and says so once."""
-        row = {name: float(value) for name, value in metrics.items()} | {"step": step}
+        # Lightning sees one endless epoch; progress/epochs has those of the data
+        row = {name: float(value) for name, value in metrics.items() if name != "epoch"} | {"step": step}
         try:
             self._append(row)
         except OSError as error:
             self._lost += 1
             if self._lost == 1:
-                log.warning("%s cannot be written: %s. Training goes on without those rows.", self.file, reason(error))
+                log.warning(
+                    "%s cannot be written: %s. Training continues without those rows.", self.file, reason(error)
+                )
 
     def _append(self, row: Mapping[str, Any]) -> None:
         new = sorted(set(row) - set(self._columns))

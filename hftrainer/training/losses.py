@@ -1,4 +1,4 @@
-"""Reconstruction losses of the tokenizer, as functions of tensors."""
+"""The reconstruction loss of a motion tokenizer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hftrainer.fields import choice, number
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.registry import LOSSES
 
 _POSITIONS = MOTION272["joint_positions"]
 _ROOT = slice(0, MOTION272["heading_change"].stop)
@@ -30,48 +32,51 @@ class ReconstructionLossConfig:
     included. `slide` is the mean horizontal speed (metres a frame) of decoded feet where the real foot stands.
     """
 
-    kind: str = "l1_smooth"
-    positions: float = 0.5
-    velocity: float = 0.0
-    acceleration: float = 0.0
-    root: float = 0.0
-    joints: float = 0.0
-    joint_velocity: float = 0.0
-    slide: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {self.kind!r}")
+    kind: str = choice("l1_smooth", list(_KINDS))
+    positions: float = number(0.5, at_least=0)
+    velocity: float = number(0.0, at_least=0)
+    acceleration: float = number(0.0, at_least=0)
+    root: float = number(0.0, at_least=0)
+    joints: float = number(0.0, at_least=0)
+    joint_velocity: float = number(0.0, at_least=0)
+    slide: float = number(0.0, at_least=0)
 
 
-def reconstruction_loss(
-    config: ReconstructionLossConfig,
-    predicted: Tensor,
-    target: Tensor,
-    mask: Tensor,
-    denormalize: Callable[[Tensor], Tensor],
-) -> dict[str, Tensor]:
-    """The terms, unweighted, and "loss", their weighted sum. `predicted` and `target` (b, t, 272) are z-scores.
+@LOSSES.register("reconstruction")
+class ReconstructionLoss:
+    """Called with a reconstruction and what it should be."""
 
-    `mask` (b, t) is True on frames that exist; means are over those.
-    """
-    kind = _KINDS[config.kind]
+    Config = ReconstructionLossConfig
 
-    def masked(a: Tensor, b: Tensor, where: Tensor) -> Tensor:
-        return kind(a[where], b[where])
+    def __init__(self, config: ReconstructionLossConfig):
+        self.config = config
 
-    terms = {"all": masked(predicted, target, mask)}
-    a, b = predicted[..., _POSITIONS], target[..., _POSITIONS]
-    if config.positions:
-        terms["positions"] = masked(a, b, mask)
-    if config.velocity:
-        terms["velocity"] = masked(a.diff(dim=1), b.diff(dim=1), mask[:, 1:])
-    if config.acceleration:
-        terms["acceleration"] = masked(a.diff(n=2, dim=1), b.diff(n=2, dim=1), mask[:, 2:])
-    if config.root:
-        terms["root"] = masked(predicted[..., _ROOT], target[..., _ROOT], mask)
-    if config.joints or config.joint_velocity or config.slide:
-        got, want = motion272.to_joints(denormalize(predicted)), motion272.to_joints(denormalize(target))
+    def __call__(
+        self, predicted: Tensor, target: Tensor, mask: Tensor, denormalize: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """The terms, unweighted, and "loss", their weighted sum. `predicted` and `target` (b, t, 272) are z-scores.
+
+        `mask` (b, t) is True on frames that exist, from the first frame of a row on; means are over those.
+        """
+        config, terms = self.config, {"all": self._masked(predicted, target, mask)}
+        a, b = predicted[..., _POSITIONS], target[..., _POSITIONS]
+        if config.positions:
+            terms["positions"] = self._masked(a, b, mask)
+        if config.velocity:
+            terms["velocity"] = self._masked(a.diff(dim=1), b.diff(dim=1), mask[:, 1:])
+        if config.acceleration:
+            terms["acceleration"] = self._masked(a.diff(n=2, dim=1), b.diff(n=2, dim=1), mask[:, 2:])
+        if config.root:
+            terms["root"] = self._masked(predicted[..., _ROOT], target[..., _ROOT], mask)
+        if config.joints or config.joint_velocity or config.slide:
+            got, want = motion272.to_joints(denormalize(predicted)), motion272.to_joints(denormalize(target))
+            terms |= self._of_joints(got, want, mask)
+        loss = sum(getattr(config, name, 1.0) * value for name, value in terms.items())
+        return {**terms, "loss": torch.as_tensor(loss)}
+
+    def _of_joints(self, got: Tensor, want: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Terms of joints (b, t, 22, 3) in the world, in metres."""
+        config, terms = self.config, {}
         if config.joints:
             apart = (got - got[:, :, :1]) - (want - want[:, :, :1])
             terms["joints"] = _lengths(apart).mean(dim=-1)[mask].mean()
@@ -79,8 +84,10 @@ def reconstruction_loss(
             terms["joint_velocity"] = _lengths(got.diff(dim=1) - want.diff(dim=1)).mean(dim=-1)[mask[:, 1:]].mean()
         if config.slide:
             terms["slide"] = _slide(got, want, mask)
-    loss = sum(getattr(config, name, 1.0) * value for name, value in terms.items())
-    return {**terms, "loss": torch.as_tensor(loss)}
+        return terms
+
+    def _masked(self, a: Tensor, b: Tensor, where: Tensor) -> Tensor:
+        return _KINDS[self.config.kind](a[where], b[where])
 
 
 def _lengths(vectors: Tensor) -> Tensor:

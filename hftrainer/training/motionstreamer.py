@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,16 +11,13 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.data.text_motion.pairs import TextMotionBatch
 from hftrainer.evaluation.metrics import matching_distance, r_precision
+from hftrainer.fields import number
 from hftrainer.models.motion.motionstreamer import Gaussian, MotionStreamer272Evaluator
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
-from hftrainer.registry import TASKS
-from hftrainer.training.contrastive import SentenceSimilarity, TextMotionLossConfig, text_motion_losses
-from hftrainer.training.schedules import OptimizerConfig
+from hftrainer.registry import TASKS, Part
+from hftrainer.training.contrastive import SentenceSimilarity
+from hftrainer.training.released import loss_part, optimizer_part
 from hftrainer.training.task import Task
-
-
-def _released_optimizer() -> OptimizerConfig:
-    return OptimizerConfig(lr=1e-4, weight_decay=0.01, schedule="constant")
 
 
 @dataclass
@@ -33,12 +30,12 @@ class EvaluatorTaskConfig:
     `decoder_layers`: as many as an encoder has, if not given; two passes through it are most of what a step costs.
     """
 
-    loss: TextMotionLossConfig = field(default_factory=TextMotionLossConfig)
+    loss: Part = loss_part("text_motion")
     train_text_model: bool = False
     sentence_model: str | None = None
-    alike_above: float = 0.85
-    decoder_layers: int | None = None
-    optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
+    alike_above: float = number(0.85, at_least=-1, at_most=1)
+    decoder_layers: int | None = number(None, at_least=1)
+    optimizer: Part = optimizer_part(lr=1e-4, weight_decay=0.01, schedule={"name": "constant"})
 
 
 @TASKS.register("motionstreamer272")
@@ -47,6 +44,10 @@ class EvaluatorTask(Task):
 
     Config = EvaluatorTaskConfig
     bundle: MotionStreamer272Evaluator
+    logged = (
+        "val/loss", "val/reconstruction", "val/kl", "val/latent", "val/contrastive", "val/matching", "val/R@1",
+        "val/R@2", "val/R@3",
+    )  # fmt: skip
 
     def __init__(self, config: EvaluatorTaskConfig, *, bundle: MotionStreamer272Evaluator, source: Any):
         super().__init__(bundle, config.optimizer)
@@ -54,7 +55,7 @@ class EvaluatorTask(Task):
             raise ConfigError("data: an evaluator needs motions with captions and statistics, e.g. name: text_motion")
         if bundle.config.text.source is None and not config.train_text_model:
             raise ConfigError("task.train_text_model must be true: model.text.source is null, so its weights are new")
-        self.config = config
+        self.config, self.loss_terms = config, config.loss.build()
         bundle.set_statistics(*source.statistics)
         if bundle.tokenizer is None:
             bundle.tokenizer = new_tokenizer(source.train_captions(), bundle.config.text.vocab_size)
@@ -76,13 +77,13 @@ class EvaluatorTask(Task):
     def training_step(self, batch: TextMotionBatch, index: int) -> Tensor:
         """Loss of one batch."""
         terms, _, _ = self.losses(batch)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        self.log_step(terms, shown=["loss"])
         return terms["loss"]
 
     def validation_step(self, batch: TextMotionBatch, index: int) -> None:
         """The training loss at the Gaussians' means."""
         terms, text, motion = self.losses(batch)
-        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(batch.captions))
+        self.log_validation(terms, len(batch.captions))
         groups = [f"#{g}" if g >= 0 else c for g, c in zip(batch.groups.tolist(), batch.captions, strict=True)]
         self._seen.append((text.mean.cpu(), motion.mean.cpu(), groups))
 
@@ -96,17 +97,17 @@ class EvaluatorTask(Task):
         groups = [group for _, _, part in self._seen for group in part]
         pool = min(32, len(groups))
         shares = r_precision(text, motion, min(3, pool), pool, groups)
-        self.log_dict({f"val/R@{k}": float(share) for k, share in enumerate(shares, 1)}, prog_bar=True)
+        self.log_dict({f"val/R@{k}": float(share) for k, share in enumerate(shares, 1)})
         self.log("val/matching", matching_distance(text, motion))
 
     def losses(self, batch: TextMotionBatch) -> tuple[dict[str, Tensor], Gaussian, Gaussian]:
-        """Terms of `text_motion_losses`; what the texts and the motions were encoded as."""
+        """Terms of `TextMotionLoss`; what the texts and the motions were encoded as."""
         mask = torch.arange(batch.motion.shape[1], device=batch.motion.device)[None] < batch.lengths[:, None]
         target = self.bundle.normalize(batch.motion) * mask[..., None]
         text, motion = self.bundle.text_gaussian(batch.captions), self.bundle.motion_gaussian(target, batch.lengths)
         latents = (text.sample(), motion.sample()) if self.training else (text.mean, motion.mean)
         decoded = self.decoder(latents[0], mask), self.decoder(latents[1], mask)
-        terms = text_motion_losses(self.config.loss, text, motion, latents, decoded, target, self.alike(batch))
+        terms = self.loss_terms(text, motion, latents, decoded, target, self.alike(batch))
         return terms, text, motion
 
     def alike(self, batch: TextMotionBatch) -> Tensor:

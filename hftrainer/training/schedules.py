@@ -1,88 +1,154 @@
-"""Learning-rate schedules as functions of numbers: a factor on the base rate for a step counted from 0."""
+"""Learning-rate schedules: a factor on the base rate for a step counted from 0.
+
+A schedule is a class of the registry SCHEDULES, built with its ``Config`` and the run's `total` steps, and called with
+a step. `uses_total` says whether the factor depends on `total`: a run of such a schedule cannot be made longer without
+changing the steps that it has yet to take.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from torch import nn
+from hftrainer.config import ConfigError
+from hftrainer.fields import number
+from hftrainer.registry import SCHEDULES
 
 
 @dataclass
-class OptimizerConfig:
-    """AdamW and its schedule.
+class WarmupConfig:
+    """`warmup` steps come first, from 0 to the full rate."""
 
-    `schedule`: "constant"; "cosine", down to `final` times the rate at the last step (upstream's cosine was set to
-    end before training did, and the rate rose again); "steps", multiplied by `gamma` at each of `drops` (upstream
-    stepped its schedule once per process, so that its drop at 300000 came at 75000 on 4 devices: a drop here is at
-    the step that it says). `warmup` steps come first, from 0 to the full rate.
-    """
+    warmup: int = number(0, at_least=0)
 
-    lr: float = 4e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup: int = 0
-    final: float = 0.0
-    drops: list[int] = field(default_factory=list)
-    gamma: float = 0.05
+
+class Schedule:
+    """Base of the schedules: the warm-up is the same for all, `after_warmup` is theirs."""
+
+    uses_total: ClassVar[bool] = True
+
+    def __init__(self, config: WarmupConfig, *, total: int):
+        self.config, self.total = config, total
+
+    def __call__(self, step: int) -> float:
+        """The factor for the step after `step` steps have been taken."""
+        return self.warmup_factor(step) * self.after_warmup(step)
+
+    def warmup_factor(self, step: int) -> float:
+        """0 at step 0, 1 from step ``config.warmup`` on."""
+        return min(1.0, step / self.config.warmup) if self.config.warmup > 0 else 1.0
+
+    def progress(self, step: int) -> float:
+        """0 when the warm-up ends, 1 at step `total` and after."""
+        return min(1.0, max(0.0, (step - self.config.warmup) / max(1, self.total - self.config.warmup)))
+
+    def after_warmup(self, step: int) -> float:
+        """The factor without the warm-up."""
+        raise NotImplementedError
+
+
+@SCHEDULES.register("constant")
+class Constant(Schedule):
+    """The full rate to the end."""
+
+    Config = WarmupConfig
+    uses_total = False
+
+    def after_warmup(self, step: int) -> float:
+        """1."""
+        return 1.0
+
+
+@dataclass
+class DecayConfig(WarmupConfig):
+    """Down to `min_lr_ratio` times the rate at the last step."""
+
+    min_lr_ratio: float = number(0.0, at_least=0, at_most=1)
+
+
+@SCHEDULES.register("cosine")
+class Cosine(Schedule):
+    """Half a cosine (upstream's was set to end before training did, and the rate rose again)."""
+
+    Config = DecayConfig
+    config: DecayConfig
+
+    def after_warmup(self, step: int) -> float:
+        """1 when the warm-up ends, `min_lr_ratio` at the last step and after."""
+        low = self.config.min_lr_ratio
+        return low + (1 - low) * (1 + math.cos(math.pi * self.progress(step))) / 2
+
+
+@SCHEDULES.register("linear")
+class Linear(Schedule):
+    """A straight line."""
+
+    Config = DecayConfig
+    config: DecayConfig
+
+    def after_warmup(self, step: int) -> float:
+        """1 when the warm-up ends, `min_lr_ratio` at the last step and after."""
+        return 1 - (1 - self.config.min_lr_ratio) * self.progress(step)
+
+
+@dataclass
+class StableDecayConfig(DecayConfig):
+    """The last `decay` steps go down; the steps before them have the full rate."""
+
+    decay: int = number(1000, at_least=1)
+
+
+@SCHEDULES.register("wsd")
+class WarmupStableDecay(Schedule):
+    """Warm-up, full rate, and a linear decay at the end (MiniCPM, arXiv 2404.06395)."""
+
+    Config = StableDecayConfig
+    config: StableDecayConfig
+
+    def after_warmup(self, step: int) -> float:
+        """1 until `decay` steps are left, `min_lr_ratio` at the last step and after."""
+        gone = min(1.0, max(0.0, 1 - (self.total - step) / self.config.decay))
+        return 1 - (1 - self.config.min_lr_ratio) * gone
+
+
+@SCHEDULES.register("inverse_sqrt")
+class InverseSqrt(Schedule):
+    """sqrt(warmup / step) after the warm-up ("Attention is all you need", equation 3, with a free base rate)."""
+
+    Config = WarmupConfig
+    uses_total = False
+
+    def after_warmup(self, step: int) -> float:
+        """1 when the warm-up ends."""
+        start = max(1, self.config.warmup)
+        return math.sqrt(start / max(step, start))
+
+
+@dataclass
+class StepsConfig(WarmupConfig):
+    """Multiplied by `gamma` at each of the `milestones`, which are steps."""
+
+    milestones: list[int] = number([], at_least=1)
+    gamma: float = number(0.05, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("constant", "cosine", "steps"):
-            raise ValueError(f"schedule must be 'constant', 'cosine' or 'steps', got {self.schedule!r}")
-        if len(self.betas) != 2:
-            raise ValueError(f"betas are two numbers, got {self.betas}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ConfigError(f"milestones must ascend, got {list(self.milestones)}")
 
 
-def warmup_factor(step: int, warmup: int) -> float:
-    """0 at step 0, 1 from step `warmup` on."""
-    return min(1.0, step / warmup) if warmup > 0 else 1.0
+@SCHEDULES.register("steps")
+class Steps(Schedule):
+    """A staircase.
 
-
-def cosine_factor(step: int, *, warmup: int, total: int, final: float = 0.0) -> float:
-    """1 when the warm-up ends, `final` at step `total` and after."""
-    progress = min(1.0, max(0.0, (step - warmup) / max(1, total - warmup)))
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def steps_factor(step: int, *, drops: Sequence[int], gamma: float) -> float:
-    """`gamma` to the number of drops that have come."""
-    return float(gamma ** sum(step >= drop for drop in drops))
-
-
-def factor(config: OptimizerConfig, total: int) -> Callable[[int], float]:
-    """The configured schedule over `total` steps, warm-up included."""
-
-    def at(step: int) -> float:
-        warm = warmup_factor(step, config.warmup)
-        if config.schedule == "cosine":
-            return warm * cosine_factor(step, warmup=config.warmup, total=total, final=config.final)
-        if config.schedule == "steps":
-            return warm * steps_factor(step, drops=config.drops, gamma=config.gamma)
-        return warm
-
-    return at
-
-
-def make_optimizer(
-    groups: Mapping[float, Iterable[nn.Parameter]], config: OptimizerConfig, total: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW over the parameters that train, and its schedule (stepped once per optimizer step).
-
-    `groups`: parameters by their learning rate in units of ``config.lr``.
+    Upstream stepped its schedule once per process, so that its drop at 300000 came at 75000 on 4 devices: a milestone
+    here is at the step that it says.
     """
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in part if p.requires_grad], "lr": config.lr * rate} for rate, part in groups.items()],
-        lr=config.lr,
-        betas=(config.betas[0], config.betas[1]),
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,  # one kernel for all parameters; a tenth of a step of nano on a CPU
-    )
-    # Lightning takes a fused optimizer for one that unscales float16 gradients by itself, and refuses to clip them.
-    # With this they are unscaled before they are clipped; without a scaler (bfloat16) nothing changes.
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor(config, total))
+
+    Config = StepsConfig
+    config: StepsConfig
+    uses_total = False
+
+    def after_warmup(self, step: int) -> float:
+        """`gamma` to the number of milestones that have been reached."""
+        return float(self.config.gamma ** sum(step >= milestone for milestone in self.config.milestones))

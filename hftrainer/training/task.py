@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hftrainer.config import ConfigError
-from hftrainer.training.schedules import OptimizerConfig, make_optimizer
+from hftrainer.registry import Part
+from hftrainer.training.optimizers import ParameterGroup, make_optimizer
 
 
 class Task(L.LightningModule):
@@ -25,13 +26,19 @@ class Task(L.LightningModule):
 
     in_half = False
     in_shares = False
+    validates_in_shards = False  # its validation puts the results of several processes together
+    logged: ClassVar[tuple[str, ...] | None] = None  # what validation logs; None: not known before it is run
 
-    def __init__(self, bundle: nn.Module, optimizer: OptimizerConfig):
+    def __init__(self, bundle: nn.Module, optimizer: Part):
         super().__init__()
         self.bundle = bundle
-        self.optimizer_config = optimizer
+        self.optimizer_part = optimizer
         self.strict_loading = False  # checkpoints leave the frozen parts out
         self._draws_seed = torch.initial_seed()  # the run's, set before anything is built
+        self._part = 0  # which batch of the step this is
+        self._sums: dict[str, Tensor] = {}
+        self.repeated_batch = False  # this validation batch counts nothing; see `hftrainer.data.loader`
+        self._groups: list[dict[str, Any]] = []
 
     def trained(self) -> list[nn.Module]:
         """The parts of the bundle that this task trains; the others are frozen and stay in eval mode."""
@@ -41,7 +48,7 @@ class Task(L.LightningModule):
         """What lies inside the trained parts and is frozen all the same; nothing by default."""
         return []
 
-    def rate_of(self, part: nn.Module) -> float:
+    def lr_scale(self, part: nn.Module) -> float:
         """The learning rate of a trained part, in units of the configured one."""
         return 1.0
 
@@ -54,7 +61,7 @@ class Task(L.LightningModule):
             part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Task:
-        """Train mode for the trained parts alone."""
+        """Train mode for the trained parts only."""
         super().train(False)
         self.training = mode
         for part in self.trained():
@@ -64,18 +71,76 @@ class Task(L.LightningModule):
         return self
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        """Let dropout and the like depend on seed, step and process alone: a resumed run draws what it would have."""
-        part = index % self.trainer.accumulate_grad_batches
-        numbers = [self._draws_seed, self.trainer.global_step, part, self.trainer.global_rank]
+        """Let dropout and the like depend only on seed, step and process: a resumed run draws what it would have."""
+        self._part = index % self.trainer.accumulate_grad_batches
+        numbers = [self._draws_seed, self.trainer.global_step, self._part, self.trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
+    def log_step(self, values: Mapping[str, Tensor], shown: Collection[str] = ()) -> None:
+        """Log ``train/...`` values of a training batch: their means over the batches of the step, on all processes.
+
+        Those in `shown` are on the progress bar, too.
+        """
+        parts = self.trainer.accumulate_grad_batches
+        for name, value in values.items():
+            value = value.detach().float()
+            self._sums[name] = value if self._part == 0 else self._sums[name] + value
+            mean = self._sums[name] / (self._part + 1)
+            steps = self.trainer.global_step + 1
+            if self._part == parts - 1 and steps % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+                mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
+            self.log(f"train/{name}", mean, prog_bar=name in shown)
+
+    def log_validation(self, values: Mapping[str, Any], count: int) -> None:
+        """Log ``val/...`` values of a validation batch; they are averaged over all batches, weighed by `count`."""
+        # a float, because Lightning averages the sum of counts over processes and would round it to a whole number
+        weight: Any = 0.0 if self.repeated_batch else float(count)
+        self.log_dict(
+            {f"val/{name}": value for name, value in values.items()}, batch_size=weight,
+            sync_dist=self.validates_in_shards,
+        )  # fmt: skip
+
+    def on_validation_batch_start(self, batch: Any, index: int, loader: int = 0) -> None:
+        """Is it this process's own?"""
+        shard = getattr(getattr(self.trainer, "datamodule", None), "validation", None)
+        self.repeated_batch = shard is not None and shard.repeated(index)
+
+    def work_of(self, batch: Any) -> tuple[int, Tensor | int]:
+        """How many motions a batch has, and how many tokens (frames, where it has no codes)."""
+        lengths = getattr(batch, "lengths", None)
+        return (len(batch[0]), 0) if lengths is None else (len(lengths), lengths.sum())
+
+    def flops_per_token(self) -> float | None:
+        """Floating-point operations that training takes for a token; None where nobody has counted them."""
+        return None
+
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW over the trained parts."""
-        groups: dict[float, list[nn.Parameter]] = {}
+        """The configured optimizer over the trained parts."""
+        names = {id(p): name for name, p in self.named_parameters()}
+        groups: dict[float, dict[str, nn.Parameter]] = {}
         for part in self.trained():
-            groups.setdefault(self.rate_of(part), []).extend(part.parameters())
-        optimizer, schedule = make_optimizer(groups, self.optimizer_config, int(self.trainer.max_steps))
+            groups.setdefault(self.lr_scale(part), {}).update({names[id(p)]: p for p in part.parameters()})
+        by_rate = [ParameterGroup(parameters, scale) for scale, parameters in groups.items()]
+        optimizer, schedule = make_optimizer(self.optimizer_part, by_rate, int(self.trainer.max_steps))
+        self._groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """A checkpoint brings the learning rates and other numbers of the run that wrote it; the configured ones count.
+
+        They differ only where `resume.allow` has let them.
+        """
+        (optimizer,), schedules = self.trainer.optimizers, self.lr_schedulers()
+        schedule = schedules[0] if isinstance(schedules, list) else schedules
+        for i, (group, wanted) in enumerate(zip(optimizer.param_groups, self._groups, strict=True)):
+            changed = {k: v for k, v in wanted.items() if k not in ("lr", "initial_lr") and group.get(k) != v}
+            group.update(changed)
+            if schedule is None or group.get("initial_lr") == wanted["initial_lr"]:
+                continue
+            group["initial_lr"] = schedule.base_lrs[i] = wanted["initial_lr"]
+        if schedule is not None and hasattr(schedule, "lr_lambdas"):
+            for group, base, at in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+                group["lr"] = base * at(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A resume checkpoint holds what trains; the frozen parts come from where they came from."""
@@ -87,14 +152,20 @@ class Task(L.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(kept) and not k.startswith(left)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that lacks something that trains, which non-strict loading would pass over."""
+        """Refuse a checkpoint without something that trains, which non-strict loading would pass over."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         state = checkpoint.get("state_dict")
         if state is None:
             return  # DeepSpeed and fsdp2 have read, and checked, their shares
         missing = sorted(trained - state.keys())
         if missing:
-            raise ValueError(f"the checkpoint lacks {len(missing)} trained tensors, e.g. {missing[0]}")
+            raise ValueError(f"the checkpoint has no {missing[0]} and {len(missing) - 1} more tensors that train")
+        for name, p in self.named_parameters():
+            if name in trained and p.shape != state[name].shape:
+                raise ValueError(
+                    f"{name} is {tuple(state[name].shape)} in the checkpoint and {tuple(p.shape)} in this model: its "
+                    "sizes (section model) cannot be changed within a run"
+                )
 
     # --- what `trainer` asks for: see strategies.py ------------------------------------------------------------------
 
@@ -116,7 +187,7 @@ class Task(L.LightningModule):
 
     @contextlib.contextmanager
     def deployed(self, *, everywhere: bool = True) -> Iterator[Any]:
-        """The bundle as it would be used and saved: whole and plain. All processes have to enter.
+        """The bundle as it would be used and saved: complete and plain. All processes have to enter.
 
         With `everywhere` False only the first process gets it, in the CPU's memory, and the others None.
         """

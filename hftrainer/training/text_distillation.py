@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from hftrainer.data.text_motion.sentences import SentenceBatch
 from hftrainer.models.text_encoder import TextEncoder
-from hftrainer.registry import TASKS
-from hftrainer.training.schedules import OptimizerConfig
+from hftrainer.registry import TASKS, Part
+from hftrainer.training.released import optimizer_part
 from hftrainer.training.task import Task
 
 
@@ -21,7 +21,7 @@ class TextDistillationConfig:
 
     teacher_width: int = 384
     relations: float = 1.0
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3, warmup=500))
+    optimizer: Part = optimizer_part(lr=1e-3, schedule={"name": "cosine", "warmup": 500})
 
 
 @TASKS.register("text_distillation")
@@ -30,6 +30,8 @@ class TextDistillation(Task):
 
     Config = TextDistillationConfig
     bundle: TextEncoder
+    validates_in_shards = True
+    logged = ("val/loss", "val/cosine")
 
     def __init__(self, config: TextDistillationConfig, *, bundle: TextEncoder, source: object = None):
         super().__init__(bundle, config.optimizer)
@@ -44,14 +46,13 @@ class TextDistillation(Task):
     def training_step(self, batch: SentenceBatch, index: int) -> Tensor:
         """Loss of one batch."""
         loss, cosine = self.losses(batch)
-        self.log("train/loss", loss)
-        self.log("train/cosine", cosine, prog_bar=True)
+        self.log_step({"loss": loss, "cosine": cosine}, shown=["loss", "cosine"])
         return loss
 
     def validation_step(self, batch: SentenceBatch, index: int) -> None:
         """The same on unseen sentences."""
         loss, cosine = self.losses(batch)
-        self.log_dict({"val/loss": loss, "val/cosine": cosine}, batch_size=len(batch.texts))
+        self.log_validation({"loss": loss, "cosine": cosine}, len(batch.texts))
 
     def losses(self, batch: SentenceBatch) -> tuple[Tensor, Tensor]:
         """The loss, and the mean cosine to the teacher."""

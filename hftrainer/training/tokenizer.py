@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +11,11 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.data.motion.windows import MotionBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.registry import TASKS
-from hftrainer.training.losses import ReconstructionLossConfig, reconstruction_loss
-from hftrainer.training.schedules import OptimizerConfig
+from hftrainer.registry import TASKS, Part
+from hftrainer.training.released import loss_part, optimizer_part
 from hftrainer.training.task import Task
 
-
-def _released_optimizer() -> OptimizerConfig:
-    return OptimizerConfig(lr=5e-5, betas=[0.9, 0.99], schedule="steps", warmup=48_000, drops=[348_000], gamma=0.05)
+RELEASED_STEPS = {"name": "steps", "warmup": 48_000, "milestones": [348_000], "gamma": 0.05}
 
 
 @dataclass
@@ -30,8 +27,8 @@ class TokenizerTaskConfig:
     """
 
     train_encoder: bool = True
-    loss: ReconstructionLossConfig = field(default_factory=ReconstructionLossConfig)
-    optimizer: OptimizerConfig = field(default_factory=_released_optimizer)
+    loss: Part = loss_part("reconstruction")
+    optimizer: Part = optimizer_part(lr=5e-5, betas=[0.9, 0.99], schedule=RELEASED_STEPS)
 
 
 @TASKS.register("motionmillion_tokenizer")
@@ -40,12 +37,14 @@ class TokenizerTask(Task):
 
     Config = TokenizerTaskConfig
     bundle: MotionMillionBundle
+    validates_in_shards = True
+    logged = ("val/loss",)
 
     def __init__(self, config: TokenizerTaskConfig, *, bundle: MotionMillionBundle, source: Any):
         super().__init__(bundle, config.optimizer)
         if getattr(source, "statistics", None) is None:
             raise ConfigError("data: training a tokenizer needs motions with statistics, e.g. name: motion_windows")
-        self.config = config
+        self.config, self.loss_terms = config, config.loss.build()
         mean, std = source.statistics
         bundle.set_statistics(mean, std, getattr(source, "representation", None))
         self.freeze_the_rest()
@@ -58,20 +57,20 @@ class TokenizerTask(Task):
         """Loss of one batch."""
         out = self.bundle.vqvae(self.bundle.normalize(batch.motion), batch.lengths)
         terms = self.losses(batch, out.motion)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()}, prog_bar=False)
-        self.log("train/mm", 1000 * terms["joints"] if "joints" in terms else terms["all"], prog_bar=True, logger=False)
+        self.log_step(terms, shown=["loss"])
         return terms["loss"]
 
     def validation_step(self, batch: MotionBatch, index: int) -> dict[str, Tensor]:
         """The training loss on whole clips; gives callbacks the reconstructed "motion", physical, and its "codes"."""
         out = self.bundle.vqvae(self.bundle.normalize(batch.motion), batch.lengths)
-        self.log("val/loss", self.losses(batch, out.motion)["loss"], batch_size=len(batch.names))
+        self.log_validation({"loss": self.losses(batch, out.motion)["loss"]}, len(batch.names))
         return {"motion": self.bundle.denormalize(out.motion), "codes": out.codes}
 
     def losses(self, batch: MotionBatch, predicted: Tensor) -> dict[str, Tensor]:
-        """Terms of `reconstruction_loss` for a batch in physical units and its normalized reconstruction."""
+        """Terms of `ReconstructionLoss` for a batch in physical units and its normalized reconstruction."""
         target = self.bundle.normalize(batch.motion)
         frames = predicted.shape[1]  # those of a last incomplete code are not decoded
         whole = batch.lengths // self.bundle.vqvae.frames_per_code * self.bundle.vqvae.frames_per_code
         mask = torch.arange(frames, device=target.device)[None] < whole[:, None]
-        return reconstruction_loss(self.config.loss, predicted, target[:, :frames], mask, self.bundle.denormalize)
+        terms: dict[str, Tensor] = self.loss_terms(predicted, target[:, :frames], mask, self.bundle.denormalize)
+        return terms

@@ -7,6 +7,7 @@ import netrc
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -14,9 +15,11 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from hftrainer.config import LoggerConfig
+from hftrainer.extras import need
+from hftrainer.fields import choice, number
 from hftrainer.files import write_json
 from hftrainer.readers import read_json
+from hftrainer.registry import LOGGERS
 from hftrainer.training.faults import reason
 from hftrainer.training.provenance import provenance
 
@@ -25,14 +28,37 @@ START_SECONDS = 60  # that a server has to answer when a run starts
 _PUBLIC = {"api.wandb.ai", "api.forge.coreweave.com"}  # names of one server; a login under either is good for both
 
 
+@dataclass
+class WandbConfig:
+    """`offline`: None is offline unless a key is known or WANDB_MODE says otherwise. `models`: when best/ and last/
+    become W&B artifacts: "end" of training, "always" (each time they are written), "never". `system_metrics_seconds`:
+    how often load and memory are looked at; None: never. The rest is shown and searched for in W&B.
+    """
+
+    project: str = "hftrainer"
+    entity: str | None = None
+    run_name: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    offline: bool | None = None
+    models: str = choice("end", ["end", "always", "never"])
+    system_metrics_seconds: float | None = number(15.0, above=0)
+
+
+@LOGGERS.register("wandb")
 class WandbLog(Logger):  # type: ignore[misc]
     """Scalars at ``trainer/global_step``, the resolved configuration, the git revision, system metrics, media, models.
 
     The id of the run is kept in ``wandb_run.json``, and a resumed run takes it up. A server that does not answer makes
-    the run an offline one; W&B's process dying makes the run go on without. Both are said once.
+    the run an offline one; W&B's process dying makes the run continue without. Both are said once.
     """
 
-    def __init__(self, config: LoggerConfig, output: Path, resolved: Mapping[str, Any], *, resumed: bool):
+    Config = WandbConfig
+
+    def __init__(self, config: WandbConfig, *, output: Path, resolved: Mapping[str, Any], resumed: bool):
+        need("wandb", "logging to Weights & Biases")
         self.config, self.output, self.resolved = config, output, dict(resolved)
         self._resumed, self._dead = resumed, False
         self._run: Any = None
@@ -99,6 +125,10 @@ class WandbLog(Logger):  # type: ignore[misc]
         arguments: dict[str, Any] = {
             **self._identity(),
             "name": self.config.run_name or self.output.name,
+            "group": self.config.group,
+            "job_type": self.config.job_type,
+            "tags": self.config.tags or None,
+            "notes": self.config.notes,
             "dir": str(self.output),
             "config": {**self.resolved, **made},
         }
@@ -121,19 +151,25 @@ class WandbLog(Logger):  # type: ignore[misc]
             log.warning("W&B is offline; when there is a network: wandb sync %s", Path(self._run.dir).parent)
 
     def _identity(self) -> dict[str, Any]:
-        """Id, project and entity: the old ones if the run goes on, else new ones."""
+        """Id, project and entity: the old ones if the run is continued, else new ones."""
         path = self.output / "wandb_run.json"
         if not hasattr(self, "_known"):
             if self._resumed and path.is_file():
                 self._known: dict[str, Any] = read_json(path)
             else:
-                self._known = {"id": secrets.token_hex(4), "project": self.config.project, "entity": self.config.entity}
+                new = run_id() if rank_zero_only.rank == 0 else ""
+                self._known = {"id": new, "project": self.config.project, "entity": self.config.entity}
         return self._known
 
     def _give_up(self, error: Exception) -> None:
         if not self._dead:
-            log.warning("W&B failed (%s). The run goes on without it; scalars are in logs/.", reason(error))
+            log.warning("W&B failed (%s). The run continues without it; scalars are in logs/.", reason(error))
         self._dead, self._run = True, None
+
+
+def run_id() -> str:
+    """W&B's id for a run that starts here: that of a sweep's trial (WANDB_RUN_ID), or a new one."""
+    return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
 
 def wandb_mode(offline: bool | None) -> Literal["online", "offline"] | None:

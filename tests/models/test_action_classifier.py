@@ -89,7 +89,7 @@ def test_a_short_run_learns_procedural_actions(tmp_path, synthetic):
             REPOSITORY / "configs" / "evaluation" / "nano_actions.yaml",
             [f"output_dir={tmp_path / 'run'}", f"data.root={synthetic}", "data.train_split=train", "data.batch_size=10",
              "model.width=16", "model.depth=3", "trainer.max_steps=60", "trainer.val_every_n_steps=60",
-             "task.optimizer.warmup=5", "task.optimizer.lr=0.01", *QUIET],
+             "task.optimizer.schedule.warmup=5", "task.optimizer.lr=0.01", *QUIET],
         )
     )  # fmt: skip
     model = ActionClassifier.from_pretrained(run / "best")

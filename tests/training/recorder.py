@@ -13,8 +13,9 @@ class Recorder(L.Callback):
     def __init__(self, path: str):
         self.path = Path(path)
 
-    def on_train_batch_end(self, trainer: L.Trainer, task: Any, *_: Any) -> None:
-        row = {"step": trainer.global_step, "loss": float(trainer.callback_metrics["train/loss"])}
+    def on_train_batch_end(self, trainer: L.Trainer, task: Any, outputs: Any, *_: Any) -> None:
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches  # Lightning has divided it
+        row = {"step": trainer.global_step, "loss": loss}
         with open(f"{self.path}.{trainer.global_rank}", "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 

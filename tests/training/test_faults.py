@@ -135,7 +135,7 @@ def test_last_is_a_second_name_of_the_newest(tmp_path, whole):
 def test_a_moved_run_goes_on_from_its_newest_checkpoint(tmp_path, synthetic, whole):
     """Lightning's callback writes to last-v1.ckpt after a move, and the next start takes the old last.ckpt."""
     moved = Path(shutil.copytree(whole, tmp_path / "moved"))
-    fit(experiment(moved, synthetic, "trainer.max_steps=14"))
+    fit(experiment(moved, synthetic, "trainer.max_steps=14", "resume.allow=[trainer.max_steps]"))
     assert step_of(moved) == 14
 
 
@@ -144,7 +144,7 @@ def test_a_broken_checkpoint_is_named_with_the_others(tmp_path, synthetic, whole
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     (run / "checkpoints" / "step-00000012.ckpt").unlink()
-    with pytest.raises(ConfigError, match=r"is not a whole checkpoint.*step-00000008\.ckpt"):
+    with pytest.raises(ConfigError, match=r"is not a complete checkpoint.*step-00000008\.ckpt"):
         fit(experiment(run, synthetic))
 
 

@@ -151,7 +151,7 @@ def test_the_text_encoder_can_be_trained_along(tmp_path, data, text_encoder, rat
 def test_accumulated_batches_equal_one_large_batch(tmp_path, data, text_encoder):
     """Upstream clears the gradients of all but the last part; here the parts add up."""
     common = ["trainer.max_steps=1", "callbacks=[]", "data.window=32", "data.short_clips=skip",
-              "task.optimizer.schedule=constant", "task.optimizer.warmup=0"]  # fmt: skip
+              "task.optimizer.schedule={name: constant}"]  # fmt: skip
     runs = {}
     for name, settings in {"parts": ["data.batch_size=4", "trainer.accumulate_grad_batches=2"],
                            "whole": ["data.batch_size=8"]}.items():  # fmt: skip
@@ -204,5 +204,5 @@ def test_a_checkpoint_of_another_seed_is_refused(tmp_path, data, text_encoder):
     settings = ["trainer.max_steps=2", "callbacks=[]", "trainer.checkpoint_every_n_steps=1"]
     fit(experiment("tokenizer", tmp_path / "run", data, text_encoder, *settings))
     changed = experiment("tokenizer", tmp_path / "run", data, text_encoder, *settings, "seed=5", "trainer.max_steps=3")
-    with pytest.raises(ValueError, match="data order has seed 123"):
+    with pytest.raises(ValueError, match="seed: 123 -> 5"):
         fit(changed)

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 
-from hftrainer.config import LoggerConfig, load_experiment
+from hftrainer.config import ConfigError, OldSpelling, load_experiment, typed
 from hftrainer.training import wandb_log
 from hftrainer.training.fit import fit
 from hftrainer.training.loggers import CsvLog
@@ -24,7 +24,14 @@ from tests.tiny import tiny_evaluator, tiny_text_encoder
 from tests.training.runs import experiment, losses, rows_of
 from tests.wandb_log import finished_run
 
-WANDB = ["logger.wandb=true", "logger.offline=true", "logger.system_metrics_seconds=0.2"]
+
+def wandb(offline: bool = True, **more: str) -> str:
+    """The override that switches W&B on."""
+    settings = {"offline": str(offline).lower(), "system_metrics_seconds": "0.2", **more}
+    return f"loggers=[{{name: wandb, {', '.join(f'{key}: {value}' for key, value in settings.items())}}}]"
+
+
+WANDB = [wandb()]
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +64,9 @@ def watched(tmp_path_factory, synthetic) -> Path:
     base = [
         f"output_dir={place / 'run'}", f"data.root={place / 'data'}", f"model.text_encoder.source={place / 'text'}",
         "model.ar.clip_dim=32", "trainer.progress_bar=false", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1",
-        "trainer.val_every_n_steps=4", "trainer.checkpoint_every_n_steps=4", "logger.project=motion", *WANDB,
+        "trainer.val_every_n_steps=4", "trainer.checkpoint_every_n_steps=4", 
+        wandb(project="motion", tags="[small, test]", group="all", job_type="train", notes="a note"),
+        "resume.allow=[trainer.max_steps]",
         f"callbacks=[{look}, {judge}, {{name: artifact}}]",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -154,15 +163,15 @@ def test_online_only_with_a_key(monkeypatch, tmp_path):
 
 
 def test_wandb_that_does_not_start_at_all(tmp_path, synthetic, monkeypatch, caplog):
-    import wandb
+    import wandb as library
 
     def broken(**_):
-        raise wandb.errors.UsageError("no such thing")
+        raise library.errors.UsageError("no such thing")
 
-    monkeypatch.setattr(wandb, "init", broken)
+    monkeypatch.setattr(library, "init", broken)
     with caplog.at_level(logging.WARNING):
         run = fit(experiment(tmp_path / "run", synthetic, *WANDB, "trainer.max_steps=2"))
-    assert caplog.text.count("The run goes on without it") == 1
+    assert caplog.text.count("The run continues without it") == 1
     assert len(losses(run)) == 2
 
 
@@ -173,14 +182,14 @@ def run_alone(run: Path, data: Path, *settings: str, **environment: str) -> subp
         "from hftrainer.training import fit, wandb_log; wandb_log.START_SECONDS = 3\n"
         "fit.fit(experiment(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))"
     )
-    command = [sys.executable, "-c", code, str(run), str(data), "logger.wandb=true", *settings]
+    command = [sys.executable, "-c", code, str(run), str(data), *settings]
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"} | environment
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_wandb_that_dies_midway(tmp_path, synthetic):
     harm = "callbacks=[{name: 'tests.training.runs:KillWandb', step: 5}]"
-    done = run_alone(tmp_path / "run", synthetic, "logger.offline=true", harm)
+    done = run_alone(tmp_path / "run", synthetic, *WANDB, harm)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("W&B failed") == 1
     assert len(losses(tmp_path / "run")) == 12
@@ -188,7 +197,7 @@ def test_wandb_that_dies_midway(tmp_path, synthetic):
 
 def test_wandb_that_cannot_be_reached_is_recorded_offline(tmp_path, synthetic):
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
-    done = run_alone(tmp_path / "run", synthetic, "logger.offline=false", "trainer.max_steps=2", **nowhere)
+    done = run_alone(tmp_path / "run", synthetic, wandb(offline=False), "trainer.max_steps=2", **nowhere)
     assert done.returncode == 0, done.stderr
     assert "W&B cannot start online" in done.stderr
     (folder,) = folders(tmp_path / "run")
@@ -217,7 +226,7 @@ def test_a_row_is_on_disk_when_it_is_logged(tmp_path):
 
 def test_tensorboard_has_the_scalars(tmp_path, synthetic):
     pytest.importorskip("tensorboard")
-    run = fit(experiment(tmp_path / "run", synthetic, "logger.tensorboard=true", "trainer.max_steps=2"))
+    run = fit(experiment(tmp_path / "run", synthetic, "loggers=[{name: tensorboard}]", "trainer.max_steps=2"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard"))
@@ -227,8 +236,15 @@ def test_tensorboard_has_the_scalars(tmp_path, synthetic):
 
 
 def test_choices_are_checked():
-    with pytest.raises(ValueError, match=r"logger\.models must be"):
-        LoggerConfig(models="sometimes")
+    with pytest.raises(ConfigError, match=r"loggers\[0\]\.models must be one of end, always, never, got 'sometimes'"):
+        typed(wandb_log.WandbConfig, {"models": "sometimes"}, path="loggers[0]")
+
+
+def test_the_section_of_an_earlier_release_is_read(tmp_path, synthetic):
+    old = ["logger.tensorboard=true", "logger.wandb=true", "logger.project=motion"]
+    with pytest.warns(OldSpelling, match=r"write loggers: \[{name: tensorboard}, {name: wandb, project: motion}\]"):
+        setup = experiment(tmp_path, synthetic, *old)
+    assert setup.loggers == [{"name": "tensorboard"}, {"name": "wandb", "project": "motion"}]
 
 
 def test_the_revision_says_whether_files_were_changed(tmp_path):

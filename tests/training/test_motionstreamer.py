@@ -22,7 +22,7 @@ from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecod
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
 from hftrainer.registry import TASKS
 from hftrainer.training import contrastive
-from hftrainer.training.contrastive import SentenceSimilarity, TextMotionLossConfig, info_nce, text_motion_losses
+from hftrainer.training.contrastive import SentenceSimilarity, TextMotionLoss, TextMotionLossConfig, info_nce
 from hftrainer.training.fit import fit
 from tests.conftest import GOLDEN, REPOSITORY
 from tests.tiny import SENTENCES, tiny_evaluator
@@ -68,7 +68,7 @@ def test_the_sum_has_the_releases_weights():
     text, motion = (Gaussian(torch.randn(4, 6), torch.randn(4, 6)) for _ in range(2))
     latents, decoded = (text.sample(), motion.sample()), (torch.randn(4, 9, 3), torch.randn(4, 9, 3))
     target, alike = torch.randn(4, 9, 3), torch.eye(4, dtype=torch.bool)
-    terms = text_motion_losses(TextMotionLossConfig(), text, motion, latents, decoded, target, alike)
+    terms = TextMotionLoss(TextMotionLossConfig())(text, motion, latents, decoded, target, alike)
     want = terms["reconstruction"] + 1e-5 * terms["kl"] + 1e-5 * terms["latent"] + 0.1 * terms["contrastive"]
     torch.testing.assert_close(terms["loss"], want)
     torch.testing.assert_close(terms["reconstruction"], sum(F.smooth_l1_loss(d, target) for d in decoded))

@@ -47,7 +47,7 @@ def run(name: str, kind: str, root: Path, *settings: str) -> dict[int, float]:
 
 def test_losses_from_a_packed_set_are_those_from_the_folder(root):
     model = ["model.ar.clip_dim=32", f"model.text_encoder.source={root / 'encoder'}"]
-    rules = "batch_size: 4, max_tokens: 40, keep: 0.9"
+    rules = "batch_size: 4, max_tokens: 40, token_keep_prob: 0.9"
     folder = run("a", "ar", root, *model, f"data={{name: text_tokens, root: {root}, {rules}}}")
     packed = run("b", "ar", root, *model, f"data={{name: packed_tokens, root: {root / 'packed'}, {rules}}}")
     assert len(folder) == 5

@@ -23,7 +23,7 @@ def settings(work: Path, run: Path, *more: str) -> list[str]:
         "model.ar.clip_dim=32", "data.batch_size=4", "trainer.progress_bar=false", "trainer.accelerator=cpu",
         "trainer.log_every_n_steps=1", "trainer.checkpoint_every_n_steps=2", "trainer.val_every_n_steps=2",
         "trainer.limit_val_batches=1", f"trainer.max_steps={STEPS}", "trainer.gradient_clip_val=0.3",
-        "task.text_dtype=float32", "task.optimizer.schedule=constant", "task.optimizer.warmup=0",
+        "task.text_dtype=float32", "task.optimizer.schedule={name: constant}",
         "task.optimizer.eps=0.1", "task.optimizer.lr=0.1", *more,
     ]  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hftrainer.config import renamed
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.order import BatchPlan, Item, weights_of_groups
+from hftrainer.fields import choice, number
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.registry import DATASETS
 
@@ -32,29 +34,26 @@ class WindowRules:
     A clip shorter than `window` is used whole and padded, or left out with ``short_clips: skip`` (upstream stops with
     an error). ``draw_by: clip`` (upstream) gives one window of each clip an epoch; ``frames`` draws clips in
     proportion to their length. `balance`: a label (of labels.json) whose values are drawn more evenly, to the degree
-    `evenness` (1: equally often). `mirror` is the chance that a window is shown mirrored.
+    `balance_power` (1: equally often). `mirror` is the chance that a window is shown mirrored.
     """
 
     train_split: str = "train"
     val_split: str | None = "val"
-    window: int = 96
-    batch_size: int = 64
-    draw_by: str = "clip"
+    window: int = number(96, at_least=2)
+    batch_size: int = number(64, at_least=1)
+    draw_by: str = choice("clip", ["clip", "frames"])
     balance: str | None = None
-    evenness: float = 1.0
-    short_clips: str = "pad"
-    mirror: float = 0.0
-    val_clips: int | None = None
-    val_batch_size: int = 16
-    frames_per_code: int = 2
+    balance_power: float = number(1.0, at_least=0, at_most=1)
+    short_clips: str = choice("pad", ["pad", "skip"])
+    mirror: float = number(0.0, at_least=0, at_most=1)
+    val_clips: int | None = number(None, at_least=1)
+    val_batch_size: int = number(16, at_least=1)
+    frames_per_code: int = number(2, at_least=1)
 
-    def __post_init__(self) -> None:
-        if self.draw_by not in ("clip", "frames"):
-            raise ValueError(f"draw_by must be 'clip' or 'frames', got {self.draw_by!r}")
-        if self.short_clips not in ("pad", "skip"):
-            raise ValueError(f"short_clips must be 'pad' or 'skip', got {self.short_clips!r}")
-        if not 0 <= self.mirror <= 1:
-            raise ValueError(f"mirror is a probability, got {self.mirror}")
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
+        """Names of an earlier release."""
+        return renamed(fields, path, {"evenness": "balance_power"})
 
     @property
     def shortest(self) -> int:
@@ -182,7 +181,7 @@ def window_plan(train: WindowDataset, rules: WindowRules, seed: int) -> BatchPla
     lengths = train.clips.lengths
     weights = lengths.astype(np.float64) if rules.draw_by == "frames" else None
     if rules.balance is not None:
-        even = weights_of_groups(train.clips.groups(rules.balance), evenness=rules.evenness)
+        even = weights_of_groups(train.clips.groups(rules.balance), balance_power=rules.balance_power)
         weights = even if weights is None else weights * even
     return BatchPlan(np.minimum(lengths, rules.window), rules.batch_size, seed, weights)
 

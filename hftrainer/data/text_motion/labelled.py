@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hftrainer.config import renamed
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.motion.windows import collate_motions
 from hftrainer.data.order import BatchPlan, Item, balanced_weights
+from hftrainer.fields import number
 from hftrainer.registry import DATASETS
 
 
@@ -32,11 +34,16 @@ class LabelledClipsConfig:
     root: str = "dataset/bandai"
     train_split: str = "train_aug"
     val_split: str | None = "val"
-    batch_size: int = 32
-    shortest_crop: int = 40
-    longest: int = 300
-    whole: float = 0.5
-    evenness: float = 0.8
+    batch_size: int = number(32, at_least=1)
+    shortest_crop: int = number(40, at_least=1)
+    longest: int = number(300, at_least=1)
+    whole: float = number(0.5, at_least=0, at_most=1)
+    balance_power: float = number(0.8, at_least=0, at_most=1)
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
+        """Names of an earlier release."""
+        return renamed(fields, path, {"evenness": "balance_power"})
 
 
 @DATASETS.register("labelled_clips")
@@ -62,7 +69,7 @@ class LabelledClips:
     def plan(self, train: LabelledDataset, seed: int) -> BatchPlan:
         """Contents drawn evenly."""
         weights = balanced_weights(
-            [self.labels[name]["content"] for name in train.names], evenness=self.config.evenness
+            [self.labels[name]["content"] for name in train.names], balance_power=self.config.balance_power
         )
         return BatchPlan(np.minimum(train.lengths, self.config.longest), self.config.batch_size, seed, weights)
 

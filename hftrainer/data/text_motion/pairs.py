@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hftrainer.config import renamed
 from hftrainer.data.folder import Caption, DatasetFolder, Float32
 from hftrainer.data.motion.windows import collate_motions
 from hftrainer.data.order import BatchPlan, Item, balanced_weights
+from hftrainer.fields import number
 from hftrainer.registry import DATASETS
 
 Row = tuple[str, Float32, int]
@@ -35,34 +37,37 @@ class TextMotionBatch(NamedTuple):
 class TextMotionConfig:
     """Clips, and the parts of clips that a caption is about, of `shortest` frames and up.
 
-    A motion is cut as in the release: to a multiple of `unit` frames, with chance `shorter` one unit less, from a
+    A motion is cut as in the release: to a multiple of `unit` frames, with chance `shorten_prob` one unit less, from a
     random frame on. One longer than `longest` is shown as a random stretch of that length (the release had no such
     limit, though its evaluator reads 300). ``in_memory: false`` reads a clip's file whenever it is drawn.
 
     `groups`: labels (of labels.json) that together say what a clip is, so that clips with equal ones are not told
     apart. `fps`: at which captions' seconds are frames; the data's unless it is said. `balance`: a label whose values
-    are drawn more evenly, to the degree `evenness`.
+    are drawn more evenly, to the degree `balance_power`.
     """
 
     root: str = "dataset/HumanML3D_272"
     train_split: str = "train"
     val_split: str | None = "val"
-    batch_size: int = 256
-    shortest: int = 20
-    longest: int | None = 300
-    unit: int = 4
-    shorter: float = 1 / 3
-    fps: float | None = None
+    batch_size: int = number(256, at_least=1)
+    shortest: int = number(20, at_least=1)
+    longest: int | None = number(300, at_least=1)
+    unit: int = number(4, at_least=1)
+    shorten_prob: float = number(1 / 3, at_least=0, at_most=1)
+    fps: float | None = number(None, above=0)
     in_memory: bool = True
     groups: list[str] | None = None
     balance: str | None = None
-    evenness: float = 1.0
-    val_batch_size: int = 32
+    balance_power: float = number(1.0, at_least=0, at_most=1)
+    val_batch_size: int = number(32, at_least=1)
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
+        """Names of an earlier release."""
+        return renamed(fields, path, {"shorter": "shorten_prob", "evenness": "balance_power"})
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shorter <= 1:
-            raise ValueError(f"shorter is a chance, got {self.shorter}")
-        if self.unit < 1 or self.shortest < 2 * self.unit:
+        if self.shortest < 2 * self.unit:
             raise ValueError(f"shortest={self.shortest} must hold two units of unit={self.unit} frames")
         if self.longest is not None and self.longest < self.shortest:
             raise ValueError(f"longest={self.longest} is below shortest={self.shortest}")
@@ -96,7 +101,7 @@ class TextMotion:
         weights = None
         if self.config.balance is not None:
             groups = [str(self.labels.get(e.name, {}).get(self.config.balance, "")) for e in train.entries]
-            weights = balanced_weights(groups, evenness=self.config.evenness)
+            weights = balanced_weights(groups, balance_power=self.config.balance_power)
         return BatchPlan(train.lengths, self.config.batch_size, seed, weights)
 
     def val(self) -> list[TextMotionBatch]:
@@ -166,7 +171,7 @@ class TextMotionDataset(Dataset[Row]):
         rng = np.random.default_rng(seed)
         entry, unit = self.entries[index], self.config.unit
         caption = entry.captions[int(rng.integers(len(entry.captions)))]
-        frames = int(self.lengths[index]) // unit * unit - unit * bool(rng.random() < self.config.shorter)
+        frames = int(self.lengths[index]) // unit * unit - unit * bool(rng.random() < self.config.shorten_prob)
         start = entry.start + int(rng.integers(0, entry.end - entry.start - frames + 1))
         return caption, self._motion(entry.name)[start : start + frames], entry.group
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from hftrainer.arrays import read_npy
 from hftrainer.data.order import BatchPlan, Item
+from hftrainer.fields import number
 from hftrainer.files import atomic_path, write_json, write_text
 from hftrainer.readers import read_text
 from hftrainer.registry import DATASETS
@@ -33,8 +34,8 @@ class SentencesConfig:
     """`root` holds sentences.txt and teacher.npy; the last `val_count` sentences are for validation."""
 
     root: str = "runs/nano_text/corpus"
-    batch_size: int = 256
-    val_count: int = 2000
+    batch_size: int = number(256, at_least=1)
+    val_count: int = number(2000, at_least=0)
 
 
 @DATASETS.register("sentences")

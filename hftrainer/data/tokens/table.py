@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hftrainer.config import ConfigError, renamed
 from hftrainer.data.draws import below, uniform
 from hftrainer.data.order import BatchPlan, Item, weights_of_groups
+from hftrainer.fields import number
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 
 Int64 = NDArray[np.int64]
@@ -96,30 +98,39 @@ class TokenTable:
 class TokenRules:
     """How rows are drawn; the release's rules as defaults.
 
-    `drop_token`: chance that one code is dropped, at the end or at the start with equal chance. `keep`: share of codes
-    that are kept, the others replaced by random ones (upstream's pkeep; -1 draws a share for each clip). A clip longer
-    than `max_tokens` is cut to a random stretch of that length, or with `shortest_stretch` of any length from there on.
-    `fps`: at which captions' seconds are frames; that of the motions which became codes unless it is said.
-    `balance`: the label whose values are drawn equally often, to the degree `evenness`; clips whose label is "joined"
-    make up the share `joined` of what is drawn.
+    A batch has `batch_size` rows, or with `batch_tokens` as many as fit so many codes and ENDs, padding included.
+    `drop_token`: chance that one code is dropped, at the end or at the start with equal chance. `token_keep_prob`:
+    chance that a code is kept and not replaced by a random one (upstream's pkeep; -1 draws one for each clip). A clip
+    longer than `max_tokens` is cut to a random stretch of that length, or with `shortest_stretch` of any length from
+    there on. `fps`: at which captions' seconds are frames; that of the motions which became codes unless it is
+    said. `balance`: the label whose values are drawn equally often, to the degree `balance_power`; clips whose
+    label is "joined" make up the share `joined` of what is drawn. `curriculum`: passes over the data in which short
+    rows come before long ones.
     """
 
     train_split: str = "train"
     val_split: str | None = "val"
-    batch_size: int = 16
-    max_tokens: int = 150
-    shortest_stretch: int | None = None
-    fps: float | None = None
-    drop_token: float = 1 / 3
-    keep: float = 1.0
+    batch_size: int = number(16, at_least=1)
+    batch_tokens: int | None = number(None, at_least=1)
+    max_tokens: int = number(150, at_least=1)
+    shortest_stretch: int | None = number(None, at_least=1)
+    fps: float | None = number(None, above=0)
+    drop_token: float = number(1 / 3, at_least=0, at_most=1)
+    token_keep_prob: float = number(1.0, at_least=-1, at_most=1)
     balance: str | None = None
-    evenness: float = 1.0
-    joined: float | None = None
-    val_batch_size: int = 16
+    balance_power: float = number(1.0, at_least=0, at_most=1)
+    joined: float | None = number(None, at_least=0, at_most=1)
+    curriculum: float = number(0.0, at_least=0)
+    val_batch_size: int = number(16, at_least=1)
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
+        """Names of an earlier release."""
+        return renamed(fields, path, {"keep": "token_keep_prob", "evenness": "balance_power"})
 
     def __post_init__(self) -> None:
-        if not (0 <= self.drop_token <= 1 and (0 <= self.keep <= 1 or self.keep == -1)):
-            raise ValueError(f"drop_token and keep are shares, got {self.drop_token} and {self.keep}")
+        if -1 < self.token_keep_prob < 0:
+            raise ConfigError(f"token_keep_prob is a chance, or -1, got {self.token_keep_prob}")
 
 
 class TokenRows(Dataset[Row]):
@@ -148,7 +159,8 @@ class TokenRows(Dataset[Row]):
         captions = first + below(seeds, 0, self.table.first_caption[clips + 1] - first)
         starts, lengths = self._cut(*self._spans(entries, captions), seeds)
         codes = self.table.stretches(starts, lengths)
-        if self.rules.keep != 1.0:
+        self._check(codes)
+        if self.rules.token_keep_prob != 1.0:
             codes = self._replace(codes, lengths, seeds)
         return _batch(self.table.captions(captions.tolist()), codes, lengths)
 
@@ -158,7 +170,17 @@ class TokenRows(Dataset[Row]):
         captions = self.table.first_caption[self.table.clips[entries]]
         starts, lengths = self._spans(entries, captions)
         lengths = np.minimum(lengths, self.rules.max_tokens)
-        return _batch(self.table.captions(captions.tolist()), self.table.stretches(starts, lengths), lengths)
+        codes = self.table.stretches(starts, lengths)
+        self._check(codes)
+        return _batch(self.table.captions(captions.tolist()), codes, lengths)
+
+    def _check(self, codes: NDArray[Any]) -> None:
+        """END and PAD are no codes of a motion, and a number beyond the codebook is an index error on the device."""
+        if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < self.table.codebook_size:
+            raise ValueError(
+                f"its codes lie in {codes.min()}..{codes.max()}, the codebook has 0..{self.table.codebook_size - 1}; "
+                "tokenize again"
+            )
 
     def weights(self) -> NDArray[np.float64] | None:
         """How often each row is drawn, or None for a plain permutation."""
@@ -169,7 +191,7 @@ class TokenRows(Dataset[Row]):
             raise ValueError(f"balance: the data has no label {rules.balance!r}; it has {sorted(self.table.labels)}")
         ids, values = self.table.labels[rules.balance]
         mine = ids[self.table.clips[self.entries]]
-        weights = weights_of_groups(mine + 1, evenness=rules.evenness)
+        weights = weights_of_groups(mine + 1, balance_power=rules.balance_power)
         joined = mine == (values.index("joined") if "joined" in values else -2)
         if rules.joined is not None and joined.any():
             weights[joined] *= rules.joined / weights[joined].sum()
@@ -199,7 +221,9 @@ class TokenRows(Dataset[Row]):
 
     def _replace(self, codes: NDArray[Any], lengths: Int64, seeds: NDArray[np.uint64]) -> Int64:
         """Random codes in place of those that are not kept."""
-        keep = uniform(seeds, 5) if self.rules.keep == -1 else np.full(len(seeds), self.rules.keep)
+        keep = (
+            uniform(seeds, 5) if self.rules.token_keep_prob == -1 else np.full(len(seeds), self.rules.token_keep_prob)
+        )
         ends = np.cumsum(lengths)
         places = np.arange(len(codes)) - np.repeat(ends - lengths, lengths)
         each, counters = np.repeat(seeds, lengths), 16 + 2 * places  # the counters below 16 are the row's own
@@ -230,10 +254,19 @@ class PlainBatches(Sequence[TokenBatch]):
         return self.rows.plain(self.order[start : start + self.batch_size])
 
 
+def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
+    """The rows of several batches in one."""
+    width = max(batch.codes.shape[1] for batch in batches)
+    codes = [torch.nn.functional.pad(batch.codes, (0, width - batch.codes.shape[1]), value=-1) for batch in batches]
+    captions = [caption for batch in batches for caption in batch.captions]
+    return TokenBatch(captions, torch.cat(codes), torch.cat([batch.lengths for batch in batches]))
+
+
 class TokenSource:
     """What training asks of a data set of captions and codes; where its rows come from is the subclass's."""
 
     config: TokenRules
+    join = staticmethod(join_batches)
 
     def rows(self, split: str) -> TokenRows:
         """The entries of a split."""
@@ -245,7 +278,11 @@ class TokenSource:
 
     def plan(self, train: TokenRows, seed: int) -> BatchPlan:
         """Order of training, balanced if asked for."""
-        return BatchPlan(train.lengths, self.config.batch_size, seed, train.weights())
+        rules = self.config
+        return BatchPlan(
+            train.lengths, rules.batch_size, seed, train.weights(), max_tokens=rules.batch_tokens or 0,
+            curriculum=rules.curriculum,
+        )  # fmt: skip
 
     def val(self) -> Sequence[TokenBatch]:
         """Whole clips with their first caption, unaltered."""

@@ -33,6 +33,7 @@ class ArtifactWriter(L.Callback):
     """Writes ``best/`` beside the checkpoints after each validation that improves, and ``last/`` when training ends."""
 
     Config = ArtifactConfig
+    logged = ()
 
     def __init__(self, config: ArtifactConfig, *, output_dir: Path):
         self.config, self.output_dir = config, output_dir

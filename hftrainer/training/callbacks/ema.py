@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hftrainer.config import ConfigError
+from hftrainer.fields import number
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.shares import is_zero3, own, own_of, settle, together
 
@@ -20,11 +21,7 @@ from hftrainer.training.shares import is_zero3, own, own_of, settle, together
 class EMAConfig:
     """`decay` a step; early on it is lowered to (1 + step) / (10 + step), so that the start is forgotten."""
 
-    decay: float = 0.999
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
+    decay: float = number(0.999, at_least=0, below=1)
 
 
 @CALLBACKS.register("ema")
@@ -35,6 +32,8 @@ class EMA(L.Callback):
     """
 
     Config = EMAConfig
+    changes_training = True  # what validation judges and what is saved; see `hftrainer.training.changes`
+    logged = ()
 
     def __init__(self, config: EMAConfig):
         self.config = config

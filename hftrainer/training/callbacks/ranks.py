@@ -21,3 +21,8 @@ def gather(trainer: Any, mine: dict[int, T]) -> dict[int, T]:
         torch.distributed.all_gather_object(parts, mine)
         mine = {number: thing for part in parts for number, thing in part.items()}
     return dict(sorted(mine.items()))
+
+
+def gather_list(trainer: Any, mine: list[T]) -> list[T]:
+    """The lists of all processes, one after the other."""
+    return [thing for part in gather(trainer, {trainer.global_rank: mine}).values() for thing in part]

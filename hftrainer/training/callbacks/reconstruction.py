@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hftrainer import fields
 from hftrainer.data.motion.windows import MotionBatch
 from hftrainer.evaluation.reconstruction import foot_slide, mpjpe
 from hftrainer.motion.representation import motion272
 from hftrainer.registry import CALLBACKS
 from hftrainer.render.viewer import ViewerClip, write_viewer
+from hftrainer.training.callbacks.ranks import gather_list
 from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
 from hftrainer.training.faults import without_losing_the_run
 
@@ -24,11 +26,7 @@ from hftrainer.training.faults import without_losing_the_run
 class ReconstructionConfig:
     """`clips`: so many validation clips, of all lengths, are shown beside their reconstructions; 0 for none."""
 
-    clips: int = 4
-
-    def __post_init__(self) -> None:
-        if self.clips < 0:
-            raise ValueError(f"clips is a number of motions, got {self.clips}")
+    clips: int = fields.number(4, at_least=0)
 
 
 @CALLBACKS.register("reconstruction")
@@ -39,6 +37,13 @@ class ReconstructionMetrics(L.Callback):
     """
 
     Config = ReconstructionConfig
+    logged = tuple(
+        f"val/{name}"
+        for name in (
+            "mpjpe_mm", "mpjpe_clip_mm", "mpjpe_p95_mm", "slide_ratio", "jitter_ratio", "codes_perplexity",
+            "codes_active",
+        )
+    )  # fmt: skip
 
     def __init__(self, config: ReconstructionConfig, *, output_dir: Path):
         self.config, self.output_dir = config, output_dir
@@ -59,6 +64,8 @@ class ReconstructionMetrics(L.Callback):
         self, trainer: L.Trainer, task: Any, outputs: Any, batch: MotionBatch, index: int, loader: int = 0
     ) -> None:
         """Take the motions that the task's validation step reconstructed."""
+        if task.repeated_batch:
+            return
         stride = task.bundle.vqvae.frames_per_code
         show = self._shown_of(index, trainer.num_val_batches[loader])
         for row, length in enumerate((batch.lengths // stride * stride).tolist()):
@@ -72,7 +79,10 @@ class ReconstructionMetrics(L.Callback):
                 self.shown.append((batch.names[row], want, got))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
-        """Log the means over frames."""
+        """Log the means over frames, of all processes."""
+        for name in ("errors", "slides", "jitters", "codes", "shown"):
+            setattr(self, name, gather_list(trainer, getattr(self, name)))
+        self.shown = self.shown[: self.config.clips]
         perplexity, active = task.bundle.codebook_use(torch.cat(self.codes))
         per_clip = np.array([error.mean() for error in self.errors])
         task.log_dict(

@@ -26,10 +26,14 @@ class StopOnSignal(L.Callback):
         self._asked = 0
         self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def on_sanity_check_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Take the signals over, after Lightning did."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python delivers signals to the main thread alone
+        self.on_train_start(trainer, task)
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Take the signals over where no validation came before."""
+        if self._before or threading.current_thread() is not threading.main_thread():
+            return  # Python delivers signals only to the main thread
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, lambda n, frame: self._asked_to_stop(n, trainer))
 
@@ -38,12 +42,12 @@ class StopOnSignal(L.Callback):
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not again:
-            log.warning("%s: stopping as soon as the step is whole", signal.Signals(number).name)
-        if trainer.world_size == 1 and trainer.validating:
+            log.warning("%s: stopping as soon as the step is complete", signal.Signals(number).name)
+        if trainer.world_size == 1 and (trainer.validating or trainer.sanity_checking):
             raise Stopped(number)  # a validation has nothing that could be half done
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, *_: Any) -> None:
-        """The step before is whole, and logged."""
+        """The step before is complete, and logged."""
         self._stop_if_asked(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hftrainer.training.wandb_log import WandbLog
+
 
 def wandb_log(trainer: Any) -> Any:
     """The trainer's W&B logger (`WandbLog`), or None."""
-    return next((logger for logger in trainer.loggers if type(logger).__name__ == "WandbLog"), None)
+    return next((logger for logger in trainer.loggers if isinstance(logger, WandbLog)), None)
 
 
 def log_samples(
@@ -41,7 +43,7 @@ def log_samples(
 
 
 def log_model(trainer: Any, folder: Path, alias: str, metrics: Mapping[str, float], *, at_end: bool) -> None:
-    """A model folder as an artifact, if the configuration wants it now (`LoggerConfig.models`).
+    """A model folder as an artifact, if the configuration wants it now (`WandbConfig.models`).
 
     At the end the files are referred to where they lie; before, they are copied, because the next best takes their
     place.
