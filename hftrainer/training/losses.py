@@ -9,13 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hftrainer.config import ConfigError
 from hftrainer.fields import choice, number
-from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.registry import LOSSES
-
-_POSITIONS = MOTION272["joint_positions"]
-_ROOT = slice(0, MOTION272["heading_change"].stop)
 
 _KINDS: dict[str, Callable[..., Tensor]] = {"l1_smooth": F.smooth_l1_loss, "l1": F.l1_loss, "l2": F.mse_loss}
 
@@ -48,18 +45,25 @@ class ReconstructionLoss:
 
     Config = ReconstructionLossConfig
 
-    def __init__(self, config: ReconstructionLossConfig):
-        self.config = config
+    def __init__(self, config: ReconstructionLossConfig, *, representation: str):
+        self.config, self.representation = config, get_representation(representation)
+        if self.representation.positions is None and (config.positions or config.velocity or config.acceleration):
+            raise ConfigError(
+                f"task.loss: {self.representation.name} has no block of joint positions; set positions, velocity and "
+                "acceleration to 0"
+            )
+        self._root = self.representation.root_features()
 
     def __call__(
         self, predicted: Tensor, target: Tensor, mask: Tensor, denormalize: Callable[[Tensor], Tensor]
     ) -> dict[str, Tensor]:
-        """The terms, unweighted, and "loss", their weighted sum. `predicted` and `target` (b, t, 272) are z-scores.
+        """The terms, unweighted, and "loss", their weighted sum. `predicted` and `target` (b, t, width) are z-scores.
 
         `mask` (b, t) is True on frames that exist, from the first frame of a row on; means are over those.
         """
         config, terms = self.config, {"all": self._masked(predicted, target, mask)}
-        a, b = predicted[..., _POSITIONS], target[..., _POSITIONS]
+        positions = self.representation[self.representation.positions] if self.representation.positions else slice(0)
+        a, b = predicted[..., positions], target[..., positions]
         if config.positions:
             terms["positions"] = self._masked(a, b, mask)
         if config.velocity:
@@ -67,9 +71,9 @@ class ReconstructionLoss:
         if config.acceleration:
             terms["acceleration"] = self._masked(a.diff(n=2, dim=1), b.diff(n=2, dim=1), mask[:, 2:])
         if config.root:
-            terms["root"] = self._masked(predicted[..., _ROOT], target[..., _ROOT], mask)
+            terms["root"] = self._masked(predicted[..., self._root], target[..., self._root], mask)
         if config.joints or config.joint_velocity or config.slide:
-            got, want = motion272.to_joints(denormalize(predicted)), motion272.to_joints(denormalize(target))
+            got, want = (self.representation.to_joints(denormalize(motion)) for motion in (predicted, target))
             terms |= self._of_joints(got, want, mask)
         loss = sum(getattr(config, name, 1.0) * value for name, value in terms.items())
         return {**terms, "loss": torch.as_tensor(loss)}

@@ -44,9 +44,10 @@ class TokenizerTask(Task):
         super().__init__(bundle, config.optimizer)
         if getattr(source, "statistics", None) is None:
             raise ConfigError("data: training a tokenizer needs motions with statistics, e.g. name: motion_windows")
-        self.config, self.loss_terms = config, config.loss.build()
+        self.config = config
         mean, std = source.statistics
         bundle.set_statistics(mean, std, getattr(source, "representation", None))
+        self.loss_terms = config.loss.build(representation=bundle.representation)
         self.freeze_the_rest()
 
     def trained(self) -> list[nn.Module]:

@@ -124,6 +124,17 @@ def averaged(trainer: L.Trainer, task: L.LightningModule) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def evaluating(task: L.LightningModule) -> Iterator[None]:
+    """Within the block the task is in eval mode."""
+    training = task.training
+    task.eval()
+    try:
+        yield
+    finally:
+        task.train(training)
+
+
+@contextlib.contextmanager
 def deployed(trainer: L.Trainer, task: Any, *, everywhere: bool = True) -> Iterator[Any]:
     """Within the block: the bundle as it would be saved and used, with averaged weights; see `Task.deployed`."""
     with averaged(trainer, task), task.deployed(everywhere=everywhere) as bundle:

@@ -14,7 +14,7 @@ from torch import Tensor
 from hftrainer import fields
 from hftrainer.data.motion.windows import MotionBatch
 from hftrainer.evaluation.reconstruction import foot_slide, mpjpe
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.registry import CALLBACKS
 from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.training.callbacks.ranks import gather_list
@@ -66,11 +66,12 @@ class ReconstructionMetrics(L.Callback):
         """Take the motions that the task's validation step reconstructed."""
         if task.repeated_batch:
             return
+        form = get_representation(task.bundle.representation)
         stride = task.bundle.vqvae.frames_per_code
         show = self._shown_of(index, trainer.num_val_batches[loader])
         for row, length in enumerate((batch.lengths // stride * stride).tolist()):
-            got = motion272.to_joints(outputs["motion"][row, :length].float().cpu().numpy())
-            want = motion272.to_joints(batch.motion[row, :length].float().cpu().numpy())
+            got = form.to_joints(outputs["motion"][row, :length].float().cpu().numpy())
+            want = form.to_joints(batch.motion[row, :length].float().cpu().numpy())
             self.errors.append(mpjpe(got, want))
             self.slides.append((foot_slide(got, want), foot_slide(want)))
             self.jitters.append((_jitter(got), _jitter(want)))

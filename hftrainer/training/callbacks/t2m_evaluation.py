@@ -25,7 +25,7 @@ from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS, EVALUATORS
 from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
-from hftrainer.training.callbacks.ema import deployed
+from hftrainer.training.callbacks.ema import deployed, evaluating
 from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.faults import PROGRAMMING_ERRORS
 from hftrainer.zoo.load import load_evaluator
@@ -92,6 +92,7 @@ class T2MEvaluationCallback(L.Callback):
     """
 
     Config = T2MEvaluationConfig
+    logged = tuple(f"val/{name}" for name in (*LOGGED, "failed", "evaluation_time_share"))
 
     def __init__(self, config: T2MEvaluationConfig):
         self.config = config
@@ -116,6 +117,14 @@ class T2MEvaluationCallback(L.Callback):
         self.timer.start()
         if trainer.is_global_zero and hasattr(self.evaluator, "to"):
             self.evaluator.to(task.device)
+
+    def preflight(self, trainer: L.Trainer, task: Any) -> None:
+        """A few frames for the first caption, and its real clip judged: what fails here fails at every validation."""
+        with isolate_rng(), evaluating(task):
+            with deployed(trainer, task) as bundle:
+                pipeline_of(bundle).infer_t2m(self.captions[:1], [8], do_sample=self.sampling.do_sample, seed=0)
+            if trainer.is_global_zero:
+                self.text_motion_distances(self.captions[:1], self.real[:1], self.data_format.name)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         """Generate, embed, measure, log."""

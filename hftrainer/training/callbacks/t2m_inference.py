@@ -23,7 +23,7 @@ from hftrainer.registry import CALLBACKS
 from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
-from hftrainer.training.callbacks.ema import deployed
+from hftrainer.training.callbacks.ema import deployed, evaluating
 from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
 from hftrainer.training.faults import PROGRAMMING_ERRORS, reason, without_losing_the_run
@@ -84,6 +84,7 @@ class T2MInferenceCallback(L.Callback):
     """
 
     Config = T2MInferenceConfig
+    logged = ("val/generated_seconds", "val/ended", "val/prompts_failed", "val/inference_time_share")
 
     def __init__(self, config: T2MInferenceConfig, *, output_dir: Path):
         self.config, self.output_dir = config, output_dir
@@ -93,6 +94,12 @@ class T2MInferenceCallback(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, task: Any) -> None:
         """Time is counted from here."""
         self.timer.start()
+
+    def preflight(self, trainer: L.Trainer, task: Any) -> None:
+        """Half a second of the first prompt, before the first step: what fails here would fail at every validation."""
+        with isolate_rng(), evaluating(task), deployed(trainer, task) as bundle:
+            row = seeded_rows(self.config.texts()[:1], self.config.seed)
+            pipeline_of(bundle).generate_rows(row, seconds=0.5, sampling=self.sampling, truncate=True)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
         """Generate, write, log."""
