@@ -329,25 +329,20 @@ CALLBACKS = Registry(
     },
     base="lightning.pytorch.callbacks:Callback",
 )
+_TRAINING = "hftrainer.training"
 LOGGERS = Registry(
     "logger",
-    {
-        "csv": "hftrainer.training.loggers",
-        "tensorboard": "hftrainer.training.loggers",
-        "wandb": "hftrainer.training.wandb_log",
-    },
+    {**dict.fromkeys(["csv", "tensorboard"], f"{_TRAINING}.loggers"), "wandb": f"{_TRAINING}.wandb_log"},
     base="lightning.pytorch.loggers:Logger",
 )
 OPTIMIZERS = Registry(
     "optimizer",
-    dict.fromkeys(["adamw", "adam", "adamw8bit", "muon"], "hftrainer.training.optimizers"),
+    dict.fromkeys(["adamw", "adam", "adamw8bit", "muon"], f"{_TRAINING}.optimizers"),
     methods=["from_config"],
 )
 SCHEDULES = Registry(
     "schedule",
-    dict.fromkeys(["constant", "cosine", "linear", "wsd", "inverse_sqrt", "steps"], "hftrainer.training.schedules"),
+    dict.fromkeys(["constant", "cosine", "linear", "wsd", "inverse_sqrt", "steps"], f"{_TRAINING}.schedules"),
 )
-LOSSES = Registry(
-    "loss", {"reconstruction": "hftrainer.training.losses", "text_motion": "hftrainer.training.contrastive"}
-)
+LOSSES = Registry("loss", {"reconstruction": f"{_TRAINING}.losses", "text_motion": f"{_TRAINING}.contrastive"})
 CARDS = Registry("zoo card")
