@@ -241,9 +241,22 @@ def _check_keys(schema: type, fields: Mapping[str, Any], path: str) -> None:
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"unknown key {_join(path, str(key))!r}; {hint}")
+        _check_container(hints[key], value, _join(path, str(key)))
         nested = _nested_schema(hints[key])
         if nested is not None and isinstance(value, Mapping):
             _check_keys(nested, value, _join(path, str(key)))
+
+
+def _check_container(hint: Any, value: Any, where: str) -> None:
+    """Raise `ConfigError` for a list where a section belongs, or the other way round; merging would not name it."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = {
+        list: any(get_origin(option) is list for option in options),
+        Mapping: any(get_origin(option) is dict or dataclasses.is_dataclass(option) for option in options),
+    }
+    for kind, other, expected in ((list, Mapping, "a section"), (Mapping, list, "a list")):
+        if isinstance(value, kind) and kinds[other] and not kinds[kind]:
+            raise ConfigError(f"{where} must be {expected}, got {value!r}")
 
 
 def _nested_schema(hint: Any) -> type | None:

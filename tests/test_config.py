@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 
-from hftrainer.config import ConfigError, TrainerConfig, load_experiment, plain, read_yaml, save_yaml, typed
+from hftrainer.config import ConfigError, Experiment, TrainerConfig, load_experiment, plain, read_yaml, save_yaml, typed
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
@@ -114,3 +114,19 @@ def test_saving_and_loading_is_the_identity(tmp_path):
     assert typed(Outer, read_yaml(tmp_path / "c.yaml")) == config
     assert plain(config) == {"inner": {"size": 3, "names": ["a", "b"]}, "maybe": {"size": 4, "names": []}}
     assert TrainerConfig() == typed(TrainerConfig, {})
+
+
+def test_lists_and_sections_in_each_others_place_are_named():
+    fields = {"model": {}, "task": {}, "data": {}}
+    with pytest.raises(ConfigError, match=r"^callbacks must be a list, got \{'name': 'ema'\}"):
+        typed(Experiment, {**fields, "callbacks": {"name": "ema"}})
+    for key in ("trainer", "model"):
+        with pytest.raises(ConfigError, match=rf"^run\.{key} must be a section, got \[1\]"):
+            typed(Experiment, {**fields, key: [1]}, path="run")
+
+
+def test_text_that_is_not_yaml_is_named_with_its_line(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("model:\n  name: [\n")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML: .*line 3"):
+        read_yaml(path)
