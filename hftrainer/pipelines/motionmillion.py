@@ -34,6 +34,7 @@ _SPLITS = {
 }
 GENERATION_CONFIG = "generation_config.json"
 DECODED_TOGETHER = 32
+_FETCHED_BY = ("revision", "cache_dir", "local_files_only", "token", "text_encoder", "text_features", "load_ar")
 
 
 @PIPELINES.register("motionmillion")
@@ -83,8 +84,7 @@ class MotionMillionPipeline(TextToMotionPipeline):
         device_map, quantize, adapter, verify) are those of `MotionMillionBundle.from_pretrained`.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-        parts = {key: options[key] for key in ("text_encoder", "text_features", "load_ar") if key in options}
-        folder = fetch(name_or_path, revision=revision, **parts, **hub)
+        folder = cls.fetch(name_or_path, revision=revision, **options, **hub)
         bundle = MotionMillionBundle.from_pretrained(
             folder, device=device, dtype=dtype, text_on_demand=free_text_encoder, **options, **hub
         )
@@ -94,6 +94,11 @@ class MotionMillionPipeline(TextToMotionPipeline):
             sampling=read_sampling(folder),
             free_text_encoder=free_text_encoder,
         )
+
+    @staticmethod
+    def fetch(name_or_path: str | os.PathLike[str], **options: Any) -> Path:
+        """The folder of an artifact; from the hub, without parts that options of `from_pretrained` leave out."""
+        return fetch(name_or_path, **{key: value for key, value in options.items() if key in _FETCHED_BY})
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the model; see `MotionMillionBundle.push_to_hub`."""

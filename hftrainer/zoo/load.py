@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ def load_pipeline(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
     if card is not None and not card.pipeline:
         raise ConfigError(_makes_none(card.name, card.task))
     hub = {key: options[key] for key in ("cache_dir", *_HUB_OPTIONS) if key in options}
-    folder, name = locate(name_or_path, **hub)
+    if card is not None:
+        folder, name = _folder(name_or_path, card, hub, _fetcher(card, options)), card.pipeline or ""
+    else:
+        folder, name = locate(name_or_path, **hub)
     if not name:
         if registered_name(EVALUATORS, folder) is not None:
             raise ConfigError(_makes_none(str(name_or_path), "evaluator"))
@@ -94,7 +99,18 @@ def _makes_none(name: str, task: str) -> str:
     return f"{name} is {what}"
 
 
-def _folder(name_or_path: str | os.PathLike[str], card: ModelCard | None, hub: dict[str, Any]) -> Path:
+def _fetcher(card: ModelCard, options: Mapping[str, Any]) -> Callable[..., Path]:
+    """Downloads a card's repository; a pipeline's own ``fetch`` downloads only what `options` do not leave out."""
+    fetch: Callable[..., Path] | None = getattr(PIPELINES.get(card.pipeline or ""), "fetch", None)
+    return find_model if fetch is None else partial(fetch, **options)
+
+
+def _folder(
+    name_or_path: str | os.PathLike[str],
+    card: ModelCard | None,
+    hub: dict[str, Any],
+    fetch: Callable[..., Path] = find_model,
+) -> Path:
     if card is None:
         return find_model(name_or_path, **hub)
     here = local_folder(card) if hub.get("revision") is None or card.hub is None else None
@@ -102,7 +118,7 @@ def _folder(name_or_path: str | os.PathLike[str], card: ModelCard | None, hub: d
         return here
     options = {**hub, "revision": hub_revision(card, hub.get("revision"))}
     try:
-        return find_model(hub_of(card).repository, **options)
+        return fetch(hub_of(card).repository, **options)
     except ModelNotFound as error:
         places = f"; its folder is looked for at {' or '.join(card.folders)}" if card.folders else ""
         raise ModelNotFound(f"{card.name}: {error}{places}") from error

@@ -183,18 +183,19 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
     try:
         if fields.setdefault("name", path.stem) != path.stem:
             raise ConfigError(f"name is {fields['name']!r}, but the file is called {path.name}; rename one of them")
-        for key, schema in (("parts", Part), ("results", Result)):
-            for i, item in enumerate(_items(fields, key)):
-                typed(schema, item, path=f"{key}[{i}]")  # here, because an error of the list would not say which
-        card = typed(ModelCard, fields)
+        card = _checked(fields)
     except ConfigError as error:
         raise ConfigError(f"{path}: {str(error).removeprefix('ModelCard: ')}") from error
     card.file = path
     return card
 
 
-def _items(fields: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    items = fields.get(key, [])
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ConfigError(f"{key} must be a list of mappings")
-    return items
+def _checked(fields: Mapping[str, Any]) -> ModelCard:
+    try:
+        return typed(ModelCard, fields)
+    except ConfigError:
+        for key, schema in (("parts", Part), ("results", Result)):
+            items = fields.get(key)
+            for i, item in enumerate(items if isinstance(items, list) else []):
+                typed(schema, item, path=f"{key}[{i}]")  # an error of the list does not say which item has it
+        raise

@@ -135,6 +135,7 @@ def test_a_card_without_a_commit_says_that_it_is_not_pinned(tiny_model, monkeypa
 
     def download(name, **options):
         asked.append((name, options["revision"]))
+        assert "text_encoder/*" in options["ignore_patterns"]  # what is not asked for is not downloaded
         return str(tiny_model)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

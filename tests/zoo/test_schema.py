@@ -49,7 +49,7 @@ WRONG = {
     "type": ({"parts": [{"name": "a", "parameters": "many"}]}, r"parts\[0\].parameters.*'many'"),
     "task": ({"task": "text2motion"}, "task must be one of .*'text-to-motion'.* got 'text2motion'"),
     "no pipeline": ({"pipeline": None}, "pipeline is missing: a card with the task text-to-motion"),
-    "no list": ({"parts": {"name": "a"}}, "parts must be a list of mappings"),
+    "no list": ({"parts": {"name": "a"}}, "parts must be a list, got"),
     "no parts": ({"parts": []}, "parts is empty"),
     "no parameters": ({"parts": [{"name": "a", "parameters": 0}]}, r"parts\[0\]: parameters must be at least 1"),
     "dtype": (
