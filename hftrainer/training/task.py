@@ -149,6 +149,9 @@ class Task(L.LightningModule):
         kept = tuple(f"{name}." for name, module in self.named_modules() if id(module) in trained)
         left = tuple(f"{name}." for name, module in self.named_modules() if id(module) in frozen)
         state = checkpoint["state_dict"]
+        mean, std = getattr(self.bundle, "mean", None), getattr(self.bundle, "std", None)
+        if isinstance(mean, torch.Tensor) and isinstance(std, torch.Tensor):  # buffers that no state dict holds
+            checkpoint["statistics"] = {"mean": mean.cpu(), "std": std.cpu()}
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(kept) and not k.startswith(left)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ import torch
 
 pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 
-from hftrainer.config import ConfigError, load_experiment, read_yaml
+from hftrainer.config import ConfigError, load_experiment, read_yaml, save_yaml
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.training.export import export_run
 from hftrainer.training.fit import fit
 from tests.conftest import REPOSITORY
 from tests.tiny import tiny_text_encoder
@@ -116,6 +117,22 @@ def test_debug_configs_learn_and_leave_an_artifact(tmp_path, data, text_encoder,
         assert (bundle.ar is not None) == (kind == "ar")
     metrics = json.loads((run / "best.json").read_text())
     assert metrics["step"] in (20, 40)
+
+
+def test_a_tokenizer_run_without_an_artifact_becomes_one(tmp_path, data, text_encoder):
+    """The weights of the checkpoint, and the statistics of the data, which are no longer there."""
+    short = ["trainer.max_steps=2", "trainer.checkpoint_every_n_steps=2", "callbacks=[{name: artifact}]"]
+    run = fit(experiment("tokenizer", tmp_path / "run", data, text_encoder, *short, "trainer.val_every_n_steps=2"))
+    config = read_yaml(run / "config.yaml")
+    config["data"]["root"] = str(tmp_path / "gone")
+    save_yaml(config, run / "config.yaml")
+    made = export_run(run, tmp_path / "made")
+    want = MotionMillionBundle.from_pretrained(run / "last")
+    got = MotionMillionBundle.from_pretrained(tmp_path / "made")
+    assert all(torch.equal(value, want.vqvae.state_dict()[name]) for name, value in got.vqvae.state_dict().items())
+    assert torch.equal(got.mean, want.mean)
+    assert torch.equal(got.std, want.std)
+    assert made.ar is None
 
 
 def test_checkpoints_leave_frozen_parts_out(tmp_path, data, text_encoder):

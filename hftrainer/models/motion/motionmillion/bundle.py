@@ -227,6 +227,11 @@ class MotionMillionBundle(nn.Module):
         """Tokenizer, transformer and text encoder, by the names that they have in a configuration."""
         return {"tokenizer": self.vqvae, "ar": self.ar, "text_encoder": self.text_encoder}
 
+    def untrained_parts(self, trained: set[str]) -> list[str]:
+        """Parts with random weights: neither among the `trained` tensors nor from a folder."""
+        from_folder = self.tokenizer_sha256 is not None
+        return [] if from_folder or any(name.startswith("vqvae.") for name in trained) else ["tokenizer"]
+
     def set_statistics(
         self, mean: np.ndarray | Tensor, std: np.ndarray | Tensor, representation: str | None = None
     ) -> None:
