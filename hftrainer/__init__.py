@@ -5,6 +5,7 @@ Importing this package is cheap: nothing heavier than the standard library is lo
     import hftrainer
     pipe = hftrainer.load_pipeline("gotozero-nano")
     motions = pipe.infer_t2m(["a person walks forward, then waves"])   # list of (frames, 272)
+    report = hftrainer.evaluate("gotozero-nano", "dataset/bandai", evaluator="motionstreamer272-nano", out="runs/a")
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from hftrainer.version import __version__
 
 if TYPE_CHECKING:
     from hftrainer import zoo as zoo
+    from hftrainer.apps.evaluate import evaluate as evaluate
     from hftrainer.apps.train import train as train
     from hftrainer.zoo.load import load_pipeline as load_pipeline
 
-__all__ = ["__version__", "load_pipeline", "train", "zoo"]
+__all__ = ["__version__", "evaluate", "load_pipeline", "train", "zoo"]
+
+_HOMES = {
+    "evaluate": "hftrainer.apps.evaluate",
+    "load_pipeline": "hftrainer.zoo.load",
+    "train": "hftrainer.apps.train",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_pipeline":
-        return import_module("hftrainer.zoo.load").load_pipeline
-    if name == "train":
-        return import_module("hftrainer.apps.train").train
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     if name == "zoo":
         return import_module("hftrainer.zoo")
     raise AttributeError(f"module 'hftrainer' has no attribute {name!r}")

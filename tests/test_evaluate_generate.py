@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hftrainer.apps.launch import parts, shard_from_environment, visible_devices
 from hftrainer.cli import main
-from hftrainer.commands.launch import parts, shard_from_environment, visible_devices
 from tests.conftest import REPOSITORY
 
 SCRIPT = REPOSITORY / "scripts" / "eval" / "run_motionmillion_official272_exactlen_genonly.sh"
@@ -63,7 +63,7 @@ def test_a_part_of_the_shards_is_not_success(tiny_model, annotation, tmp_path, c
     out = tmp_path / "out"
     part = ("--num-shards", 4, "--shard-base")
     assert generate(tiny_model, out, annotation, *part, 1) == 3
-    assert "shards 1 are done; 3 of 4 motions are still lacking, those of shards 0,2,3" in capsys.readouterr().err
+    assert "shards 1 are done; 3 of 4 motions are still missing, those of shards 0,2,3" in capsys.readouterr().err
     for base in (0, 3):
         assert generate(tiny_model, out, annotation, *part, base) == 3
     assert generate(tiny_model, out, annotation, *part, 2) == 0

@@ -17,7 +17,8 @@ from hftrainer.files import write_json
 from hftrainer.manifest import write_manifest
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
 from hftrainer.motion.body import BODY_FILE
-from hftrainer.pipelines.motionmillion import GENERATION_CONFIG, Sampling
+from hftrainer.pipelines.base import GENERATION_CONFIG
+from hftrainer.requests import SamplingParams
 
 CARD = Path(__file__).parent / "gotozero-nano.md"
 
@@ -42,7 +43,7 @@ def main() -> None:
         use_decoder(bundle, MotionMillionBundle.from_pretrained(args.decoder))
     bundle.save_pretrained(args.out, dtype=torch.float16)
     shutil.copytree(args.actions, args.out / "actions")
-    sampling = Sampling(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens)
+    sampling = SamplingParams(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens)
     write_json(args.out / GENERATION_CONFIG, asdict(sampling))
     shutil.copyfile(args.body, args.out / BODY_FILE)
     shutil.copyfile(CARD, args.out / "README.md")

@@ -95,16 +95,19 @@ def add_sampling(parser: Any) -> None:
     parser.add_argument("--top-p", type=float, help="sample from the smallest set of codes with this probability")
 
 
-def sampling_of(args: argparse.Namespace, own: Any) -> Any:
-    """The model's `own` sampling settings, changed by the flags; ``ValueError`` if they contradict each other."""
+def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags change in a model's own sampling settings; ``ValueError`` if they contradict each other."""
     given = {key: getattr(args, key) for key in _SAMPLING if getattr(args, key) is not None}
     if args.greedy and given:
         raise ValueError(f"--greedy does not sample; leave out {', '.join(given)}")
     if args.greedy:
-        own = dataclasses.replace(own, do_sample=False)
-    elif given:
-        own = dataclasses.replace(own, do_sample=True, **given)
-    return own
+        return {"do_sample": False}
+    return {**given, "do_sample": True} if given else {}
+
+
+def sampling_of(args: argparse.Namespace, own: Any) -> Any:
+    """The model's `own` sampling settings, changed by the flags."""
+    return dataclasses.replace(own, **sampling_changes(args))
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
@@ -123,3 +126,22 @@ def read_prompts(given: Sequence[str], file: Path | None = None) -> list[str]:
     if not prompts:
         raise ValueError('give a prompt, e.g. hftrainer generate "a person walks forward", or --prompts FILE')
     return prompts
+
+
+# --- other processes --------------------------------------------------------------------------------------------------
+
+_NOT_FLAGS = ("run", "command", "what", "rest", "takes_overrides")
+
+
+def as_flags(args: argparse.Namespace, *, without: Sequence[str] = ()) -> list[str]:
+    """The command that `args` were parsed from, for another process; flags called `without` are left out.
+
+    Every flag is written as ``--name=value``, so that a value may begin with a dash.
+    """
+    out = [args.command, args.what]
+    for name, value in vars(args).items():
+        flag = f"--{name.replace('_', '-')}"
+        if name in (*_NOT_FLAGS, *without) or value is None or value is False:
+            continue
+        out.append(flag if value is True else f"{flag}={value}")
+    return out

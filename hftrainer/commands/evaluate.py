@@ -1,19 +1,20 @@
-"""``hftrainer evaluate run|generate|tokenizer|actions``."""
+"""``hftrainer evaluate run|generate|leaderboard|tokenizer|actions``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hftrainer.commands import evaluate_generate, evaluate_run
+from hftrainer.commands import evaluate_generate, evaluate_leaderboard, evaluate_run
+from hftrainer.commands.common import add_sampling, progress, sampling_changes
 
 EPILOG = """examples:
   hftrainer evaluate run --data dataset/bandai --evaluator motionstreamer272-nano --model gotozero-nano --out runs/a
   hftrainer evaluate run --data dataset/HumanML3D_272 --evaluator evaluators/ms272 --predictions outputs/ms272/mine
   hftrainer evaluate run --compare runs/a runs/b
+  hftrainer evaluate leaderboard runs/a runs/b runs/c --out runs/board
   hftrainer evaluate run --benchmark motionmillion-eval --prompts prompts.txt --model gotozero-nano --out runs/mme
   hftrainer evaluate generate --model gotozero-nano --pair-source official_split --data dataset/bandai -o made
   hftrainer evaluate tokenizer gotozero-nano --data dataset/bandai --split test
@@ -27,11 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, module, summary in (
         ("run", evaluate_run, "judge predictions, or a model, by a named protocol; compare two such runs"),
         ("generate", evaluate_generate, "motions of exactly the real lengths for a test set, over many processes"),
+        ("leaderboard", evaluate_leaderboard, "several runs of one protocol in one table, published rows beside"),
     ):
         module.add_arguments(what.add_parser(name, help=summary, description=summary))
 
     sub = _common(what, "tokenizer", "reconstruction of real clips")
-    sub.add_argument("--evaluator", help="zoo name, folder or hub name of a MotionStreamer-272 evaluator, for FID")
+    sub.add_argument("--evaluator", help="zoo name, folder or hub name of an evaluator, for FID")
     sub.set_defaults(run=tokenizer)
 
     sub = _common(what, "actions", "whether generated motions do what their text says, by a classifier")
@@ -41,76 +43,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--pairs", type=int, default=100, help="prompts of two actions (default 100)")
     sub.add_argument("--styled", type=int, default=100, help="prompts with style words (default 100)")
     sub.add_argument("--unseen", type=Path, help="file of prompt, action, style by tabs; default: the shipped one")
-    sub.add_argument("--temperature", type=float)
-    sub.add_argument("--top-p", type=float)
+    add_sampling(sub)
     sub.set_defaults(run=actions)
 
 
 def tokenizer(args: argparse.Namespace) -> int:
-    """Print and write the figures of `evaluate_tokenizer`."""
-    from hftrainer.data.folder import DatasetFolder
-    from hftrainer.evaluation.tokenizer import evaluate_tokenizer
-    from hftrainer.models.motion.motionmillion import MotionMillionBundle
-    from hftrainer.zoo.load import locate
+    """Print and write how well clips are reconstructed."""
+    from hftrainer.apps.tokenizer_figures import evaluate_tokenizer
 
-    folder, _ = locate(args.model)
-    bundle = MotionMillionBundle.from_pretrained(folder, text_encoder=None, load_ar=False)
-    dataset = DatasetFolder(args.data)
-    evaluator = None
-    if args.evaluator is not None:
-        from hftrainer.zoo.load import load_evaluator
-
-        evaluator = load_evaluator(args.evaluator)
-    motions = map(dataset.motion, _bar(dataset.names(args.split)))
-    figures = evaluate_tokenizer(bundle, motions, evaluator=evaluator)
-    _write(args, "tokenizer", {"split": args.split, "evaluator": args.evaluator, "figures": figures})
-    for name, value in figures.items():
+    bar = progress("clips")
+    found = evaluate_tokenizer(args.model, args.data, split=args.split, evaluator=args.evaluator, progress=bar)
+    _write(args, "tokenizer", found)
+    for name, value in found["figures"].items():
         print(f"{name:44} {value:.3f}")
     return 0
 
 
 def actions(args: argparse.Namespace) -> int:
     """Generate, judge, print and write."""
-    import dataclasses
+    from hftrainer.apps.action_trials import ActionTrials, evaluate_actions
 
-    import numpy as np
-
-    from hftrainer.data.folder import DatasetFolder
-    from hftrainer.data.prepare.captions import load_templates
-    from hftrainer.data.prepare.trials import real_clips, styled_trials, trials, unseen_trials
-    from hftrainer.evaluation.actions import Outcome, Trial, judge, report
-    from hftrainer.models.action_classifier import ActionClassifier
-    from hftrainer.zoo.load import load_pipeline
-
-    templates, dataset = load_templates(args.templates), DatasetFolder(args.data)
-    classifier = ActionClassifier.from_pretrained(args.classifier)
-    pipeline = load_pipeline(args.model)
-    given = {"temperature": args.temperature, "top_p": args.top_p}
-    chosen = {key: value for key, value in given.items() if value is not None}
-    sampling = dataclasses.replace(pipeline.sampling, do_sample=True, **chosen)
-
-    asked = [Trial(*row) for row in trials(templates, args.seeds, args.pairs)]
-    asked += [Trial(*row) for row in styled_trials(templates, dataset.labels(), args.styled)]
-    unseen = [Trial(*row) for row in unseen_trials(args.unseen)]
-    order = sorted(range(len(asked) + len(unseen)), key=lambda i: len((asked + unseen)[i].contents))
-    rows = [(asked + unseen)[i] for i in order]
-    made = pipeline.generate_rows([(t.prompt, t.seed) for t in rows], sampling=sampling, batch_size=32, progress=_bar)
-    outcomes: dict[int, Outcome] = {
-        i: Outcome(trial, m.motion, m.ended) for i, trial, m in zip(order, rows, made, strict=True)
-    }
-    judge(list(outcomes.values()), classifier)
-    real, styles = real_clips(dataset, args.split)
-    result = report(
-        [outcomes[i] for i in range(len(asked))], real, classifier, styles_of=styles, rng=np.random.default_rng(0)
+    asked = ActionTrials(args.templates, args.seeds, args.pairs, args.styled, args.unseen)
+    changes, bar = sampling_changes(args), progress("motions")
+    found = evaluate_actions(
+        args.model, args.data, args.classifier, split=args.split, asked=asked, sampling=changes, progress=bar
     )
-    free = [outcomes[i] for i in range(len(asked), len(asked) + len(unseen))]
-    result.figures["unseen paraphrases, agreement"] = float(np.mean([o.right for o in free]))
-    print(result.markdown())
-    for outcome in free:
-        if not outcome.right:
-            print(f"unseen: {outcome.trial.prompt!r} looks like {outcome.seen_content}", file=sys.stderr)
-    content = {"figures": result.figures, "by_label": result.by_label, "sampling": dataclasses.asdict(sampling)}
-    _write(args, "actions", content)
+    print(found.report.markdown())
+    for prompt, seen in found.mistaken:
+        print(f"unseen: {prompt!r} looks like {seen}", file=sys.stderr)
+    _write(args, "actions", found.content)
     return 0
 
 
@@ -126,14 +87,5 @@ def _common(what: Any, name: str, summary: str) -> argparse.ArgumentParser:
 def _write(args: argparse.Namespace, name: str, content: dict[str, Any]) -> None:
     if args.out is not None:
         from hftrainer.files import check_writable, write_json
-        from hftrainer.manifest import fingerprint
-        from hftrainer.zoo.load import locate
 
-        identity = {"model": str(args.model), "model_hash": fingerprint(locate(args.model)[0])}
-        write_json(check_writable(args.out) / f"{name}.json", {**identity, **content})
-
-
-def _bar(items: Iterable[Any]) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(items, disable=not sys.stderr.isatty())
+        write_json(check_writable(args.out) / f"{name}.json", content)

@@ -22,7 +22,7 @@ from hftrainer.evaluation import physical
 from hftrainer.evaluation.protocols.measures import FID, build_metrics
 from hftrainer.evaluation.protocols.plan import stream
 from hftrainer.evaluation.protocols.retrieval import TOP, caption_groups, chances, pools
-from hftrainer.evaluation.protocols.run import Report
+from hftrainer.evaluation.protocols.run import ProtocolResult
 from hftrainer.evaluation.protocols.schema import Protocol
 from hftrainer.evaluation.report import Table
 from hftrainer.evaluation.vocabulary import arrow_of, current_result, label_of
@@ -30,7 +30,8 @@ from hftrainer.files import atomic_path
 from hftrainer.readers import read_json
 
 Floats = NDArray[np.floating[Any]]
-JUDGED, RESULT = "judged.npz", "report.json"
+JUDGED, RESULT = "per_item.npz", "report.json"
+_OLD_JUDGED = "judged.npz"  # of earlier versions
 _ARRAYS = {
     **dict.fromkeys(("keys", "ids", "captions"), Wanted("text", (None,))),
     **dict.fromkeys(("text", "real", "predicted"), Wanted(shape=(None, None))),
@@ -70,36 +71,45 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def write_items(folder: Path, report: Report, physical_real: Floats, physical_predicted: Floats) -> None:
-    """Write `judged.npz`, which `compare` and the page read; arrays are by item, in the report's order."""
-    judged = report.judged
+def items_of(result: ProtocolResult) -> dict[str, NDArray[Any]]:
+    """What a run keeps of each item, in the result's order: names, captions, embeddings."""
+    judged = result.judged
     assert judged.predicted is not None
+    return {
+        "keys": np.array([item.key for item in judged.items]),
+        "ids": np.array([item.id for item in judged.items]),
+        "captions": np.array([item.caption for item in judged.items]),
+        "text": judged.text.astype(np.float32),
+        "real": judged.real.astype(np.float32),
+        "predicted": judged.predicted.astype(np.float32),
+    }
+
+
+def write_items(folder: Path, result: ProtocolResult, physical_real: Floats, physical_predicted: Floats) -> None:
+    """Write `per_item.npz`, which `compare`, the leaderboard and the page read."""
+    arrays: dict[str, Any] = {
+        **items_of(result),
+        "physical_real": physical_real.astype(np.float32),
+        "physical_predicted": physical_predicted.astype(np.float32),
+    }
     with atomic_path(folder / JUDGED) as temporary, open(temporary, "wb") as stream_:
-        np.savez_compressed(
-            stream_,
-            keys=np.array([item.key for item in judged.items]),
-            ids=np.array([item.id for item in judged.items]),
-            captions=np.array([item.caption for item in judged.items]),
-            text=judged.text.astype(np.float32),
-            real=judged.real.astype(np.float32),
-            predicted=judged.predicted.astype(np.float32),
-            physical_real=physical_real.astype(np.float32),
-            physical_predicted=physical_predicted.astype(np.float32),
-        )
+        np.savez_compressed(stream_, **arrays)
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
-    """A folder that `hftrainer evaluate run --out` wrote."""
+    """A folder that `hftrainer evaluate run --out` wrote, in this version or an earlier one."""
     folder = Path(folder)
-    for name in (RESULT, JUDGED):
-        if not (folder / name).is_file():
+    judged = folder / JUDGED if (folder / JUDGED).is_file() else folder / _OLD_JUDGED
+    for path in (folder / RESULT, judged):
+        if not path.is_file():
+            name = RESULT if path.name == RESULT else JUDGED
             raise ValueError(
                 f"{folder} has no {name}: it is not the result of `hftrainer evaluate run --out` on predictions"
             )
-    items = read_npz(folder / JUDGED, _ARRAYS)
+    items = read_npz(judged, _ARRAYS)
     sizes = {name: len(array) for name, array in items.items()}
     if len(set(sizes.values())) != 1:
-        raise ValueError(f"{folder / JUDGED}: arrays by item have different lengths: {sizes}")
+        raise ValueError(f"{judged}: arrays by item have different lengths: {sizes}")
     return Run(folder, current_result(read_json(folder / RESULT)), items)
 
 
@@ -109,8 +119,8 @@ def compare(a: Run, b: Run, *, resamples: int = 1000, fid_resamples: int = 200, 
     Retrieval asks every item once in each of the protocol's shuffles, the same for both. Runs of different protocols,
     evaluators or clips are an error; of clips that only one run kept, both are left out.
     """
-    protocol = _common_protocol(a, b)
-    rows_a, rows_b = _common_items(a, b)
+    protocol = common_protocol(a, b)
+    rows_a, rows_b = common_items(a, b)
     first, second = ({name: array[rows] for name, array in r.items.items()} for r, rows in ((a, rows_a), (b, rows_b)))
     n, rng = len(rows_a), np.random.default_rng(seed)
     picks = rng.integers(n, size=(resamples, n))
@@ -122,6 +132,34 @@ def compare(a: Run, b: Run, *, resamples: int = 1000, fid_resamples: int = 200, 
         if isinstance(metric, FID):
             out.append(_fid(metric, first, second, picks[:fid_resamples]))
     return out
+
+
+def half_widths(
+    protocol: Protocol, run: Run, *, resamples: int = 1000, fid_resamples: int = 200, seed: int = 0
+) -> dict[str, float]:
+    """Half of the 95 % interval of each figure of a run, by a bootstrap over its items.
+
+    For FID, whose resamples repeat clips and so are all too large, of the resamples about their own mean.
+    """
+    n, rng = len(run.items["keys"]), np.random.default_rng(seed)
+    picks = rng.integers(n, size=(resamples, n))
+    out = {}
+    for metric, values in _per_item(protocol, run.items).items():
+        known = np.isfinite(values)
+        counted = np.maximum(known[picks].sum(axis=1), 1)
+        out[metric] = _half(np.where(known, values, 0.0)[picks].sum(axis=1) / counted)
+    made = np.isfinite(run.items["predicted"]).all(axis=1)
+    real, predicted = run.items["real"][made], run.items["predicted"][made]
+    for fid in build_metrics(protocol):
+        if isinstance(fid, FID):
+            rows = (pick % len(real) for pick in picks[:fid_resamples, : len(real)])
+            out[fid.name] = _half(np.array([fid.distance(real[row], predicted[row]) for row in rows]))
+    return out
+
+
+def _half(values: Floats) -> float:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(high - low) / 2
 
 
 def difference_table(differences: list[Difference], a: str, b: str) -> Table:
@@ -194,7 +232,8 @@ def _fid(
     return Difference(fid.name, value_a, value_b, value_b - value_a, float(low), float(high), n)
 
 
-def _common_protocol(a: Run, b: Run) -> Protocol:
+def common_protocol(a: Run, b: Run) -> Protocol:
+    """The protocol of two runs; ``ValueError`` if they differ in it, or in the evaluator."""
     first, second = (dict(run.result["protocol"]) for run in (a, b))
     for key in sorted({*first, *second} - {"missing", "name", "summary", "source"}):
         if first.get(key) != second.get(key):
@@ -208,7 +247,8 @@ def _common_protocol(a: Run, b: Run) -> Protocol:
     return typed(Protocol, first, path=str(a.folder / RESULT))
 
 
-def _common_items(a: Run, b: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def common_items(a: Run, b: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of the items that both runs judged, in either; ``ValueError`` if clips of one name are not the same."""
     places = {key: row for row, key in enumerate(b.items["keys"].tolist())}
     rows = [(row, places[key]) for row, key in enumerate(a.items["keys"].tolist()) if key in places]
     if len(rows) < TOP:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.evaluation.physical_table import joints_of_clip
-from hftrainer.evaluation.predictions import SPECS
 from hftrainer.evaluation.protocols.retrieval import caption_groups
 from hftrainer.evaluation.report import Table, metric_table, notes, physical_rows
 from hftrainer.files import write_text
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.render.viewer import ViewerClip, script_json, viewer_frame, viewer_motions
 
 Floats = NDArray[np.floating[Any]]
@@ -66,8 +66,8 @@ def write_page(
 ) -> None:
     """Write the report page, atomically.
 
-    `items` are arrays by item as in `judged.npz` ("text", "predicted", "captions", "keys"); `real` and `predicted` load
-    the motion of item number i, as judged. `count` worst and as many best retrievals are shown.
+    `items` are arrays by item as in `per_item.npz` ("text", "predicted", "captions", "keys"); `real` and `predicted`
+    load the motion of item number i, as judged. `count` worst and as many best retrievals are shown.
     """
     captions = [str(caption) for caption in items["captions"]]
     cases = retrieval_cases(items["text"], items["predicted"], captions)
@@ -104,7 +104,7 @@ def _case(
     kind: str, case: Case, items: Mapping[str, Any], captions: Sequence[str], total: int, representation: str,
     real: Callable[[int], Any], predicted: Callable[[int], Any],
 ) -> dict[str, Any]:  # fmt: skip
-    fps, caption = SPECS[representation].fps, captions[case.row]
+    fps, caption = get_representation(representation).fps, captions[case.row]
     clips = [
         ViewerClip(joints_of_clip(load(case.row), representation), f"{who}: {caption}", {"clip": key}, fps, color)
         for load, who, color in ((predicted, "generated", _MADE), (real, "real", _REAL))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.evaluation import physical, physical_units
-from hftrainer.motion.representation import hml263
-from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
+from hftrainer.evaluation.predictions import LAYOUT
+from hftrainer.motion.representation.base import get_representation
 
 Floats = NDArray[np.floating[Any]]
 _FRAMES = 4  # second differences and contacts need them
@@ -45,11 +45,17 @@ def physical_table(
     *,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> PhysicalTable:
-    """Measure the clips that `load` gives by name; None, and clips of less than four frames, are not measured."""
+    """Measure the clips that `load` gives by name, each once; None, and clips of less than four frames, are not
+    measured."""
     published = np.full((len(names), len(physical.KEYS)), np.nan)
     units = np.full((len(names), len(physical_units.KEYS)), np.nan)
-    fps = {spec.name: spec.fps for spec in (MOTION272, MOTION135, HML263)}[representation]
+    fps = get_representation(representation).fps
+    rows: dict[str, int] = {}
     for row, name in enumerate(progress(names)):
+        if name in rows:
+            published[row], units[row] = published[rows[name]], units[rows[name]]
+            continue
+        rows[name] = row
         motion = load(name)
         if motion is None or len(motion) < _FRAMES:
             continue
@@ -60,10 +66,15 @@ def physical_table(
 
 
 def joints_of_clip(motion: Any, representation: str) -> Floats:
-    """Joints (t, 22, 3) of a clip of motion272 (stored positions), motion135 ("columns", mean body) or hml263."""
-    motion = np.asarray(motion, dtype=np.float64)
-    if representation == HML263.name:
-        return np.asarray(hml263.to_joints(motion))
-    if representation == MOTION135.name:
-        return physical.joints_of(motion, "motion135", layout="columns")
-    return physical.joints_of(motion, "ms272")
+    """Joints (t, 22, 3) of a clip, as its representation decodes them; see `skeleton_note`."""
+    kind = get_representation(representation)
+    return np.asarray(kind.to_joints(np.asarray(motion, dtype=np.float64), layout=LAYOUT))
+
+
+def skeleton_note(representation: str) -> str | None:
+    """What physical metrics of a representation assume: rotations without positions are posed on a mean body, so that
+    they compare only with clips on the same one. None where positions are stored."""
+    kind = get_representation(representation)
+    if kind.positions is not None or not kind.holds_rotations:
+        return None
+    return f"physical metrics of {kind.name} are of its rotations on the mean skeleton of HumanML3D-272"

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.arrays import npy_header, read_npy
-from hftrainer.motion.representation.convert import Options, convert
-from hftrainer.motion.representation.spec import HML263, MOTION135, MOTION272
-from hftrainer.readers import read_json
+from hftrainer.motion.representation.base import DEFAULT, get_representation
+from hftrainer.motion.representation.convert import Options, convert, targets
+from hftrainer.readers import inside, read_json
+from hftrainer.registry import REPRESENTATIONS
 
 Floats = NDArray[np.floating[Any]]
 
-SPECS = {spec.name: spec for spec in (MOTION272, MOTION135, HML263)}
-_WIDTHS = {spec.width: spec.name for spec in SPECS.values()}
-_MADE_FROM_272 = (MOTION135.name, HML263.name)
+LAYOUT = "columns"  # of motion135, wherever it is judged: what MotionCLIP-135 reads
 _LOOKED_AT = 16  # files whose width is looked at before anything is judged
 _USUAL_RATES = (10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 50.0, 60.0, 100.0, 120.0)
 _ALIKE, _FEWEST = 0.9, 8  # share, and least number, of clips whose lengths must tell the same story
@@ -29,12 +28,12 @@ _ROUNDING = 1.5  # frames
 class Predictions:
     """Motions of a folder by name, in the representation that they are judged in.
 
-    `representation` is the judge's. A folder of motion272 is converted to it; any other difference is an error. With a
-    `suffix`, ``<name><suffix>.npy`` is read: further generations are ``<name>_1``, ``<name>_2`` and so on. A call
-    returns None where there is no file, and raises ``ValueError`` for a broken one.
+    `representation` is the judge's. A folder of another one, from which there is a way to it, is converted; any other
+    difference is an error. With a `suffix`, ``<name><suffix>.npy`` is read: further generations are ``<name>_1``,
+    ``<name>_2`` and so on. A call returns None where there is no file, and raises ``ValueError`` for a broken one.
     """
 
-    def __init__(self, root: str | os.PathLike[str], representation: str = MOTION272.name, suffix: str = ""):
+    def __init__(self, root: str | os.PathLike[str], representation: str = DEFAULT, suffix: str = ""):
         self.root, self.representation, self.suffix = Path(root), representation, suffix
         if not self.root.is_dir():
             raise ValueError(f"there is no folder of predictions {str(root)!r}")
@@ -45,14 +44,11 @@ class Predictions:
         path = self.path(name)
         if not path.is_file():
             return None
-        motion = read_prediction(path, SPECS[self.stored].width)
-        if self.stored == self.representation:
-            return motion
-        return np.asarray(convert(motion, self.stored, self.representation, Options(layout="columns")).values)
+        return converted(read_prediction(path, get_representation(self.stored).width), self.stored, self.representation)
 
     def path(self, name: str) -> Path:
-        """Where its file is, or would be."""
-        return self.root / f"{name}{self.suffix}.npy"
+        """Where its file is, or would be; ``ValueError`` for a name that leads out of the folder."""
+        return inside(self.root, name, suffix=f"{self.suffix}.npy", what="a clip's name")
 
     def files(self) -> list[Path]:
         """All motion files, sorted."""
@@ -82,7 +78,7 @@ class Predictions:
         The folder's manifest says so, or nearly all lengths are one multiple of their clips', which a usual rate
         explains (20 fps predictions of 30 fps clips have two thirds of the frames).
         """
-        wanted = SPECS[self.stored].fps
+        wanted = get_representation(self.stored).fps
         noted = self.manifest().get("fps")
         if noted is not None and float(noted) != wanted:
             raise ValueError(
@@ -122,12 +118,12 @@ class Predictions:
                 widths.add(npy_header(path).shape[1:])
             except (OSError, ValueError):
                 continue  # named with the others that are broken
-        wanted = SPECS[self.representation]
+        wanted = get_representation(self.representation)
         if (wanted.width,) in widths or not widths:
             return self.representation
         shape = next(iter(widths))
-        found = _WIDTHS.get(shape[0]) if len(shape) == 1 else None
-        if found == MOTION272.name and self.representation in _MADE_FROM_272:
+        found = self._named_by(shape)
+        if found is not None and wanted.name in targets(found):
             return found
         what = f"that is {found}" if found else "no representation that is known here has that"
         if len(widths) > 1:
@@ -136,6 +132,21 @@ class Predictions:
             f"{self.root}: motions are (frames, {', '.join(map(str, shape)) or '-'}), {what}; {wanted.name} is judged, "
             f"(frames, {wanted.width}) at {wanted.fps:g} fps. Convert them: hftrainer data convert-representation"
         )
+
+    def _named_by(self, shape: tuple[int, ...]) -> str | None:
+        """The representation that the folder's manifest names, or the first that has this width."""
+        noted = self.manifest().get("representation")
+        known = REPRESENTATIONS.names()
+        if noted in known and shape == (get_representation(noted).width,):
+            return str(noted)
+        return next((name for name in known if shape == (get_representation(name).width,)), None)
+
+
+def converted(motion: Floats, stored: str, wanted: str) -> Floats:
+    """A motion in the representation that is judged."""
+    if stored == wanted:
+        return motion
+    return np.asarray(convert(motion, stored, wanted, Options(layout=LAYOUT)).values)
 
 
 def read_prediction(path: Path, width: int) -> Floats:

@@ -51,13 +51,16 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     for word, names in (("missing", result["missing"]), ("broken", list(result["broken"]))):
         if names:
             lines.append(f"{word}: {len(names)} ({_some(names)})")
+    for kind, cases in (result.get("implausible") or {}).items():
+        lines.append(f"implausible, {kind}: {len(cases)} ({_some(list(cases))}), e.g. {next(iter(cases.values()))}")
     if counts.get("failures"):
         lines.append(f"{counts['failures']} failures count as wrong answers; FID and distances are over the others")
     if about.get("padded_clips"):
         lines.append(
-            f"{about['padded_clips']} predictions ended early and stand still for {about['padded_frames']} frames in "
-            "all"
+            f"{about['padded_clips']} predictions ended early; padded with {about['padded_frames']} rest frames"
         )
+    if result.get("physical_note"):
+        lines.append(str(result["physical_note"]))
     return lines
 
 

@@ -17,16 +17,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hftrainer.config import ConfigError
+from hftrainer.config import ConfigError, typed
 from hftrainer.interfaces import MotionTokenizer
 from hftrainer.motion.representation.base import Representation, get_representation
 from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
 from hftrainer.pipelines.sized import SizedIterator
+from hftrainer.readers import read_json
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
+GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass
@@ -65,6 +67,12 @@ def pipeline_of(bundle: Any) -> TextToMotionPipeline:
         )
     made: TextToMotionPipeline = PIPELINES.get(name).from_bundle(bundle)  # type: ignore[attr-defined]
     return made
+
+
+def read_sampling(folder: Path) -> SamplingParams:
+    """How a model folder's generation_config.json says that codes are chosen; greedy without one."""
+    path = folder / GENERATION_CONFIG
+    return typed(SamplingParams, read_json(path), path=str(path)) if path.is_file() else SamplingParams()
 
 
 class TextToMotionPipeline:

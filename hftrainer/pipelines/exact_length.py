@@ -29,7 +29,7 @@ from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.pipelines.sized import SizedIterator
-from hftrainer.readers import json_field, parse_json, read_json
+from hftrainer.readers import inside, json_field, parse_json, read_json
 from hftrainer.requests import GenerationRequest, SamplingParams
 from hftrainer.version import __version__
 
@@ -94,6 +94,8 @@ def make_orders(
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} is a clip's name and one of several generations; generate into several folders")
+    for name in names:
+        inside("the output folder", name, suffix=".npy", what="a clip's name")
     seeds = seeded_rows([caption for _, caption, _ in rows], seed)
     return [
         Order(name, caption, int(frames), int(row_seed or 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,18 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
-from hftrainer.config import typed
 from hftrainer.interfaces import MotionTokenizer
 from hftrainer.models.motion.motionmillion.artifact import fetch
-from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
+from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle, check_dtype
 from hftrainer.models.motion.motionmillion.files import CONFIG
 from hftrainer.models.motion.motionmillion.quant_check import prepare_texts, quant_check
 from hftrainer.models.motion.motionmillion.rope_check import rope_check
 from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
 from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as Tokenizer
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
-from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
-from hftrainer.readers import read_json
+from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline, read_sampling
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
 
@@ -32,7 +30,6 @@ _SPLITS = {
     "all": "all splits, test included: not eligible for test-set leaderboards",
     "unknown": "unknown splits (not recorded)",
 }
-GENERATION_CONFIG = "generation_config.json"
 DECODED_TOGETHER = 32
 _FETCHED_BY = ("revision", "cache_dir", "local_files_only", "token", "text_encoder", "text_features", "load_ar")
 
@@ -99,6 +96,28 @@ class MotionMillionPipeline(TextToMotionPipeline):
     def fetch(name_or_path: str | os.PathLike[str], **options: Any) -> Path:
         """The folder of an artifact; from the hub, without parts that options of `from_pretrained` leave out."""
         return fetch(name_or_path, **{key: value for key, value in options.items() if key in _FETCHED_BY})
+
+    released_files: ClassVar[tuple[str, ...]] = ("fsq", "ar", "text_model", "mean", "std")
+    released_weights: ClassVar[tuple[str, ...]] = ("fsq", "ar")
+
+    @classmethod
+    def from_released(
+        cls,
+        files: Mapping[str, Any],
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        free_text_encoder: bool = False,
+    ) -> MotionMillionPipeline:
+        """Read the authors' files: `fsq` and `ar` in any form, `mean` and `std`, and `text_model`, a T5 folder or name.
+
+        `dtype`: of the transformer.
+        """
+        bundle = MotionMillionBundle(
+            files["fsq"], files["ar"], files.get("text_model"), mean_path=files.get("mean"), std_path=files.get("std"),
+            device=device, dtype=check_dtype(dtype),
+        )  # fmt: skip
+        return cls(bundle, free_text_encoder=free_text_encoder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the model; see `MotionMillionBundle.push_to_hub`."""
@@ -225,11 +244,3 @@ class MotionMillionPipeline(TextToMotionPipeline):
         if self.bundle.text_encoder is None:
             raise ValueError("this model was loaded without a text encoder; give text_encoder=... or text_features=...")
         return self.bundle.text_encoder
-
-
-def read_sampling(folder: Path) -> SamplingParams:
-    """How a model folder's generation_config.json says that codes are chosen; greedy without one."""
-    path = folder / GENERATION_CONFIG
-    if not path.is_file():
-        return SamplingParams()
-    return typed(SamplingParams, read_json(path), path=str(path))

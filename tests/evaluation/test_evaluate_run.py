@@ -9,44 +9,29 @@ import subprocess
 import numpy as np
 import pytest
 
+from hftrainer.apps.eval_dataset import open_dataset, protocol_pairs
 from hftrainer.cli import main
-from hftrainer.commands.judging import open_dataset, protocol_pairs
-from hftrainer.data.folder import Caption, DatasetFolder
+from hftrainer.data.folder import Caption
 from hftrainer.data.synthetic.motions import CAPTIONS, make_motion
 from hftrainer.evaluation import compare
 from hftrainer.evaluation.page import retrieval_cases, write_page
 from hftrainer.evaluation.predictions import Predictions
 from hftrainer.evaluation.protocols import load_protocol
-from hftrainer.evaluation.protocols.run import Clips, evaluate
+from hftrainer.evaluation.protocols.clips import EvaluationSet
+from hftrainer.evaluation.protocols.run import plan_items, run_protocol
 from hftrainer.motion.representation.convert import motion272_to_hml263
+from tests.evaluation.runs import make_data, make_judge, noisy
 from tests.tiny import tiny_evaluator
 
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judge") / "tiny"
-    tiny_evaluator().save_pretrained(folder)
-    return folder
+    return make_judge(tmp_path_factory.mktemp("judge") / "tiny")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, synthetic):
-    root = tmp_path_factory.mktemp("data") / "set"
-    shutil.copytree(synthetic, root)
-    folder = DatasetFolder(root)
-    folder.write_split("test", folder.names())
-    return folder
-
-
-def noisy(data, out, scale, seed=0):
-    rng = np.random.default_rng(seed)
-    out.mkdir(parents=True)
-    for name in data.names("test"):
-        motion = data.motion(name)
-        path = out / f"{name}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, (motion + scale * rng.normal(size=motion.shape)).astype(np.float32))
-    return out
+    return make_data(tmp_path_factory.mktemp("data") / "set", synthetic)
 
 
 @pytest.fixture
@@ -85,7 +70,7 @@ def test_a_folder_is_judged_and_reported(data, judge, folder, tmp_path, capsys):
     cases = json.loads(page.split('id="cases">')[1].split("</script>")[0])
     assert [case["kind"] for case in cases] == ["worst", "worst", "best", "best"]
     assert all(len(case["motions"]["clips"]) == 2 for case in cases)
-    with np.load(out / "judged.npz", allow_pickle=False) as items:
+    with np.load(out / "per_item.npz", allow_pickle=False) as items:
         assert items["keys"].tolist() == data.names("test")
         assert items["predicted"].shape == items["text"].shape == (40, 16)
         first = data.captions(data.names("test")[0])[0].text
@@ -110,7 +95,7 @@ def test_a_model_makes_what_is_judged_and_goes_on_where_it_stopped(data, judge, 
 
 
 def test_two_runs_are_compared_item_by_item(data, judge, tmp_path, capsys):
-    for name, scale in (("good", 0.002), ("bad", 0.3)):
+    for name, scale in (("good", 0.002), ("bad", 0.04)):
         made = noisy(data, tmp_path / name, scale)
         assert run(data, judge, made, "--out", tmp_path / f"{name}_run", "--cases", 1) == 0
     capsys.readouterr()
@@ -261,8 +246,8 @@ def test_predictions_by_key_stand_for_parts_and_captions():
     captions = {
         name: [Caption(f"{name} one"), Caption(f"{name} two"), Caption(f"{name} part", 1.0, 2.0)] for name in real
     }
-    clips = Clips(list(real), captions, dict.fromkeys(real, 80), real.__getitem__, by_key=True)
-    pairs = protocol_pairs(protocol, clips)
+    clips = EvaluationSet(list(real), captions, dict.fromkeys(real, 80), real.__getitem__, by_key=True)
+    pairs = protocol_pairs(protocol, plan_items(protocol, clips).kept, "motion272")
     assert [(p.name, p.frames) for p in pairs[:3]] == [("a#0", 80), ("a#1", 80), ("a@0", 30)]
     seen = []
 
@@ -281,7 +266,7 @@ def test_predictions_by_key_stand_for_parts_and_captions():
         return real[key[0]][30:60] if "@" in key else real[key[0]]
 
     clips.predicted = predicted
-    report = evaluate(protocol, clips, Judge())
+    report = run_protocol(protocol, clips, Judge())
     assert set(asked) == {pair.name for pair in pairs}
     assert report.counts["items"] == 12
     np.testing.assert_allclose(report.judged.predicted, report.judged.real)
@@ -296,10 +281,10 @@ def test_a_folder_of_272_is_converted_for_a_judge_of_263(data, folder):
     name = data.names("test")[0]
     motion = np.load(folder / f"{name}.npy")
     np.testing.assert_allclose(made(name), motion272_to_hml263(motion), atol=1e-5)
-    clips = open_dataset(data.root, "test", protocol)
+    clips = open_dataset(data.root, protocol, split="test")
     assert clips.frames[name] == len(clips.real(name))
-    with pytest.raises(ValueError, match="judges hml263; generate motion272"):
-        protocol_pairs(protocol, clips)
+    with pytest.raises(ValueError, match="judges hml263, the model makes motion272; generate for the data set"):
+        protocol_pairs(protocol, [], "motion272")
 
 
 # --- broken folders ---------------------------------------------------------------------------------------------------
@@ -400,5 +385,9 @@ def test_what_does_not_fit_together(data, judge, folder, capsys, tiny_model, tmp
     said = refused(capsys, run(data, judge, folder, "--set", "missing"))
     assert "write field=value" in said
     arguments = ["--data", data.root, "--evaluator", judge, "--model", tiny_model, "--out", tmp_path]
-    said = refused(capsys, main(["evaluate", "run", *map(str, arguments), "--protocol", "hml3d-263-official"]))
-    assert "is not a HumanML3D-263 evaluator's" in said
+    said = refused(capsys, main(["evaluate", "run", *map(str, arguments), "--protocol", "hml3d-263-leaderboard"]))
+    assert "has no tokens, which hml3d-263-leaderboard reads" in said
+    said = refused(capsys, main(["evaluate", "run", *map(str, arguments), "--protocol", "motionclip-135"]))
+    assert "motionclip-135 judges motion135, the model makes motion272" in said
+    said = refused(capsys, run(data, judge, folder, "--protocol", "motionclip-135"))
+    assert "bundle_config.json" in said

@@ -14,10 +14,11 @@ pytest.importorskip("scipy")
 from hftrainer.config import ConfigError
 from hftrainer.data.folder import Caption
 from hftrainer.evaluation.protocols import load_protocol, protocol_names
+from hftrainer.evaluation.protocols.clips import EvaluationSet
 from hftrainer.evaluation.protocols.measures import Row
 from hftrainer.evaluation.protocols.plan import draw, entries
 from hftrainer.evaluation.protocols.retrieval import caption_groups, chances, pools
-from hftrainer.evaluation.protocols.run import Clips, evaluate
+from hftrainer.evaluation.protocols.run import run_protocol
 from hftrainer.evaluation.protocols.scoring import score
 from tests.evaluation import slow_protocols as slow
 
@@ -63,7 +64,7 @@ def make_data(seed=0, n=90, *, exactly_one=False, longest=330):
 def clips_of(data, **changes):
     table = {clip["id"]: clip for clip in data}
     lines = {i: [Caption(text, a, b, tokens=text) for text, a, b in c["lines"]] for i, c in table.items()}
-    clips = Clips(
+    clips = EvaluationSet(
         list(table), lines, {i: len(c["real"]) for i, c in table.items()}, lambda i: table[i]["real"],
         lambda i: table[i]["pred"], {"refk": lambda i: table[i]["refk"]},
     )  # fmt: skip
@@ -90,7 +91,7 @@ def test_the_whole_protocol_equals_the_second_implementation(name):
         data = make_data(2)
     protocol = load_protocol(name)
     want = SECOND[name](data, FakeEvaluator())
-    report = evaluate(protocol, clips_of(data), FakeEvaluator())
+    report = run_protocol(protocol, clips_of(data), FakeEvaluator())
     same(report, want)
     assert report.rows["predicted"]["R@3"]["n"] == protocol.repeats
     assert report.counts["missing"] == report.counts["broken"] == 0
@@ -103,7 +104,7 @@ def test_the_second_implementation_would_notice():
     want = slow.leaderboard([c for c in data if len(c["real"]) >= 8], FakeEvaluator())
     for change in ("seed=1", "crop.start=first", "crop.length=units", "captions.rule=random", "lengths.min=70"):
         protocol = load_protocol("hml3d-272-leaderboard", [change])
-        report = evaluate(protocol, clips_of([c for c in data if len(c["real"]) >= 8]), FakeEvaluator())
+        report = run_protocol(protocol, clips_of([c for c in data if len(c["real"]) >= 8]), FakeEvaluator())
         with pytest.raises(AssertionError):
             same(report, want)
 
@@ -141,9 +142,9 @@ def test_missing_predictions_are_an_error_unless_told_otherwise():
     data = broken_data()
     said = r"1 have no prediction \(000003\) and 2 are broken \(000005: .* frames"
     with pytest.raises(ValueError, match=said) as error:
-        evaluate(load_protocol("hftrainer-v1"), clips_of(data), FakeEvaluator())
+        run_protocol(load_protocol("hftrainer-v1"), clips_of(data), FakeEvaluator())
     assert "missing=drop" in str(error.value)
-    report = evaluate(load_protocol("hftrainer-v1", ["missing=drop"]), clips_of(data), FakeEvaluator())
+    report = run_protocol(load_protocol("hftrainer-v1", ["missing=drop"]), clips_of(data), FakeEvaluator())
     assert report.missing == ["000003"]
     assert set(report.broken) == {"000005", "000008"}
     assert report.counts["items"] == 87
@@ -152,7 +153,7 @@ def test_missing_predictions_are_an_error_unless_told_otherwise():
     long[0]["real"] = np.resize(long[0]["real"], (400, 6))
     for frames, good in ((400, True), (300, True), (299, False)):
         long[0]["pred"] = np.resize(long[0]["pred"], (frames, 6))
-        report = evaluate(protocol, clips_of(long, references={}), FakeEvaluator())
+        report = run_protocol(protocol, clips_of(long, references={}), FakeEvaluator())
         assert (report.counts["broken"] == 0) == good
     assert "missing=drop" in report.protocol["name"]
 
@@ -160,7 +161,7 @@ def test_missing_predictions_are_an_error_unless_told_otherwise():
 def test_failures_are_wrong_answers():
     data = broken_data()
     protocol = load_protocol("hftrainer-v1", ["missing=failure"])
-    report = evaluate(protocol, clips_of(data), FakeEvaluator())
+    report = run_protocol(protocol, clips_of(data), FakeEvaluator())
     for clip in data:
         if clip["pred"] is not None and np.isnan(clip["pred"]).any():
             clip["pred"] = None
@@ -296,4 +297,4 @@ def test_unknown_protocols_list_the_near_ones(tmp_path):
 def test_too_few_items_for_a_pool_are_an_error():
     data = make_data(6, n=20)
     with pytest.raises(ValueError, match="less than one pool of 32"):
-        evaluate(load_protocol("motionclip-135"), clips_of(data), FakeEvaluator())
+        run_protocol(load_protocol("motionclip-135"), clips_of(data), FakeEvaluator())

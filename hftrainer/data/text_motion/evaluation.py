@@ -109,9 +109,17 @@ def _checked(pairs: list[Pair], unusable: list[str], where: str, skip: bool) -> 
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UnusablePairs(f"{where}: {twice!r} occurs more than once; each name is one file")
+    check_names(names, where)
+    return pairs
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raise `UnusablePairs` for a clip's name that would lead out of the folder that its motion is written to.
+
+    Whatever makes files named after clips goes through here: split files, annotation files, keys of protocols.
+    """
     for name in names:
         inside("the output folder", name, suffix=".npy", what=where, error=UnusablePairs)
-    return pairs
 
 
 def _only_caption(path: Path) -> list[Caption]:

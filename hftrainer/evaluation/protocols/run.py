@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
-from typing import Protocol as Structure
 
 import numpy as np
 
+from hftrainer.evaluation.protocols.clips import (
+    EvaluationSet,
+    Found,
+    Load,
+    look_at_predictions,
+    refuse_implausible,
+    refuse_unusable,
+)
 from hftrainer.evaluation.protocols.measures import Row
 from hftrainer.evaluation.protocols.plan import (
     SECOND_PASS,
-    CaptionLine,
+    Entries,
     Entry,
     Item,
     cut_to_common,
@@ -21,45 +28,10 @@ from hftrainer.evaluation.protocols.plan import (
     prediction_frames,
 )
 from hftrainer.evaluation.protocols.schema import Protocol
-from hftrainer.evaluation.protocols.scoring import Figures, Floats, add_multimodality, score
+from hftrainer.evaluation.protocols.scoring import Figures, Floats, add_multimodality, check_enough, score
+from hftrainer.interfaces import Evaluator
 
-_BLOCK = 256  # clips held at a time
-_SHOWN = 5
-
-
-class Encoder(Structure):
-    """What is needed of an evaluator."""
-
-    def encode_motions(self, motions: Sequence[np.ndarray], lengths: Any = None, batch_size: int = 32) -> Floats:
-        """(n, d) of clips (frames, features)."""
-
-    def encode_texts(self, captions: Sequence[str], batch_size: int = 32) -> Floats:
-        """(n, d) of captions."""
-
-
-@dataclass
-class Clips:
-    """What is judged, all of one representation, and frame rate, the protocol's.
-
-    `frames`: lengths of the real clips. `real(id)` loads one. `predicted(id)` loads a prediction: None if there is
-    none, ``ValueError`` if it is broken. `references`: other versions of the real clips, by name ("refk",
-    "hml263_roundtrip"), that FID is measured against too. `others`: further generations of the same captions, for
-    multimodality. `by_key`: predictions are asked for by an entry's key ("000021#1", "000021@0"), one for each caption
-    or part, not by the clip's id.
-    """
-
-    ids: Sequence[str]
-    captions: Mapping[str, Sequence[CaptionLine]]
-    frames: Mapping[str, int]
-    real: Callable[[str], np.ndarray]
-    predicted: Callable[[str], np.ndarray | None] | None = None
-    references: Mapping[str, Callable[[str], np.ndarray]] = field(default_factory=dict)
-    others: Sequence[Callable[[str], np.ndarray | None]] = ()
-    by_key: bool = False
-
-    def named(self, entry: Entry | Item) -> str:
-        """What predictions of it are called."""
-        return entry.key if self.by_key else entry.id
+_BLOCK = 256  # clips encoded at a time
 
 
 @dataclass
@@ -73,8 +45,9 @@ class Judged:
 
 
 @dataclass
-class Report:
-    """`rows`: figures by row and metric; `counts` and `dropped`, `missing`, `broken` names: what they were made of."""
+class ProtocolResult:
+    """`rows`: figures by row and metric; `counts` and names by what became of them: `dropped`, `missing`, `broken`,
+    `implausible` (by kind, then name)."""
 
     protocol: dict[str, Any]
     rows: dict[str, dict[str, dict[str, float]]]
@@ -82,6 +55,7 @@ class Report:
     dropped: dict[str, list[str]]
     missing: list[str]
     broken: dict[str, str]
+    implausible: dict[str, dict[str, str]]
     judged: Judged
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,115 +63,75 @@ class Report:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "judged"}
 
 
-def evaluate(
-    protocol: Protocol,
-    clips: Clips,
-    encoder: Encoder,
-    *,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> Report:
-    """Judge predictions (or, without any, the real clips alone) by a protocol.
-
-    Missing and broken predictions are an error, dropped, or failures, as ``protocol.missing`` says; the report names
-    them in any case.
-    """
+def plan_items(protocol: Protocol, clips: EvaluationSet, *, enough: bool = True) -> Entries:
+    """What the protocol judges of a set; ``ValueError``, before work is spent, if that is nothing, or not `enough` for
+    one pool."""
     found = entries(protocol, clips.ids, clips.captions, clips.frames)
-    lengths, missing, broken = _look_at_predictions(protocol, clips, found.kept)
-    kept = found.kept
-    if missing or broken:
-        _complain(protocol, missing, broken, len(kept))
-        if protocol.missing == "drop":
-            kept = [entry for entry in kept if clips.named(entry) in lengths]
-    if not kept:
+    if not found.kept:
         raise ValueError(f"protocol {protocol.name}: no clip is left to judge; dropped: {_counted(found.dropped)}")
-    texts = _Texts(encoder)
+    if enough:
+        check_enough(protocol, len(found.kept), f"protocol {protocol.name}")
+    return found
+
+
+def run_protocol(
+    protocol: Protocol,
+    clips: EvaluationSet,
+    evaluator: Evaluator,
+    *,
+    planned: Entries | None = None,
+    any_values: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> ProtocolResult:
+    """Judge predictions (or, without any, only the real clips) by a protocol.
+
+    `planned`: what `plan_items` gave, where that was asked already. Missing and broken predictions are an error,
+    dropped, or failures, as ``protocol.missing`` says; the result names them in any case. Predictions most of which are
+    in other units, frozen or upside down are refused unless `any_values`.
+    """
+    planned = planned or plan_items(protocol, clips)
+    found = look_at_predictions(protocol, clips, planned.kept, progress)
+    refuse_unusable(protocol, found, len(planned.kept))
+    if not any_values:
+        refuse_implausible(protocol, found)
+    kept = planned.kept
+    if protocol.missing == "drop" and (found.missing or found.broken):
+        kept = [entry for entry in kept if clips.named(entry) in found.lengths]
+        check_enough(protocol, len(kept), f"protocol {protocol.name}")
+    texts = _Texts(evaluator)
     drawings = protocol.repeats if protocol.redraw else 1
     figures: dict[str, Figures] = {}
     judged: Judged | None = None
     for repeat in range(drawings):
-        drawn = _drawing(protocol, clips, kept, lengths, encoder, texts, repeat, progress)
-        second = _second(protocol, clips, kept, encoder, repeat, progress) if protocol.second_pass else None
+        drawn = _drawing(protocol, clips, kept, found.lengths, evaluator, texts, repeat, progress)
+        second = _second(protocol, clips, kept, evaluator, repeat, progress) if protocol.second_pass else None
         once = score(
             protocol, drawn.real, drawn.predicted, references=drawn.references, second=second,
             repeats=protocol.repeats // drawings, first_repeat=repeat,
         )  # fmt: skip
         _merge(figures, once)
-        judged = judged or Judged(drawn.items, drawn.real.text, drawn.real.motion, _motion(drawn.predicted))
+        motion = None if drawn.predicted is None else drawn.predicted.motion
+        judged = judged or Judged(drawn.items, drawn.real.text, drawn.real.motion, motion)
     if clips.others:
-        _multimodality(figures["predicted"], protocol, clips, kept, lengths, encoder, progress)
-    counts = {"ids": len(clips.ids), "items": len(kept), "missing": len(missing), "broken": len(broken)}
+        _multimodality(figures["predicted"], protocol, clips, kept, found.lengths, evaluator, progress)
+    assert judged is not None
+    return ProtocolResult(
+        asdict(protocol), {name: row.summary() for name, row in figures.items()},
+        _counts(protocol, clips, kept, found, figures), planned.dropped, found.missing, found.broken,
+        found.implausible, judged,
+    )  # fmt: skip
+
+
+def _counts(
+    protocol: Protocol, clips: EvaluationSet, kept: Sequence[Entry], found: Found, figures: Mapping[str, Figures]
+) -> dict[str, int]:
+    counts = {
+        "ids": len(clips.ids), "items": len(kept), "missing": len(found.missing), "broken": len(found.broken),
+        "implausible": len(found.odd),
+    }  # fmt: skip
     if protocol.ids.expected is not None:
         counts["ids_expected"] = protocol.ids.expected
-    counts |= figures["predicted" if "predicted" in figures else "real"].counts
-    rows = {name: row.summary() for name, row in figures.items()}
-    assert judged is not None
-    return Report(asdict(protocol), rows, counts, found.dropped, missing, broken, judged)
-
-
-# --- predictions ------------------------------------------------------------------------------------------------------
-
-
-def _look_at_predictions(
-    protocol: Protocol, clips: Clips, kept: Sequence[Entry]
-) -> tuple[dict[str, int], list[str], dict[str, str]]:
-    """Lengths of usable predictions by name, names without one, and what is wrong with others."""
-    lengths: dict[str, int] = {}
-    missing: list[str] = []
-    broken: dict[str, str] = {}
-    if clips.predicted is None:
-        return lengths, missing, broken
-    unit = protocol.crop.unit
-    for name, wanted in _wanted(clips, kept).items():
-        try:
-            motion = clips.predicted(name)
-        except ValueError as error:
-            broken[name] = str(error)
-            continue
-        if motion is None:
-            missing.append(name)
-        elif not np.isfinite(motion).all():
-            broken[name] = "holds NaN or infinite values"
-        elif len(motion) < unit:
-            broken[name] = f"{len(motion)} frames, at least {unit} are needed"
-        elif protocol.prediction.crop == "own" and not protocol.lengths.allows(len(motion)):
-            broken[name] = f"{len(motion)} frames are outside the protocol's range"
-        elif protocol.prediction.exact_length and not _as_long(protocol, len(motion), wanted):
-            broken[name] = f"{len(motion)} frames, its clip has {wanted}"
-        else:
-            lengths[name] = len(motion)
-    return lengths, missing, broken
-
-
-def _wanted(clips: Clips, kept: Sequence[Entry]) -> dict[str, int]:
-    """Frames of what each prediction stands for: a whole clip, or the part that its caption is about."""
-    if clips.by_key:
-        return {entry.key: entry.end - entry.start for entry in kept}
-    return {entry.id: clips.frames[entry.id] for entry in kept}
-
-
-def _as_long(protocol: Protocol, frames: int, wanted: int) -> bool:
-    """Whether a prediction has its clip's frames; of a clip longer than what is seen, those that are seen suffice."""
-    return frames == wanted or (wanted > protocol.crop.max_frames and frames >= protocol.crop.max_frames)
-
-
-def _complain(protocol: Protocol, missing: Sequence[str], broken: Mapping[str, str], total: int) -> None:
-    if protocol.missing != "error":
-        return
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} have no prediction ({_some(missing)})")
-    if broken:
-        parts.append(f"{len(broken)} are broken ({_some([f'{k}: {v}' for k, v in broken.items()], '; ')})")
-    ways = "missing=drop to judge the others alone"
-    if protocol.metrics.positives == "same_caption":
-        ways += ", or missing=failure to count them as wrong"
-    raise ValueError(
-        f"of {total} items of protocol {protocol.name}, {' and '.join(parts)}; generate them, or give {ways}"
-    )
-
-
-def _some(names: Sequence[str], between: str = ", ") -> str:
-    return between.join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
+    return counts | figures["predicted" if "predicted" in figures else "real"].counts
 
 
 def _counted(dropped: Mapping[str, Sequence[str]]) -> str:
@@ -210,7 +144,7 @@ def _counted(dropped: Mapping[str, Sequence[str]]) -> str:
 class _Texts:
     """Embeddings of captions, each computed once."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Evaluator) -> None:
         self.encoder, self.known = encoder, dict[str, Floats]()
 
     def __call__(self, captions: Sequence[str]) -> Floats:
@@ -229,7 +163,7 @@ class _Drawing:
 
 
 def _drawing(
-    protocol: Protocol, clips: Clips, kept: Sequence[Entry], lengths: Mapping[str, int], encoder: Encoder,
+    protocol: Protocol, clips: EvaluationSet, kept: Sequence[Entry], lengths: Mapping[str, int], encoder: Evaluator,
     texts: _Texts, repeat: int, progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> _Drawing:  # fmt: skip
     """Embeddings of one drawing of captions and crops."""
@@ -253,7 +187,7 @@ def _drawing(
 
 
 def _second(
-    protocol: Protocol, clips: Clips, kept: Sequence[Entry], encoder: Encoder, repeat: int,
+    protocol: Protocol, clips: EvaluationSet, kept: Sequence[Entry], encoder: Evaluator, repeat: int,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> Floats:  # fmt: skip
     items = draw(protocol, kept, SECOND_PASS + repeat)
@@ -261,7 +195,7 @@ def _second(
 
 
 def _embed(
-    encoder: Encoder, load: Callable[[str], np.ndarray | None], items: Sequence[Item], spans: Sequence[tuple[int, int]],
+    encoder: Evaluator, load: Load, items: Sequence[Item], spans: Sequence[tuple[int, int]],
     progress: Callable[[Iterable[Any]], Iterable[Any]], named: Callable[[Item], str] = lambda item: item.id,
 ) -> Floats:  # fmt: skip
     """Embeddings (n, d) of the spans (start, frames) of the items' clips, a block of clips in memory at a time."""
@@ -278,13 +212,9 @@ def _embed(
     return np.concatenate(out)
 
 
-def _motion(row: Row | None) -> Floats | None:
-    return None if row is None else row.motion
-
-
 def _multimodality(
-    figures: Figures, protocol: Protocol, clips: Clips, kept: Sequence[Entry], lengths: Mapping[str, int],
-    encoder: Encoder, progress: Callable[[Iterable[Any]], Iterable[Any]],
+    figures: Figures, protocol: Protocol, clips: EvaluationSet, kept: Sequence[Entry], lengths: Mapping[str, int],
+    encoder: Evaluator, progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> None:  # fmt: skip
     """Spread of the generations of one caption, over the first clips that have all of them."""
     assert clips.predicted is not None
