@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.commands.common import add_dtype, progress, read_prompts
+from hftrainer.commands.data_import import add_verbs as add_import_verbs
 from hftrainer.commands.packing import add_verbs as add_packing_verbs
 
 EPILOG = """example, from BVH files to tokens:
@@ -40,12 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
 
-    sub = verbs.add_parser("import-bvh", help="BVH files to 272 motions on the SMPL-22 skeleton, 30 fps")
-    sub.add_argument("source", help="a folder (searched for *.bvh) or one file")
-    sub.add_argument("--skeleton", required=True, help="bandai-namco, cmu, daz, mixamo, ... or your map.yaml")
-    sub.add_argument("--out", required=True, help="dataset folder")
-    sub.add_argument("--workers", type=int, default=2, help="processes (default 2)")
-    sub.set_defaults(run=import_bvh)
+    add_import_verbs(verbs)
 
     sub = _with_dataset(verbs, "captions", "write captions from labels by templates, or from a table of labels")
     how = sub.add_mutually_exclusive_group(required=True)
@@ -123,18 +119,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--clips", type=int, default=48)
     sub.add_argument("--seed", type=int, default=0)
     sub.set_defaults(run=synthetic)
-
-
-def import_bvh(args: argparse.Namespace) -> int:
-    """Convert; 1 if a file failed."""
-    from hftrainer.data.prepare.bvh_import import import_bvh as convert
-    from hftrainer.motion.skeleton_map import load_map
-
-    report = convert(args.source, args.out, load_map(args.skeleton), workers=args.workers, progress=progress("import"))
-    for path, reason in report.failed.items():
-        print(f"failed: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
-    print(f"{len(report.imported)} imported, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")
-    return 1 if report.failed else 0
 
 
 def captions(args: argparse.Namespace) -> int:

@@ -37,13 +37,6 @@ def offsets_length(offsets: Float) -> float:
     return float(sum(np.linalg.norm(offsets[JOINTS.index(joint)]) for joint in chain))
 
 
-def likely_unit(length: float) -> str | None:
-    """Name of the common unit in which a body of so many units would be most like an adult; None if there is none."""
-    fitting = {name: abs(np.log(length * unit / 1.5)) for name, unit in UNITS.items() if length > 0}
-    best = min(fitting, key=lambda name: fitting[name], default=None)
-    return best if best is not None and LIKELY[0] <= length * UNITS[best] <= LIKELY[1] else None
-
-
 def parse_unit(text: str) -> float:
     """ "cm", "m", ... or metres as a number."""
     if text in UNITS:

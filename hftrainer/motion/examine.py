@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hftrainer.motion.body_size import LIKELY, POSSIBLE, likely_unit, offsets_length
+from hftrainer.motion.body_size import LIKELY, POSSIBLE, offsets_length
 from hftrainer.motion.gait import airborne_gravity, walking
 from hftrainer.motion.skeleton import JOINTS
 
@@ -66,25 +66,24 @@ def _size(out: Examination, offsets: Float) -> None:
         return
     if LIKELY[0] <= length <= LIKELY[1]:
         return
-    unit = likely_unit(length)
-    better = next((f"{name}" for factor, name in _FACTORS if LIKELY[0] <= length * factor <= LIKELY[1]), unit)
     text = f"the body measures {length:.3g} m from ankles to head, a person's 1.3 to 1.7"
     if not POSSIBLE[0] <= length <= POSSIBLE[1]:
-        remedy = f"; {better}" if better and "--" in better else ""
-        out.refused.append(f"{text}{remedy or '; give the true unit with --units'}")
+        remedy = next((said for factor, said in _FACTORS if LIKELY[0] <= length * factor <= LIKELY[1]), None)
+        out.refused.append(f"{text}; {remedy or 'give the true unit with --units'}")
     else:
         out.doubts.append(f"{text}; a child, or another unit (--units)")
 
 
-# what a map's centimetres are really, when bodies come out so much too small or too large
+# what the centimetres of most maps are really, when bodies come out so much too small or too large
 _FACTORS = (
     (100.0, "try --units m"), (0.1, "try --units mm"), (2.54, "try --units in"), (10.0, "try --units dm"),
-    (0.01, "try --units cm"), (5.64444, "try --units cmu"), (30.48, "try --units ft"), (0.001, "try --units mm"),
+    (0.01, "try --units cm, if the map says metres"), (5.64444, "try --units cmu"), (30.48, "try --units ft"),
+    (0.001, "try --units mm, if the map says metres"),
 )  # fmt: skip
 
 
 def _rest_pose(out: Examination, offsets: Float, turns: dict[str, float]) -> None:
-    remedy = "; name a frame that is a T-pose with --rest-frame, or another map"
+    remedy = _Once("; name a frame that is a T-pose with --rest-frame, or another map")
     spine = sum(offsets[AT[joint]] for joint in ("spine1", "spine2", "spine3", "neck"))
     tilt = _angle(np.asarray(spine), np.array([0.0, 1.0, 0.0]))
     out.measures["spine_tilt"] = tilt
@@ -159,10 +158,8 @@ def _movement(out: Examination, joints: Float, offsets: Float, fps: float) -> No
     fast = speed > FASTEST
     out.measures.update(fastest=float(speed.max()), first_step=float(speed[0]), glitches=float(fast.sum()))
     if fast.any():
-        _say(
-            out, bool(fast.mean() > 0.2),
-            f"a joint is faster than {FASTEST:g} m/s in {int(fast.sum())} frames, first at {np.argmax(fast) / fps:.1f} s",
-        )  # fmt: skip
+        where = f"{int(fast.sum())} frames, first at {np.argmax(fast) / fps:.1f} s"
+        _say(out, bool(fast.mean() > 0.2), f"a joint is faster than {FASTEST:g} m/s in {where}")
     if speed.max() < 1e-4:
         out.doubts.append("nothing moves in any frame")
     lowest = joints[..., 1].min(axis=-1)
@@ -186,6 +183,16 @@ def _frame_rate(out: Examination, joints: Float, offsets: Float, fps: float) -> 
         out.doubts.append(f"{walks}; is the frame rate half as high? try --fps")
     elif gravity is not None and gravity > 2 * _GRAVITY:
         out.doubts.append(f"falls with {gravity:.0f} m/s2, not 9.8; is the frame rate half as high? try --fps")
+
+
+class _Once(str):
+    """Text that is said the first time only."""
+
+    said = False
+
+    def __format__(self, spec: str) -> str:
+        text, self.said = ("" if self.said else str(self)), True
+        return text
 
 
 def _say(out: Examination, certain: bool, text: str) -> None:

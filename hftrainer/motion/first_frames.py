@@ -14,23 +14,37 @@ _TIMES_FASTER = 1.7  # a jump is so much faster than what comes after it
 _SLOWEST_JUMP = 0.6  # m/s; smaller ones do no harm
 _AFTER = 5  # steps that a jump is compared with
 _STILL = 0.05  # m/s; an added T-pose is held
+_BURST = 0.2  # seconds over which filters spread the jump out of one
+_FASTER_THAN_ANYONE = 8.0  # m/s; nobody leaves a T-pose at this speed
 
 
 def frames_to_skip(joints: Float, fps: float) -> int:
     """How many leading frames of `joints` (T, 22, 3), metres, Y up, belong to no motion.
 
-    The first frame alone if its step is a jump; all frames of a motionless T-pose if the step out of it is one. A
-    T-pose that the actor left by moving is part of the motion.
+    The first frame alone if its step is a jump; a motionless T-pose and the burst out of it, which filters may have
+    spread over some frames. A T-pose that the actor left by moving is part of the motion.
     """
     speed = np.linalg.norm(np.diff(joints, axis=0), axis=-1).max(axis=-1) * fps
+    burst = _burst(speed, fps)
+    if burst and is_t_pose(joints[0]):
+        return burst
+    after = speed[1 : 1 + _AFTER]
+    jumps = len(after) > 1 and speed[0] >= max(_SLOWEST_JUMP, _TIMES_FASTER * float(np.median(after)))
+    return 1 if jumps else 0
+
+
+def _burst(speed: Float, fps: float) -> int:
+    """Frames up to the end of the first burst of speed, if nothing moved before it and no actor could do it; else 0."""
     held = int(np.argmax(speed > _STILL)) if (speed > _STILL).any() else 0
-    for step in dict.fromkeys((held, 0)):
-        after = speed[step + 1 : step + 1 + _AFTER]
-        if len(after) < 2 or speed[step] < max(_SLOWEST_JUMP, _TIMES_FASTER * float(np.median(after))):
-            continue
-        if step == 0 or (step < _LONGEST_HOLD * fps and is_t_pose(joints[0])):
-            return step + 1
-    return 0
+    end = held + int(np.ceil(_BURST * fps))
+    calm = speed[end : end + max(_AFTER, int(_BURST * fps))]
+    if held > _LONGEST_HOLD * fps or len(calm) < 2:
+        return 0
+    usual = float(np.median(calm))
+    if speed[held:end].max(initial=0.0) < max(_FASTER_THAN_ANYONE, _TIMES_FASTER * usual):
+        return 0
+    fast = np.flatnonzero(speed[held:end] > max(2 * _SLOWEST_JUMP, _TIMES_FASTER * usual))
+    return held + int(fast[-1]) + 1
 
 
 def is_t_pose(joints: Float, within: float = 25.0) -> bool:

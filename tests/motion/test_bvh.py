@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.prepare.bvh_import import convert_bvh, import_bvh
+from hftrainer.data.prepare.convert_motion import ImportSettings, convert_motion
 from hftrainer.data.synthetic.motions import OFFSETS, make_motion
-from hftrainer.motion.io.bvh import BVHError, read_bvh
+from hftrainer.motion.io.bvh import read_bvh
 from hftrainer.motion.io.bvh_write import format_bvh, write_bvh
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.rest_pose import LIMBS, rest_direction
 from hftrainer.motion.retarget import retarget
-from hftrainer.motion.rotation import angle_between, axis_angle_to_matrix, rotate, transpose, yaw
+from hftrainer.motion.rotation import angle_between, axis_angle_to_matrix, rotate, transpose
 from hftrainer.motion.skeleton import JOINTS, PARENTS, bone_offsets, forward_kinematics, global_rotations
 from hftrainer.motion.skeleton_map import SHIPPED, SkeletonMap, load_map, shipped_maps
 
@@ -24,7 +23,7 @@ def test_export_opens_again_with_the_same_joints(tmp_path):
     write_bvh(tmp_path / "walk.bvh", WALK)
     clip = retarget(read_bvh(tmp_path / "walk.bvh"), load_map("smpl22"))
     assert 1000 * np.abs(clip.joints - motion272.to_joints(WALK)).max() < 0.1  # mm
-    again = convert_bvh(tmp_path / "walk.bvh", load_map("smpl22"))
+    again = convert_motion(tmp_path / "walk.bvh", ImportSettings(load_map("smpl22"))).motion
     np.testing.assert_allclose(again, WALK, atol=1e-4)
 
 
@@ -160,7 +159,7 @@ def test_each_map_gives_back_joints_and_rotations(tmp_path, name):
 def test_left_stays_left_and_the_body_walks_where_it_faces(tmp_path):
     motion = on_limbs(make_motion("walk", 60, 0))
     skeleton = load_map("bandai-namco")
-    encoded = convert_bvh(foreign_bvh(tmp_path, skeleton, motion), skeleton)
+    encoded = convert_motion(foreign_bvh(tmp_path, skeleton, motion), ImportSettings(skeleton)).motion
     joints = motion272.to_joints(encoded)
     assert (joints[:, JOINTS.index("left_hip"), 0] > joints[:, JOINTS.index("right_hip"), 0]).all()
     assert joints[-1, 0, 2] > 1.0  # forward is +Z
@@ -172,7 +171,7 @@ def test_positions_agree_with_rotations_for_a_bent_in_between_joint(tmp_path):
     skeleton = load_map("smpl22")
     skeleton.joints["spine2"] = None
     write_bvh(tmp_path / "walk.bvh", WALK)
-    encoded = convert_bvh(tmp_path / "walk.bvh", skeleton).astype(np.float64)
+    encoded = convert_motion(tmp_path / "walk.bvh", ImportSettings(skeleton)).motion.astype(np.float64)
     rotations, root = motion272.to_rotations(encoded)
     joints = motion272.to_joints(encoded)
     rebuilt = forward_kinematics(rotations, root, bone_offsets(joints, rotations))
@@ -229,113 +228,7 @@ def test_an_a_pose_is_straightened(tmp_path):
     assert 1000 * np.abs(clip.joints - motion272.to_joints(motion)).max() < 0.1
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
-
-SMALL = """HIERARCHY
-ROOT hip
-{{
-  OFFSET 1 2 3
-  CHANNELS 6 Xposition Yposition Zposition {root}
-  JOINT knee
-  {{
-    OFFSET 0 -4 0
-    CHANNELS {knee}
-    End Site
-    {{
-      OFFSET 0 -1 0
-    }}
-  }}
-}}
-MOTION
-Frames: 2
-Frame Time: 0.0333333
-{frames}
-"""
-
-
-def small(
-    tmp_path, root="Yrotation Xrotation Zrotation", knee="1 Xrotation", frames="1 2 3 10 20 30 40\n0 0 0 0 0 0 0"
-):
-    path = tmp_path / "small.bvh"
-    path.write_text(SMALL.format(root=root, knee=knee, frames=frames))
-    return path
-
-
-def test_channel_order_and_single_channels(tmp_path):
-    rotations, translations = read_bvh(small(tmp_path)).local_transforms()
-    y, x, z = np.radians([10.0, 20.0, 30.0])
-    want = yaw(np.array(y)) @ axis_angle_to_matrix(np.array([x, 0, 0])) @ axis_angle_to_matrix(np.array([0, 0, z]))
-    np.testing.assert_allclose(rotations[0, 0], want, atol=1e-12)
-    np.testing.assert_allclose(rotations[0, 1], axis_angle_to_matrix(np.array([np.radians(40.0), 0, 0])), atol=1e-12)
-    assert translations[0].tolist() == [[1, 2, 3], [0, -4, 0]]  # position channels replace the offset
-
-
-def test_position_channels_of_a_joint_replace_its_offset(tmp_path):
-    path = small(tmp_path, knee="6 Xposition Yposition Zposition Zrotation Xrotation Yrotation",
-                 frames="0 0 0 0 0 0 7 8 9 0 0 0\n" + "0 " * 12)  # fmt: skip
-    assert read_bvh(path).local_transforms()[1][0, 1].tolist() == [7, 8, 9]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: "nothing", "not a BVH file"),
-        (lambda t: t.replace("HIERARCHY", "HIERARCH"), "not a BVH file"),
-        (lambda t: t.replace("40\n", "nan\n"), "frame 0 holds a NaN"),
-        (lambda t: t.replace("40\n", "forty\n"), "not a number"),
-        (lambda t: t.replace("40\n", "\n"), "says 2 frames of 7 channels, but holds 13 values"),
-        (lambda t: t.replace("Frames: 2", "Frames: 3"), "says 3 frames"),
-        (lambda t: t.replace("0.0333333", "0"), "frame time of 0.0 s is not usable; give the true rate with --fps"),
-        (lambda t: t.replace("1 Xrotation", "1 Xrotaton"), "lists channels"),
-        (lambda t: t.replace("OFFSET 0 -4 0", "OFFSET 0 -4"), "HIERARCHY"),
-        (lambda t: t.replace("}\nMOTION", "MOTION"), "open braces"),
-    ],
-)
-def test_broken_files_say_what_is_wrong(tmp_path, change, message):
-    path = small(tmp_path)
-    path.write_text(change(path.read_text()))
-    with pytest.raises(BVHError, match=message) as caught:
-        read_bvh(path)
-    assert "small.bvh" in str(caught.value)
-
-
-def test_a_binary_file_is_refused(tmp_path):
-    (tmp_path / "b.bvh").write_bytes(b"\x80\x03HIERARCHY\x00\xff")
-    with pytest.raises(BVHError, match="not text"):
-        read_bvh(tmp_path / "b.bvh")
-
-
-# --- importing a folder ---------------------------------------------------------------------------------------------
-
-
-def test_import_reports_bad_files_and_does_the_rest(tmp_path):
-    source = tmp_path / "source"
-    (source / "a").mkdir(parents=True)
-    (source / "b").mkdir()
-    write_bvh(source / "a" / "walk.bvh", WALK)
-    write_bvh(source / "b" / "walk.bvh", make_motion("wave", 40, 0))
-    write_bvh(source / "stand.bvh", make_motion("stand", 30, 0))
-    (source / "text.bvh").write_text("hello")
-    small(source)
-    report = import_bvh(source, tmp_path / "out", load_map("smpl22"))
-    assert report.imported == {"a/walk": 90, "b/walk": 40, "stand": 30}
-    assert sorted(path.rpartition("/")[2] for path in report.failed) == ["small.bvh", "text.bvh"]
-    assert any("joints of map 'smpl22' are not in the file" in reason for reason in report.failed.values())
-    dataset = DatasetFolder(tmp_path / "out")
-    assert dataset.names() == ["a/walk", "b/walk", "stand"]
-    np.testing.assert_allclose(dataset.motion("a/walk"), WALK, atol=1e-4)
-
-    before = dataset.motion_path("stand").stat().st_mtime_ns
-    write_bvh(source / "b" / "walk.bvh", make_motion("wave", 50, 0))
-    again = import_bvh(source, tmp_path / "out", load_map("smpl22"))
-    assert sorted(again.kept) == ["a/walk", "stand"]
-    assert again.imported == {"b/walk": 50}
-    assert dataset.motion_path("stand").stat().st_mtime_ns == before
-
-
-def test_import_of_nothing_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"no \.bvh files"):
-        import_bvh(tmp_path, tmp_path / "out", load_map("smpl22"))
+# --- real files ------------------------------------------------------------------------------------------------------
 
 
 def test_real_motion_capture_keeps_its_joints(shared, tmp_path):

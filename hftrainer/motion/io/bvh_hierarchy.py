@@ -50,7 +50,7 @@ def parse_hierarchy(text: str, path: str | os.PathLike[str]) -> Hierarchy:
         raise BVHError(f"{path}: the HIERARCHY is broken near word {at} ({' '.join(tokens[at : at + 4])!r})") from error
     if stack or not out.names:
         raise BVHError(f"{path}: the HIERARCHY ends with {len(stack)} open braces and {len(out.names)} joints")
-    if not np.isfinite([*out.offsets, *out.ends.values()]).all():
+    if not np.isfinite(np.array([*out.offsets, *out.ends.values()], dtype=np.float64)).all():
         raise BVHError(f"{path}: an OFFSET is not a finite number")
     return out
 

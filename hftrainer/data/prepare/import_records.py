@@ -1,0 +1,77 @@
+"""import.jsonl of a dataset folder: what each clip was made from, written as it comes, one import at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hftrainer.files import write_text
+from hftrainer.readers import inside, read_jsonl
+
+NAME = "import.jsonl"
+
+
+class ImportRecords:
+    """Records by clip. Appended while an import runs, so that a kill loses no more than the clips that it was at."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.clips: dict[str, dict[str, Any]] = {}
+        path = root / NAME
+        if path.is_file():
+            for number, record in read_jsonl(path, ignore_cut_end=True):
+                self._take(record, f"{path}, line {number}")
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Note something about a clip, on disk at once."""
+        if not hasattr(self, "_stream"):
+            self._mend_end()
+            self._stream = open(self.root / NAME, "a", encoding="utf-8")
+        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._stream.flush()
+        self._take(record, NAME)
+
+    def finish(self) -> None:
+        """Write the records that still hold, sorted, in the place of what was appended."""
+        if hasattr(self, "_stream"):
+            self._stream.close()
+            del self._stream
+        lines = [json.dumps(self.clips[name], ensure_ascii=False) for name in sorted(self.clips)]
+        write_text(self.root / NAME, "".join(f"{line}\n" for line in lines))
+
+    def _take(self, record: dict[str, Any], where: str) -> None:
+        inside(self.root, record.get("clip"), suffix=".npy", what=f"{where}: clip")
+        if record.get("removed"):
+            self.clips.pop(record["clip"], None)
+        else:
+            self.clips[record["clip"]] = record
+
+    def _mend_end(self) -> None:
+        """A kill may have cut the last line; what is appended must not continue it."""
+        path = self.root / NAME
+        if path.is_file() and path.stat().st_size:
+            with open(path, "rb+") as stream:
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    data = path.read_bytes()
+                    stream.truncate(data.rfind(b"\n") + 1)
+
+
+@contextlib.contextmanager
+def only_import(root: Path) -> Iterator[None]:
+    """Hold the folder for one import; a second one is refused. A killed import holds nothing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks; two imports at once are the user's own care there
+        yield
+        return
+    with open(root / ".import.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"another import is writing into {root}; wait for it, or choose another --out") from error
+        yield

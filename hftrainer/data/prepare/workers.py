@@ -1,0 +1,76 @@
+"""Worker processes that end with their parent, and survive one another."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_LOOK_EVERY = 0.2  # seconds
+
+
+def run_all(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, died: Callable[[Item], Result]
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with its result, as they come; with `workers` of 1, in this process.
+
+    A worker that dies (memory, a crash in a library) takes the others of its pool with it: what they had is tried
+    again, one at a time, and the item that kills its worker again gets `died(item)`.
+    """
+    if workers <= 1:
+        for item in items:
+            yield item, work(item)
+        return
+    left = iter(items)
+    while True:
+        suspects: list[Item] = []
+        with _pool(workers) as pool:
+            pending = {pool.submit(work, item): item for item in islice(left, 2 * workers)}
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    item = pending.pop(future)
+                    try:
+                        yield item, future.result()
+                    except BrokenProcessPool:
+                        suspects.append(item)
+                if not suspects:
+                    for item in islice(left, len(done)):
+                        pending[pool.submit(work, item)] = item
+        if not suspects:
+            return
+        for item in suspects:
+            yield item, _alone(work, item, died)
+
+
+def _alone(work: Callable[[Item], Result], item: Item, died: Callable[[Item], Result]) -> Result:
+    with _pool(1) as pool:
+        future: Future[Result] = pool.submit(work, item)
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            return died(item)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # spawned, not forked: a fork of a process with threads may hang
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    """Watch the parent in a thread: a killed one cannot say that its workers should stop."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,226 @@
+"""Imports follow their inputs: what changed is made again, what is gone leaves, kills and bad files cost one clip."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare import convert_motion
+from hftrainer.data.prepare.convert_motion import ImportSettings
+from hftrainer.data.prepare.import_records import ImportRecords, only_import
+from hftrainer.data.prepare.motion_import import import_motions
+from hftrainer.data.prepare.workers import run_all
+from hftrainer.data.synthetic.motions import make_motion
+from hftrainer.motion.io.bvh_write import write_bvh
+from hftrainer.motion.skeleton_map import SHIPPED, load_map
+
+SMPL = ImportSettings(load_map("smpl22"))
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    folder = tmp_path / "source"
+    for name, action in (("a/walk", "walk"), ("b/walk", "wave"), ("stand", "turn-left")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bvh(folder / f"{name}.bvh", make_motion(action, 60, 0))
+    return folder
+
+
+def content(root: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.name != ".import.lock"
+    }
+
+
+def test_unchanged_clips_are_kept_and_changed_ones_made_again(source, tmp_path):
+    out = tmp_path / "out"
+    assert import_motions(source, out, SMPL).imported == {"a/walk": 60, "b/walk": 60, "stand": 60}
+    assert sorted(import_motions(source, out, SMPL).kept) == ["a/walk", "b/walk", "stand"]
+    write_bvh(source / "b" / "walk.bvh", make_motion("wave", 50, 0))
+    assert import_motions(source, out, SMPL).imported == {"b/walk": 50}
+    # an emptied motion file
+    DatasetFolder(out).motion_path("stand").write_bytes(b"")
+    assert list(import_motions(source, out, SMPL).imported) == ["stand"]
+
+
+def test_an_edited_map_and_other_options_make_all_clips_again(source, tmp_path):
+    out, path = tmp_path / "out", tmp_path / "map.yaml"
+    path.write_text((SHIPPED / "smpl22.yaml").read_text())
+    import_motions(source, out, ImportSettings(load_map(path)))
+    before = DatasetFolder(out).motion("stand")
+    path.write_text(path.read_text().replace("0.01", "0.012"))
+    assert len(import_motions(source, out, ImportSettings(load_map(path))).imported) == 3
+    assert not np.allclose(DatasetFolder(out).motion("stand"), before)
+    faster = ImportSettings(load_map(path), recorded_fps={"stand": 60.0})
+    assert import_motions(source, out, faster).imported == {"stand": 30}
+
+
+def test_other_code_makes_all_clips_again(source, tmp_path, monkeypatch):
+    import_motions(source, tmp_path / "out", SMPL)
+    monkeypatch.setattr(convert_motion, "_code", lambda: "another version")
+    assert len(import_motions(source, tmp_path / "out", SMPL).imported) == 3
+
+
+def test_clips_leave_with_their_files(source, tmp_path):
+    out = tmp_path / "out"
+    import_motions(source, out, SMPL)
+    (source / "stand.bvh").rename(source / "renamed.bvh")
+    (source / "a" / "walk.bvh").unlink()
+    (source / "b" / "walk.bvh").write_text("no motion")
+    report = import_motions(source, out, SMPL)
+    assert DatasetFolder(out).names() == ["renamed"]
+    assert sorted(report.left) == ["a/walk", "b/walk", "stand"] or sorted(report.left) == ["a/walk", "stand", "walk"]
+    assert len(report.failed) == 1
+
+
+def test_several_folders_into_one_and_names_that_collide(source, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    write_bvh(other / "stand.bvh", make_motion("wave", 40, 1))
+    import_motions(source, out, SMPL)
+    report = import_motions(other, out, SMPL)
+    assert "tell the two apart by --prefix" in next(iter(report.failed.values()))
+    assert import_motions(other, out, SMPL, prefix="other/").imported == {"other/stand": 40}
+    assert len(DatasetFolder(out).names()) == 4
+    assert sorted(import_motions(source, out, SMPL).kept) == ["a/walk", "b/walk", "stand"]
+    # one file of a folder does not send the others away
+    assert import_motions(source / "stand.bvh", out, SMPL).left == []
+    assert len(DatasetFolder(out).names()) == 4
+
+
+def test_a_folder_that_was_moved_keeps_its_clips(source, tmp_path):
+    import_motions(source, tmp_path / "out", SMPL)
+    moved = source.rename(tmp_path / "moved")
+    assert len(import_motions(moved, tmp_path / "out", SMPL).kept) == 3
+
+
+def test_motions_of_other_origin_are_not_overwritten(source, tmp_path):
+    dataset = DatasetFolder(tmp_path / "out", create=True)
+    dataset.write_motion("stand", make_motion("walk", 44, 0))
+    report = import_motions(source, tmp_path / "out", SMPL)
+    assert "no import made it" in next(iter(report.failed.values()))
+    assert len(dataset.motion("stand")) == 44
+
+
+def test_names_in_any_case_and_two_files_of_one_name(source, tmp_path):
+    write_bvh(source / "UPPER.BVH", make_motion("walk", 40, 0))
+    write_bvh(source / "upper.bvh", make_motion("walk", 40, 1))
+    report = import_motions(source, tmp_path / "out", SMPL)
+    assert len(report.imported) == 4
+    assert "a clip of the same name" in next(iter(report.failed.values()))
+
+
+def test_one_import_at_a_time(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    with only_import(tmp_path / "out"), pytest.raises(ValueError, match="another import is writing"):
+        import_motions(source, tmp_path / "out", SMPL)
+
+
+def test_a_cut_record_costs_one_clip(source, tmp_path):
+    out = tmp_path / "out"
+    import_motions(source, out, SMPL)
+    path = out / "import.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    report = import_motions(source, out, SMPL)
+    assert len(report.kept) == 2
+    assert len(report.imported) + len(report.failed) == 1
+
+
+@pytest.mark.parametrize("clip", ["../../outside", "/tmp/outside", 3])
+def test_records_cannot_lead_out_of_the_folder(tmp_path, clip):
+    (tmp_path / "import.jsonl").write_text(json.dumps({"clip": clip, "from": "x"}) + "\n")
+    with pytest.raises(ValueError, match="clip"):
+        ImportRecords(tmp_path)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a fault"), MemoryError(), RecursionError("deep"), ZeroDivisionError()])
+def test_one_bad_file_never_ends_an_import(source, tmp_path, monkeypatch, fault):
+    from hftrainer.data.prepare import motion_import
+
+    real = motion_import.convert_motion
+
+    def convert(path, *rest):
+        if "stand" in str(path):
+            raise fault
+        return real(path, *rest)
+
+    monkeypatch.setattr(motion_import, "convert_motion", convert)
+    report = import_motions(source, tmp_path / "out", SMPL)
+    assert sorted(report.imported) == ["a/walk", "b/walk"]
+    assert "stand.bvh" in next(iter(report.failed.values()))
+
+
+def _die_of_three(item):
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item * item
+
+
+def _say_died(item):
+    return -item
+
+
+def test_a_worker_that_dies_costs_its_own_item():
+    found = dict(run_all(_die_of_three, range(8), 2, _say_died))
+    assert found == {0: 0, 1: 1, 2: 4, 3: -3, 4: 16, 5: 25, 6: 36, 7: 49}
+
+
+def command(source, out, workers=2):
+    code = "import sys; from hftrainer.cli import main; sys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-c", code, "data", "import-motion", str(source), "--skeleton", "smpl22",
+            "--out", str(out), "--workers", str(workers)]  # fmt: skip
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_import_leaves_no_workers_and_a_rerun_gives_the_same_bytes(source, tmp_path, how):
+    for number in range(30):
+        write_bvh(source / f"more{number}.bvh", make_motion("walk", 150, number))
+    want = tmp_path / "want"
+    assert subprocess.run(command(source, want, 1), check=False).returncode == 0
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(source, out))
+    while process.poll() is None and len(list(out.rglob("*.npy"))) < 5:
+        time.sleep(0.01)
+    workers = children_of(process.pid)
+    process.send_signal(how)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while not all(map(gone, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(map(gone, workers))
+    done = subprocess.run(command(source, out), check=True, capture_output=True, text=True).stdout
+    assert "0 kept" not in done
+    assert content(out) == content(want)
