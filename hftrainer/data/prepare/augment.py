@@ -15,6 +15,7 @@ import numpy as np
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.captions import CaptionTemplates, mirrored_parts
 from hftrainer.motion.blend import TRANSITION, find_passage, join_at, shorten
+from hftrainer.motion.representation.base import DEFAULT
 
 MIRROR_PREFIX = "M"  # as HumanML3D names mirrored clips
 JOINED = "joined"
@@ -74,6 +75,11 @@ def join_split(
     The two contents differ and are drawn evenly; of `config.tries` pairs of clips that have them, the one whose poses
     meet best is taken. The split `into` gets all of `split`, what it had, and the new names.
     """
+    if dataset.representation != DEFAULT:
+        raise ValueError(
+            f"{dataset.root} holds {dataset.representation}; clips are joined as {DEFAULT}, which has "
+            "rotations to blend. Join first, and convert the data set then"
+        )
     labels, made = dataset.labels(), []
     singles = [n for n in dataset.names(split) if n in labels and not n.startswith(JOINED)]
     by_content: dict[str, list[str]] = {}

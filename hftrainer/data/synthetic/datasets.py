@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hftrainer.config import ConfigError
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.motion.windows import MotionWindows, MotionWindowsConfig
 from hftrainer.data.synthetic.motions import write_dataset, write_tokens
 from hftrainer.data.text_motion.pairs import TextMotion, TextMotionConfig
 from hftrainer.data.tokens.captioned import TextTokens, TextTokensConfig
+from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.registry import DATASETS
 
 
@@ -19,6 +21,7 @@ class SyntheticWindowsConfig(MotionWindowsConfig):
 
     root: str = "dataset/synthetic"
     clips: int = 48
+    representation: str | None = None
 
 
 @DATASETS.register("synthetic_windows")
@@ -28,7 +31,7 @@ class SyntheticWindows(MotionWindows):
     Config = SyntheticWindowsConfig
 
     def __init__(self, config: SyntheticWindowsConfig):
-        _make(config.root, config.clips)
+        _make(config.root, config.clips, config.representation)
         super().__init__(config)
 
 
@@ -38,6 +41,7 @@ class SyntheticTokensConfig(TextTokensConfig):
 
     root: str = "dataset/synthetic"
     clips: int = 48
+    representation: str | None = None
     codebook_size: int = 240
 
 
@@ -48,7 +52,7 @@ class SyntheticTokens(TextTokens):
     Config = SyntheticTokensConfig
 
     def __init__(self, config: SyntheticTokensConfig):
-        dataset = _make(config.root, config.clips)
+        dataset = _make(config.root, config.clips, config.representation)
         if not (dataset.root / config.tokens).is_dir():
             write_tokens(dataset, codebook_size=config.codebook_size)
         super().__init__(config)
@@ -60,6 +64,7 @@ class SyntheticTextMotionConfig(TextMotionConfig):
 
     root: str = "dataset/synthetic"
     clips: int = 48
+    representation: str | None = None
 
 
 @DATASETS.register("synthetic_text_motion")
@@ -69,9 +74,17 @@ class SyntheticTextMotion(TextMotion):
     Config = SyntheticTextMotionConfig
 
     def __init__(self, config: SyntheticTextMotionConfig):
-        _make(config.root, config.clips)
+        _make(config.root, config.clips, config.representation)
         super().__init__(config)
 
 
-def _make(root: str, clips: int) -> DatasetFolder:
-    return DatasetFolder(root) if Path(root, "split").is_dir() else write_dataset(root, clips=clips)
+def _make(root: str, clips: int, representation: str | None) -> DatasetFolder:
+    if not Path(root, "split").is_dir():
+        return write_dataset(root, clips=clips, representation=representation or DEFAULT)
+    dataset = DatasetFolder(root)
+    if representation not in (None, dataset.representation):
+        raise ConfigError(
+            f"data.representation={representation}, but the data set in data.root={root} is of "
+            f"{dataset.representation}; choose another folder"
+        )
+    return dataset

@@ -15,7 +15,7 @@ from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.splits import split_names
 from hftrainer.data.prepare.statistics import write_statistics
 from hftrainer.data.tokens.folder import write_token_set
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.base import DEFAULT, Body, get_representation
 from hftrainer.motion.rotation import axis_angle_to_matrix
 from hftrainer.motion.skeleton import JOINTS, forward_kinematics
 
@@ -51,17 +51,23 @@ class _Pose:
         self.vectors[:, JOINTS.index(joint), axis] += angle
 
 
-def make_motion(content: str, frames: int, seed: int) -> Float:
-    """One clip (frames, 272); the seed varies speed, size and phase."""
+def make_motion(content: str, frames: int, seed: int, representation: str = DEFAULT) -> Float:
+    """One clip of so many frames of joints, encoded (frames, width); the seed varies speed, size and phase."""
+    motion_format = get_representation(representation)
+    return np.asarray(motion_format.from_body(make_body(content, frames, seed, motion_format.fps)))
+
+
+def make_body(content: str, frames: int, seed: int, fps: float) -> Body:
+    """Joints and rotations of a clip; the seed varies speed, size and phase."""
     rng = np.random.default_rng([seed, *content.encode()])
-    t = np.arange(frames) / 30.0
+    t = np.arange(frames) / fps
     speed, phase, size = rng.uniform(0.8, 1.2), rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.1)
     pose = _Pose(np.zeros((frames, len(JOINTS), 3)), np.zeros((frames, 3)))
     for side, sign in (("left", 1.0), ("right", -1.0)):
         pose.set(f"{side}_shoulder", 2, -sign * 1.25)  # arms hang down
     pose.set("spine2", 0, 0.02 * np.sin(2 * np.pi * 0.3 * t + phase))  # breath
     if content in ("walk", "turn-left"):
-        _walk(pose, t, speed, phase, turning=0.6 if content == "turn-left" else 0.0)
+        _walk(pose, t, speed, phase, fps, turning=0.6 if content == "turn-left" else 0.0)
     elif content == "wave":
         lift = np.clip(t / 0.5, 0, 1) * np.clip((t[-1] - t) / 0.5, 0, 1)
         pose.set("right_shoulder", 2, -2.3 * lift)
@@ -77,10 +83,10 @@ def make_motion(content: str, frames: int, seed: int) -> Float:
         raise ValueError(f"no synthetic motion {content!r}; known: {', '.join(CAPTIONS)}")
     rotations = axis_angle_to_matrix(pose.vectors)
     joints = forward_kinematics(rotations, pose.root * size, OFFSETS * size)
-    return np.asarray(motion272.from_joints_and_rotations(joints, rotations))
+    return Body(joints, fps, rotations, joints[:, 0])
 
 
-def _walk(pose: _Pose, t: Float, speed: float, phase: float, turning: float) -> None:
+def _walk(pose: _Pose, t: Float, speed: float, phase: float, fps: float, turning: float) -> None:
     swing = np.sin(2 * np.pi * 0.9 * speed * t + phase)
     for side, sign in (("left", 1.0), ("right", -1.0)):
         pose.set(f"{side}_hip", 0, -0.45 * sign * swing)
@@ -88,7 +94,7 @@ def _walk(pose: _Pose, t: Float, speed: float, phase: float, turning: float) -> 
         pose.set(f"{side}_shoulder", 0, 0.3 * sign * swing)
     heading = turning * t
     pose.vectors[:, 0, 1] += heading
-    step = 1.2 * speed / 30.0
+    step = 1.2 * speed / fps
     pose.root[:, 0] = np.cumsum(step * np.sin(heading))
     pose.root[:, 2] = np.cumsum(step * np.cos(heading))
     pose.root[:, 1] += 0.02 * np.cos(4 * np.pi * 0.9 * speed * t + 2 * phase)
@@ -116,15 +122,18 @@ def write_tokens(dataset: DatasetFolder, *, codebook_size: int, seed: int = 0) -
     write_token_set(dataset.root / "tokens", rows, about)
 
 
-def write_dataset(root: str | os.PathLike[str], *, clips: int = 48, seed: int = 0) -> DatasetFolder:
+def write_dataset(
+    root: str | os.PathLike[str], *, clips: int = 48, seed: int = 0, representation: str = DEFAULT
+) -> DatasetFolder:
     """Write `clips` clips of 2 to 5 s with captions, labels, splits and statistics; the same for the same seed."""
     dataset = DatasetFolder(root, create=True)
+    dataset.write_representation(representation)
     contents, labels = sorted(CAPTIONS), {}
     for number in range(clips):
         content = contents[number % len(contents)]
         frames = int(np.random.default_rng([seed, number]).integers(60, 151))
         name = f"synthetic_{content}_{number:04d}"
-        dataset.write_motion(name, make_motion(content, frames, seed + number))
+        dataset.write_motion(name, make_motion(content, frames, seed + number, representation))
         dataset.write_captions(name, CAPTIONS[content])
         labels[name] = {"content": content, "style": "normal", "set": "synthetic"}
     dataset.write_labels(labels)

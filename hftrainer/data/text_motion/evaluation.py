@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hftrainer.data.folder import Caption, DatasetFolder, parse_caption
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.readers import inside, read_json
 
 _SHOWN = 5
-_MOST_FRAMES = 1_000_000  # more than nine hours at 30 fps
+_MOST_FRAMES = 1_000_000  # more than nine hours
 
 
 class Pair(NamedTuple):
-    """A clip's name, the caption that is asked for, and how many frames (at 30 a second) it must have."""
+    """A clip's name, the caption that is asked for, and how many frames it must have."""
 
     name: str
     caption: str
@@ -49,8 +50,8 @@ def annotation_pairs(
     The file holds ``{"meta": ..., "data_list": {name: entry}}``, a list of entries, or a bare ``{name: entry}``. An
     entry's name is its ``motion_id``, else its key (``id`` in a list). Its caption is the first of its
     ``hierarchical_caption_path`` (a JSON file, relative to `root`), or where it names none its own ``caption`` or
-    ``text``. Its length is ``num_frames``, or ``duration`` times ``fps`` (30). `skip_unusable` leaves out entries
-    that have no caption or no length, which are an error otherwise.
+    ``text``. Its length is ``num_frames``, or ``duration`` times ``fps`` (motion272's, if it has none).
+    `skip_unusable` leaves out entries that have no caption or no length, which are an error otherwise.
     """
     path = Path(path)
     if not path.is_file():
@@ -162,7 +163,7 @@ def _frames_of(entry: dict[str, Any]) -> int:
     if entry.get("num_frames") is not None:
         frames = _number(entry, "num_frames")
     else:
-        frames = _number(entry, "duration") * (_number(entry, "fps") or 30)
+        frames = _number(entry, "duration") * (_number(entry, "fps") or get_representation(DEFAULT).fps)
     if not 0 <= frames <= _MOST_FRAMES:
         raise UnusablePairs(f"an entry has {frames:g} frames; a motion has 0 to {_MOST_FRAMES}")
     return round(frames)
