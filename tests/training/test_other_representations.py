@@ -56,7 +56,7 @@ def trained(hml, tmp_path_factory) -> Path:
             "model.tokenizer.input_dim=263",
             "data.mirror=0.5",
             *(f"task.loss.{term}=0.1" for term in terms),
-        )  # fmt: skip
+        )
     )
 
 
@@ -144,7 +144,7 @@ def test_synthetic_data_of_another_representation(tmp_path):
             "trainer.max_steps=2",
             "trainer.val_every_n_steps=2",
             "callbacks=[]",
-        )  # fmt: skip
+        )
     )
     assert DatasetFolder(tmp_path / "data").representation == "hml263"
     assert len(column(run, "train/loss")) == 2
