@@ -144,7 +144,7 @@ def _against_real(
         )
 
     def standing(motion: np.ndarray) -> float:
-        return foot_slide(np.asarray(motion_format.to_joints(motion.astype(np.float64))))
+        return foot_slide(np.asarray(motion_format.to_joints(motion.astype(np.float64))), fps=motion_format.fps)
 
     got, want = physical(made), physical(real)
     return {

@@ -42,14 +42,17 @@ def acceleration_error(predicted: Any, target: Any) -> Any:
     return np.linalg.norm(np.diff(apart, n=2, axis=-3), axis=-1).mean(axis=-1)
 
 
-def foot_slide(joints: np.ndarray, reference: np.ndarray | None = None, threshold: float = 0.005) -> float:
+STANDS = 0.15  # metres a second: a foot that moves less stands
+
+
+def foot_slide(joints: np.ndarray, reference: np.ndarray | None = None, *, fps: float) -> float:
     """Mean horizontal speed (metres a frame) of ankles and toes while the `reference` feet stand.
 
-    A foot stands where it moves less than `threshold` metres a frame. Without a reference the joints (T, 22, 3) are
+    A foot stands where it moves less than `STANDS` metres a second at `fps` (5 mm a frame at 30 fps). Without a reference the joints (T, 22, 3) are
     their own.
     """
     feet = [7, 8, 10, 11]
     reference = joints if reference is None else reference
-    still = np.linalg.norm(np.diff(reference[:, feet], axis=0), axis=-1) < threshold
+    still = np.linalg.norm(np.diff(reference[:, feet], axis=0), axis=-1) < STANDS / fps
     speed = np.linalg.norm(np.diff(joints[:, feet], axis=0)[..., [0, 2]], axis=-1)
     return float(speed[still].mean()) if still.any() else float("nan")

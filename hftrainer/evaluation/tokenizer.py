@@ -62,6 +62,7 @@ class _Seen:
     clips: list[tuple[np.ndarray, np.ndarray]] | None = None  # the motions themselves, where an evaluator wants them
 
     def add(self, made: np.ndarray, real: np.ndarray, codes: torch.Tensor) -> None:
+        fps = self.motion_format.fps
         got, want = (self.motion_format.to_joints(m.astype(np.float64)) for m in (made, real))
         self.errors.append(mpjpe(got, want))
         self.aligned.append(pa_mpjpe(got, want))
@@ -70,7 +71,7 @@ class _Seen:
         if len(real) >= 8:
             self.made.append(compute_physical_metrics(got))
             self.real.append(compute_physical_metrics(want))
-            self.standing.append((foot_slide(got, want), foot_slide(want)))
+            self.standing.append((foot_slide(got, want, fps=fps), foot_slide(want, fps=fps)))
         if self.clips is not None:
             self.clips.append((made, real))
 

@@ -14,6 +14,7 @@ from hftrainer.fields import choice, number
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.registry import LOSSES
 
+_STANDS = 0.15  # metres a second: a foot that moves less stands
 _KINDS: dict[str, Callable[..., Tensor]] = {"l1_smooth": F.smooth_l1_loss, "l1": F.l1_loss, "l2": F.mse_loss}
 
 
@@ -87,7 +88,7 @@ class ReconstructionLoss:
         if config.joint_velocity:
             terms["joint_velocity"] = _lengths(got.diff(dim=1) - want.diff(dim=1)).mean(dim=-1)[mask[:, 1:]].mean()
         if config.slide:
-            terms["slide"] = _slide(got, want, mask)
+            terms["slide"] = _slide(got, want, mask, self.representation.fps)
         return terms
 
     def _masked(self, a: Tensor, b: Tensor, where: Tensor) -> Tensor:
@@ -99,10 +100,10 @@ def _lengths(vectors: Tensor) -> Tensor:
     return (vectors.square().sum(dim=-1) + 1e-12).sqrt()
 
 
-def _slide(got: Tensor, want: Tensor, mask: Tensor) -> Tensor:
+def _slide(got: Tensor, want: Tensor, mask: Tensor, fps: float) -> Tensor:
     """Horizontal movement of decoded toes and ankles between frames where the real ones hardly move."""
     feet = [7, 8, 10, 11]
-    still = (want[:, 1:, feet] - want[:, :-1, feet]).norm(dim=-1) < 0.005
+    still = (want[:, 1:, feet] - want[:, :-1, feet]).norm(dim=-1) < _STANDS / fps
     moved = (got[:, 1:, feet] - got[:, :-1, feet])[..., [0, 2]]
     speed = _lengths(moved)
     where = still & mask[:, 1:, None]

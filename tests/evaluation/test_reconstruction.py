@@ -75,9 +75,9 @@ def test_foot_slide_counts_frames_in_which_the_real_feet_stand():
     made = np.zeros((10, 22, 3))
     made[:, :, 0] = np.arange(10)[:, None] * 0.02
     made[:, :, 1] = np.arange(10)[:, None] * 0.5  # up, which is no slide
-    assert foot_slide(made, real) == pytest.approx(0.02)
-    assert foot_slide(real) == 0
-    assert np.isnan(foot_slide(real + np.arange(10)[:, None, None]))
+    assert foot_slide(made, real, fps=30) == pytest.approx(0.02)
+    assert foot_slide(real, fps=30) == 0
+    assert np.isnan(foot_slide(real + np.arange(10)[:, None, None], fps=30))
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,7 @@ def trained(hml, tmp_path_factory) -> Path:
             hml.root,
             "model.tokenizer.input_dim=263",
             "data.mirror=0.5",
+            "task.loss.name=reconstruction",
             *(f"task.loss.{term}=0.1" for term in terms),
         )
     )
@@ -142,7 +143,7 @@ def test_synthetic_data_of_another_representation(tmp_path):
             "model.tokenizer.input_dim=263",
             "data.clips=12",
             "trainer.max_steps=2",
-            "trainer.val_every_n_steps=2",
+            "trainer.val_every_n_steps=null",
             "callbacks=[]",
         )
     )

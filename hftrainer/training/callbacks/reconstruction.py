@@ -73,7 +73,7 @@ class ReconstructionMetrics(L.Callback):
             got = form.to_joints(outputs["motion"][row, :length].float().cpu().numpy())
             want = form.to_joints(batch.motion[row, :length].float().cpu().numpy())
             self.errors.append(mpjpe(got, want))
-            self.slides.append((foot_slide(got, want), foot_slide(want)))
+            self.slides.append((foot_slide(got, want, fps=form.fps), foot_slide(want, fps=form.fps)))
             self.jitters.append((_jitter(got), _jitter(want)))
             self.codes.append(outputs["codes"][row, : length // stride].cpu())
             if row < show:
@@ -100,20 +100,20 @@ class ReconstructionMetrics(L.Callback):
         if trainer.is_global_zero and self.shown and not trainer.sanity_checking:
             folder = self.output_dir / "samples" / f"step-{trainer.global_step:08d}"
             with without_losing_the_run(str(folder)):
-                self._show(trainer, folder)
+                self._show(trainer, folder, get_representation(task.bundle.representation).fps)
 
     def _shown_of(self, batch: int, batches: int | float) -> int:
         """How many rows of a validation batch are shown; batches are sorted by length."""
         chosen = np.linspace(0, int(batches) - 1, self.config.clips).round()
         return int(np.sum(chosen == batch))
 
-    def _show(self, trainer: Any, folder: Path) -> None:
+    def _show(self, trainer: Any, folder: Path, fps: float) -> None:
         rows, pages = [], []
         for number, (name, want, got) in enumerate(self.shown):
             error = 1000 * float(mpjpe(got, want).mean())
             pair = [
-                ViewerClip(joints=want, title=f"{name}: original"),
-                ViewerClip(joints=got, title=f"{name}: reconstruction", notes={"mpjpe": f"{error:.1f} mm"}),
+                ViewerClip(joints=want, title=f"{name}: original", fps=fps),
+                ViewerClip(joints=got, title=f"{name}: reconstruction", notes={"mpjpe": f"{error:.1f} mm"}, fps=fps),
             ]
             pages += pair
             file = f"reconstruction_{number:02d}.html"
