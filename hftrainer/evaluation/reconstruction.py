@@ -48,8 +48,8 @@ STANDS = 0.15  # metres a second: a foot that moves less stands
 def foot_slide(joints: np.ndarray, reference: np.ndarray | None = None, *, fps: float) -> float:
     """Mean horizontal speed (metres a frame) of ankles and toes while the `reference` feet stand.
 
-    A foot stands where it moves less than `STANDS` metres a second at `fps` (5 mm a frame at 30 fps). Without a reference the joints (T, 22, 3) are
-    their own.
+    A foot stands where it moves less than `STANDS` metres a second at `fps` (5 mm a frame at 30 fps). Without a
+    reference the joints (T, 22, 3) are their own.
     """
     feet = [7, 8, 10, 11]
     reference = joints if reference is None else reference
