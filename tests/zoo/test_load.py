@@ -128,6 +128,18 @@ def test_files_count_only_where_no_class_is_named(tmp_path):
     assert registered_name(PIPELINES, folder) is None
 
 
+def test_a_folder_is_recognized_by_all_files_of_a_class(site, tmp_path):
+    from hftrainer.zoo.detect import registered_name
+
+    pair = TOY_PIPELINE.replace('artifact_names = ("ToyPipelineOfYore",)', 'artifact_files = ("a.bin", "b.bin")')
+    install(site, "pairplug", "pairplug", {"pairplug.py": pair})
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, expected in (("a.bin", None), ("b.bin", "toy263")):
+        (folder / name).touch()
+        assert registered_name(PIPELINES, folder) == expected
+
+
 def test_a_card_without_a_commit_says_that_it_is_not_pinned(tiny_model, monkeypatch):
     import huggingface_hub
 
