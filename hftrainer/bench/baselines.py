@@ -47,11 +47,11 @@ def concatenating(model: LLaMAHF, features: Tensor, mask: Tensor, codes: int) ->
 
 
 def _forward(model: LLaMAHF, x: Tensor, start: int, caches: list[Any]) -> Tensor:
-    rope = model.rope(x.device)[start : start + x.shape[1]]
+    rotary = model.rotary(x.device)[start : start + x.shape[1]]
     for i, block in enumerate(model.transformer.blocks()):
         fused = block.attn.c_attn(block.rms_1(x))
         q, k, v = rearrange(fused, "b t (three h s) -> three b h t s", three=3, h=block.attn.n_head)
-        q, k = apply_rope(q, rope), apply_rope(k, rope)
+        q, k = apply_rope(q, rotary), apply_rope(k, rotary)
         if caches[i] is not None:
             k, v = torch.cat([caches[i][0], k], dim=2), torch.cat([caches[i][1], v], dim=2)
         caches[i] = (k, v)

@@ -23,9 +23,9 @@ from hftrainer.bench.measure import machine
 from hftrainer.bench.sample import SampleBench, load, random_texts
 from hftrainer.dtypes import dtype_name
 from hftrainer.files import write_json
+from hftrainer.models.motion.motionmillion.engine.inference import inference_model
+from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
 from hftrainer.models.motion.motionmillion.network import LLaMAHF
-from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import cached_for
 
 # what docs/performance.md promises: equal rows, and regret in float32 or in steps of bfloat16
 EQUAL_ROWS, REGRET, REGRET_ULPS = 0.995, 1e-4, 4.0
@@ -113,8 +113,8 @@ def compare(model: LLaMAHF, bench: EqualityBench, dtype: str) -> Equality:
     mask = (torch.arange(bench.words)[None] < words[:, None]).to(features.device)
     # of unequal length, so that rows are refilled while others are under way
     limits = torch.randint((bench.codes + 1) // 2, bench.codes + 1, (bench.rows,), generator=generator).tolist()
-    work = Work(lambda p: (features[p], mask[p]), limits, bench.words + bench.codes, floors=limits)
-    made = {done.prompt: done.codes for done in BatchDecoder(cached_for(model), bench.batch).run(work)}
+    work = DecodeRequests(lambda p: (features[p], mask[p]), limits, bench.words + bench.codes, min_new_tokens=limits)
+    made = {done.prompt: done.codes for done in Scheduler(inference_model(model), bench.batch).run(work)}
     partings, regrets, steps_of_bfloat16 = [], [], []
     for row in range(bench.rows):
         text = features[row : row + 1, : words[row]], mask[row : row + 1, : words[row]]

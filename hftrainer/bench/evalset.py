@@ -10,7 +10,7 @@ import torch
 
 from hftrainer.bench.measure import Result, Way, interleave, machine, read_bandwidth, save, table
 from hftrainer.bench.sample import EndingLLaMA, SampleBench, load, our_decoding_bytes, random_texts, read_by_ours
-from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
+from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
     steps: dict[str, int] = {}
 
     def decode(name: str, groups: Sequence[Sequence[int]], refill: bool) -> None:
-        decoder = BatchDecoder(ending, bench.batch, shrink=refill)
-        work = Work(lambda p: (features[p], mask[p]), [longest] * bench.prompts, words + longest, floors=lengths)
+        decoder = Scheduler(ending, bench.batch, shrink=refill)
+        work = DecodeRequests(
+            lambda p: (features[p], mask[p]), [longest] * bench.prompts, words + longest, min_new_tokens=lengths
+        )
         for group in groups:
             for _ in decoder.run(work, group):
                 pass

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from hftrainer.bench import baselines
 from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
+from hftrainer.models.motion.motionmillion.engine.generate import Generation
+from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, inference_model
+from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
-from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cache import cache_dtype
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
-from hftrainer.models.motion.motionmillion.network.generation import Generation
+from hftrainer.models.motion.motionmillion.network.kv_cache import cache_dtype
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def ragged_ways(model: LLaMAHF, bench: SampleBench) -> list[Way]:
 
     def decode(wanted: Sequence[int]) -> None:
         limits, slots = [bench.codes + 1] * count, bench.words + bench.codes + 1
-        work = Work(lambda p: (features[p], mask[p]), limits, slots, floors=wanted)
-        decoder = BatchDecoder(ending, rows)
+        work = DecodeRequests(lambda p: (features[p], mask[p]), limits, slots, min_new_tokens=wanted)
+        decoder = Scheduler(ending, rows)
         for _ in decoder.run(work):
             pass
         steps[id(wanted)] = decoder.occupancy.steps + decoder.occupancy.prefills
@@ -116,11 +116,11 @@ def ragged_ways(model: LLaMAHF, bench: SampleBench) -> list[Way]:
     return [way(str(even[0]), even), way(f"20 to {bench.codes}", lengths)]
 
 
-class EndingLLaMA(CachedLLaMA):
+class EndingLLaMA(InferenceLLaMA):
     """Wants to end at every step; a prompt's floor then is its length, which nothing knows beforehand."""
 
     def __init__(self, model: LLaMAHF):
-        super().__init__(model, pack=cached_for(model).packed)
+        super().__init__(model, prepack=inference_model(model).prepacked)
 
     def best(self, hidden: Tensor, may_end: Tensor | None = None) -> Tensor:
         """END as soon as it may be; until then the code that the model finds best."""
@@ -170,7 +170,7 @@ def read_by_ours(model: LLaMAHF, lengths: Sequence[int], words: int, steps: int)
 def our_decoding_bytes(model: LLaMAHF) -> int:
     """Bytes of weights that a step of `generate` reads: the head's in 8 bits where that finds the best id."""
     head = model.lm_head.weight
-    saved = head.numel() * (head.element_size() - 1) if cached_for(model).screens else 0
+    saved = head.numel() * (head.element_size() - 1) if inference_model(model).uses_int8 else 0
     return decoding_bytes(model) - saved
 
 

@@ -85,7 +85,7 @@ def way(model: LLaMAHF, name: str, run: Callable[[], object], rows: Rows) -> Way
     """A step, its tokens, and the least it can read and compute.
 
     Weights are read forward and backward; the optimizer reads them again with gradients and two moments. Six operations
-    for every weight and real token, the head's for positions that have a target alone.
+    for every weight and real token, the head's only for positions that have a target.
     """
     tokens, targets = int(rows.mask.sum() + rows.codes), rows.codes
     head = model.lm_head.weight.numel()
@@ -110,12 +110,12 @@ def released_loss(model: LLaMAHF, rows: Rows) -> Tensor:
     x = model.transformer.wte(inputs)
     projected = F.pad(model.llama_proj(rows.features), (0, 0, 0, width - rows.features.shape[1]))
     x = torch.where(text[..., None], projected, x)
-    rope = model.rope(x.device)[:width]
+    rotary = model.rotary(x.device)[:width]
     for block in model.transformer.blocks():
-        mask = prefix_mask(text)  # dense, and anew in every layer
+        mask = prefix_mask(text)  # dense, and again in every layer
         fused = block.attn.c_attn(block.rms_1(x))
         q, k, v = rearrange(fused, "b t (three h s) -> three b h t s", three=3, h=block.attn.n_head)
-        out = F.scaled_dot_product_attention(apply_rope(q, rope), apply_rope(k, rope), v, attn_mask=mask)
+        out = F.scaled_dot_product_attention(apply_rope(q, rotary), apply_rope(k, rotary), v, attn_mask=mask)
         x = x + block.attn.c_proj(rearrange(out, "b h t s -> b t (h s)"))
         x = x + block.mlp(block.rms_2(x))
     logits = model.head(model.transformer.ln_f(x)).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 from hftrainer.interfaces import MotionTokenizer
 from hftrainer.models.motion.motionmillion.artifact import fetch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle, check_dtype
+from hftrainer.models.motion.motionmillion.engine.prompts import PromptRunner
+from hftrainer.models.motion.motionmillion.engine.scheduler import Completion
 from hftrainer.models.motion.motionmillion.files import CONFIG
 from hftrainer.models.motion.motionmillion.quant_check import prepare_texts, quant_check
 from hftrainer.models.motion.motionmillion.rope_check import rope_check
-from hftrainer.models.motion.motionmillion.sampling import Choice, CodeSampler, Finished
 from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as Tokenizer
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline, read_sampling
@@ -191,23 +193,18 @@ class MotionMillionPipeline(TextToMotionPipeline):
         self, requests: Sequence[GenerationRequest], sampling: SamplingParams, *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GeneratedMotion]]:
         """Motions with the positions of their requests, as they get ready."""
-        if self.bundle.ar is None:
+        ar = self.bundle.ar
+        if ar is None:
             raise ValueError("this model has no transformer; it can tokenize motions but not make them")
-        captions = [request.caption for request in requests]
-        tokens = self.count_tokens(captions)
-        self.warn_of_cut_text(captions, tokens)
-        sampler = CodeSampler(self.bundle, batch_size, free_text_encoder=self.free_text_encoder)
-        limits = [
-            self.max_sample_steps if request.max_new_tokens is None else request.max_new_tokens for request in requests
-        ]
-        floors = [min(request.min_new_tokens, limit) for request, limit in zip(requests, limits, strict=True)]
-        choice = Choice(sampling.do_sample, sampling.temperature, sampling.top_k, sampling.top_p)
+        tokens = self.count_tokens([request.caption for request in requests])
+        self.warn_of_cut_text([request.caption for request in requests], tokens)
+        runner = PromptRunner(ar, self._text_encoder, batch_size, free_encoder=self.free_text_encoder)
+        bounded = [self._bounded(request) for request in requests]
+        waiting: list[Completion] = []
         shown = [min(count, self.max_text_tokens) for count in tokens]
-        waiting: list[Finished] = []
-        finished = sampler.run(captions, shown, limits, floors, choice, [request.seed for request in requests])
-        for number, done in enumerate(finished, start=1):
+        for number, done in enumerate(runner.run(bounded, shown, sampling), start=1):
             waiting.append(done)
-            if len(waiting) < DECODED_TOGETHER and number < len(captions):
+            if len(waiting) < DECODED_TOGETHER and number < len(requests):
                 continue
             codes = pad_sequence([done.codes for done in waiting], batch_first=True)
             motions = self._decode(codes, torch.tensor([len(done.codes) for done in waiting]))
@@ -226,6 +223,11 @@ class MotionMillionPipeline(TextToMotionPipeline):
                     ),
                 )
             waiting = []
+
+    def _bounded(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with its most codes said, and no more wanted than that."""
+        most = self.max_sample_steps if request.max_new_tokens is None else request.max_new_tokens
+        return dataclasses.replace(request, max_new_tokens=most, min_new_tokens=min(request.min_new_tokens, most))
 
     def _decode(self, tokens: torch.Tensor, lengths: torch.Tensor) -> list[Float32]:
         """Motions of the rows, each as if decoded by itself."""

@@ -138,7 +138,7 @@ class ARTask(Task):
 
     def checkpoint_activations(self) -> None:
         """Keep what enters each block alone."""
-        self.ar.checkpoint_blocks = True
+        self.ar.transformer.checkpoint_blocks = True
 
     def compile_parts(self) -> None:
         """Compile the blocks: one compilation serves all of them."""

@@ -11,9 +11,9 @@ from hftrainer.bench import baselines
 from hftrainer.bench.measure import Way, interleave
 from hftrainer.bench.sample import SampleBench, decoding_bytes, ours, run
 from hftrainer.cli import main
+from hftrainer.models.motion.motionmillion.engine.int8_argmax import can_use_int8
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
-from hftrainer.models.motion.motionmillion.network.screening import can_screen
 
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 32}
 
@@ -68,7 +68,7 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     weights = (2 * (4 * 32 * 32 + 3 * 32 * 256 + 2 * 32) + 64001 * 32 + 32) * 4
     position = 2 * 2 * 32 * 4  # keys and values of two layers
     assert read["un-cached, batch 1"] == 25 * weights
-    ours = weights - 3 * 64001 * 32 * can_screen(torch.zeros(1))  # the head in 8 bits
+    ours = weights - 3 * 64001 * 32 * can_use_int8(torch.zeros(1))  # the head in 8 bits
     assert read["concatenating cache, batch 1"] == 25 * weights + (25 * 20 + sum(range(25))) * position
     assert read["ours, batch 4"] == 25 * ours + 4 * (25 * 20 + sum(range(25))) * position
     ragged = read["6 prompts of 20 to 25 codes, batch 4"]

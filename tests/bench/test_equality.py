@@ -9,7 +9,7 @@ import torch
 
 from hftrainer.bench.equality import Equality, Parting, part, table, ulp
 from hftrainer.cli import main
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA
+from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
 from tests.bench.test_bench import TINY, tiny_model
 
@@ -54,7 +54,7 @@ def test_both_arithmetics_stand_in_the_table_and_promises_are_kept(monkeypatch, 
     def worst(self, hidden, may_end):
         return self.logits(hidden)[:, : self.config.end_id].argmin(dim=-1)
 
-    monkeypatch.setattr(CachedLLaMA, "best", worst)
+    monkeypatch.setattr(InferenceLLaMA, "best", worst)
     assert main([*command, "--dtype", "float32"]) == 1
     captured = capsys.readouterr()
     assert "6 of 6 rows differ" in captured.err

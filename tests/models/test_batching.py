@@ -8,13 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig, cache
-from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cache import cache_dtype
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA, cached_for
-from hftrainer.models.motion.motionmillion.network.choosing import Choice, best_ids, draw_uniforms
-from hftrainer.models.motion.motionmillion.network.graphs import StepGraphs, live_bucket
-from hftrainer.models.motion.motionmillion.sampling import CodeSampler, TextAhead, rows_that_fit
+from hftrainer.models.motion.motionmillion.engine import prompts as prompt_runner
+from hftrainer.models.motion.motionmillion.engine import row_groups
+from hftrainer.models.motion.motionmillion.engine.cuda_graphs import kv_bucket
+from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, inference_model
+from hftrainer.models.motion.motionmillion.engine.prompts import PromptRunner, TextPrefetch, rows_that_fit
+from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
+from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.kv_cache import cache_dtype
+from hftrainer.models.motion.motionmillion.network.sampler import best_ids, draw_uniforms
+from hftrainer.requests import GenerationRequest, SamplingParams
 from tests.tiny import make_tiny_bundle
 
 SMALL = {"vocab_size": 202, "n_layer": 2, "n_head": 4, "n_embd": 64, "clip_dim": 16}
@@ -38,8 +41,8 @@ def make_texts(count, dtype=torch.float32, seed=0):
     return features, torch.arange(12)[None] < lengths[:, None]
 
 
-def make_work(features, mask, limits, **fields) -> Work:
-    return Work(lambda p: (features[p], mask[p]), limits, slots=12 + max(limits), **fields)
+def make_work(features, mask, limits, **fields) -> DecodeRequests:
+    return DecodeRequests(lambda p: (features[p], mask[p]), limits, max_seq_len=12 + max(limits), **fields)
 
 
 def codes_of(decoder, work, prompts=None):
@@ -62,12 +65,12 @@ def oracle(model, features, mask, limit):
 @pytest.mark.parametrize(("rows", "check_every"), [(1, 1), (3, 1), (4, 8), (10, 1), (32, 3)])
 @pytest.mark.parametrize("group", [8, 2])
 def test_float64_refilled_rows_equal_the_uncached_loop(monkeypatch, rows, check_every, group):
-    monkeypatch.setattr(cache, "GROUP", group)  # of two: rows move often and are read in many parts
-    monkeypatch.setattr(cache, "_CALL", 0 if group == 2 else 128)
+    monkeypatch.setattr(row_groups, "GROUP", group)  # of two: rows move often and are read in many parts
+    monkeypatch.setattr(row_groups, "_CALL", 0 if group == 2 else 128)
     model = make_model(torch.float64, end=0.6)
     features, mask = make_texts(20, torch.float64)
     limits = [int(n) for n in torch.randint(0, 25, (20,), generator=torch.Generator().manual_seed(1))]
-    decoder = BatchDecoder(CachedLLaMA(model), rows, check_every=check_every)
+    decoder = Scheduler(InferenceLLaMA(model), rows, check_every=check_every)
     got = codes_of(decoder, make_work(features, mask, limits))
     want = {i: oracle(model, features[i], mask[i], limits[i]) for i in range(20)}
     assert got == want
@@ -79,7 +82,7 @@ def begin(cached, features, mask, slots):
     prefix, every = cached.prefill(features, mask), torch.arange(len(mask))
     cache = cached.new_cache(len(mask), slots)
     cache.write(every, prefix.cache, every)
-    first = cached.logits(cached.decode(prefix.last, prefix.lengths - 1, cache, live=mask.shape[1]))
+    first = cached.logits(cached.decode(prefix.last, prefix.lengths - 1, cache, kv_len_bound=mask.shape[1]))
     return cache, first, prefix.lengths
 
 
@@ -97,7 +100,7 @@ def test_float32_packed_and_refilled_rows_equal_the_uncached_loop(prompts):
     model = make_model()
     features, mask = make_texts(prompts)
     limits = [int(n) for n in torch.randint(5, 40, (prompts,), generator=torch.Generator().manual_seed(1))]
-    got = codes_of(BatchDecoder(CachedLLaMA(model, pack=True), 16), make_work(features, mask, limits))
+    got = codes_of(Scheduler(InferenceLLaMA(model, prepack=True), 16), make_work(features, mask, limits))
     same = [got[i] == oracle(model, features[i], mask[i], limits[i]) for i in range(prompts)]
     assert sum(same) >= 0.995 * prompts
     worse = torch.cat([regrets(model, features[i], mask[i], got[i][0]) for i in range(prompts)])  # none if END is first
@@ -111,10 +114,10 @@ def test_drawn_codes_do_not_depend_on_rows_or_neighbours(settings):
     features, mask = make_texts(count, torch.float64)
     generators = [torch.Generator().manual_seed(i) for i in range(count)]
     work = make_work(features, mask, [20] * count, uniforms=draw_uniforms(generators, count, 20))
-    choice = Choice(do_sample=True, **settings)
-    got = [codes_of(BatchDecoder(CachedLLaMA(model), rows, choice), work) for rows in (1, 5, 12)]
+    choice = SamplingParams(do_sample=True, **settings)
+    got = [codes_of(Scheduler(InferenceLLaMA(model), rows, choice), work) for rows in (1, 5, 12)]
     assert got[0] == got[1] == got[2]
-    few = codes_of(BatchDecoder(CachedLLaMA(model), 2, choice), work, prompts=[7, 2])
+    few = codes_of(Scheduler(InferenceLLaMA(model), 2, choice), work, prompts=[7, 2])
     assert few == {i: got[0][i] for i in (2, 7)}
     assert len({tuple(codes) for codes, _ in got[0].values()}) == count
 
@@ -133,7 +136,7 @@ def test_ends_at_once_and_at_the_limit(step):
     ending = [i for i, (_, ended) in enumerate(free) if ended]
     for more in (0, 1):
         limits = [max(len(codes) + more, 1) for codes, _ in free]
-        got = codes_of(BatchDecoder(CachedLLaMA(model), 3), make_work(features, mask, limits), ending)
+        got = codes_of(Scheduler(InferenceLLaMA(model), 3), make_work(features, mask, limits), ending)
         assert got == {i: (free[i][0], len(free[i][0]) < limits[i]) for i in ending}
 
 
@@ -142,12 +145,12 @@ def test_the_longest_text_and_motion_beside_a_text_of_one_position():
     model = make_model(torch.float64, n_layer=1, end=-1.0)  # END's logit is 0 then, never the best
     features = torch.randn(3, 150, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     mask = torch.arange(150)[None] < torch.tensor([150, 1, 77])[:, None]
-    work = Work(lambda p: (features[p], mask[p]), [150] * 3, slots=300)
-    got = codes_of(BatchDecoder(CachedLLaMA(model), 2), work)  # the third is a refill
+    work = DecodeRequests(lambda p: (features[p], mask[p]), [150] * 3, max_seq_len=300)
+    got = codes_of(Scheduler(InferenceLLaMA(model), 2), work)  # the third is a refill
     assert {len(codes) for codes, _ in got.values()} == {150}
     assert got == {i: oracle(model, features[i], mask[i], 150) for i in range(3)}
     with pytest.raises(ValueError, match="block_size"):
-        codes_of(BatchDecoder(CachedLLaMA(model), 2), replace(work, slots=302))
+        codes_of(Scheduler(InferenceLLaMA(model), 2), replace(work, max_seq_len=302))
 
 
 @torch.no_grad()
@@ -155,9 +158,9 @@ def test_the_longest_text_and_motion_beside_a_text_of_one_position():
 def test_a_prompt_is_the_same_alone_first_last_and_refilled(pack):
     model = make_model()
     features, mask = make_texts(9)
-    want, cached = oracle(model, features[4], mask[4], 30), CachedLLaMA(model, pack=pack)
+    want, cached = oracle(model, features[4], mask[4], 30), InferenceLLaMA(model, prepack=pack)
     for rows, prompts in ((1, [4]), (3, [4, 0, 1]), (3, [0, 1, 4]), (2, [0, 1, 2, 3, 4]), (4, [8, 7, 6, 5, 4, 3])):
-        got = codes_of(BatchDecoder(cached, rows), make_work(features, mask, [30] * 9), prompts)
+        got = codes_of(Scheduler(cached, rows), make_work(features, mask, [30] * 9), prompts)
         assert got.keys() == set(prompts)
         assert got[4] == want
 
@@ -166,46 +169,44 @@ def test_rows_are_kept_busy():
     model = make_model(n_layer=1)
     features, mask = make_texts(256)
     limits = [int(n) for n in torch.randint(20, 151, (256,), generator=torch.Generator().manual_seed(2))]
-    decoder = BatchDecoder(CachedLLaMA(model), 32)
-    got = codes_of(decoder, make_work(features, mask, limits, floors=limits))  # no END
+    decoder = Scheduler(InferenceLLaMA(model), 32)
+    got = codes_of(decoder, make_work(features, mask, limits, min_new_tokens=limits))  # no END
     assert [len(got[i][0]) for i in range(256)] == limits
     assert decoder.occupancy.share >= 0.92
     assert decoder.occupancy.steps <= decoder.occupancy.computed / 2
     assert decoder.occupancy.prefills == 16
 
 
-def test_a_device_that_is_asked_every_eighth_step_is_kept_busy(monkeypatch):
+def test_a_device_that_is_asked_every_eighth_step_is_kept_busy():
     """The schedule of GPUs, on as many prompts as HumanML3D's test set has."""
-    monkeypatch.setattr(StepGraphs, "_capture", lambda self, live: CountedGraph(self.state, live))
     model, count = make_model(n_layer=1), 4042
     features, mask = (part.repeat(count // 6 + 1, *[1] * (part.ndim - 1))[:count] for part in make_texts(6))
     lengths = (100 + 35 * torch.randn(count, generator=torch.Generator().manual_seed(3))).clamp(20, 150).int().tolist()
-    decoder = BatchDecoder(CachedLLaMA(model), 256, check_every=8)
-    decoder.graphs = True
-    assert len(codes_of(decoder, make_work(features, mask, lengths, floors=lengths))) == count
+    decoder = Scheduler(InferenceLLaMA(model), 256, check_every=8)
+    assert len(codes_of(decoder, make_work(features, mask, lengths, min_new_tokens=lengths))) == count
     assert decoder.occupancy.share >= 0.92
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("sizes", [{}, {"n_head": 4, "n_embd": 40, "n_layer": 3}, {"tie_weights": True}])
-def test_packed_weights_and_padded_heads_give_the_same_logits(sizes):
+def test_packed_weights_give_the_same_logits(sizes):
     model = make_model(**sizes)
     features, mask = make_texts(5)
     logits = []
-    for cached in (CachedLLaMA(model), CachedLLaMA(model, pack=True), CachedLLaMA(model, pack=True, head_multiple=16)):
+    for prepack in (False, True):
+        cached = InferenceLLaMA(model, prepack=prepack)
         cache, first, lengths = begin(cached, features, mask, 20)
-        second = cached.logits(cached.decode(cached.embed(torch.arange(5)), lengths, cache, live=13))
+        second = cached.logits(cached.decode(cached.embed(torch.arange(5)), lengths, cache, kv_len_bound=13))
         logits.append(torch.cat([first, second]))
     assert logits[0].shape == (10, 201)
     torch.testing.assert_close(logits[1], logits[0], atol=2e-5, rtol=0)
-    torch.testing.assert_close(logits[2], logits[0], atol=2e-5, rtol=0)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("pack", [False, True])
 def test_a_bfloat16_head_does_not_tie(pack):
     model = make_model(torch.bfloat16, vocab_size=5002)
-    cached = CachedLLaMA(model, pack=pack)
+    cached = InferenceLLaMA(model, prepack=pack)
     hidden = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
     exact = model.transformer.ln_f(hidden).float() @ model.lm_head.weight.float().T
     logits = cached.logits(hidden)
@@ -228,9 +229,9 @@ def test_the_best_id_is_the_first_of_the_best():
 
 
 def test_a_cpu_caches_halves_in_float32():
-    assert CachedLLaMA(make_model(torch.bfloat16)).new_cache(2, 12).blocks.dtype == torch.float32
+    assert InferenceLLaMA(make_model(torch.bfloat16)).new_cache(2, 12).blocks.dtype == torch.float32
     assert cache_dtype(torch.zeros(1, dtype=torch.bfloat16, device="meta")) == torch.bfloat16
-    assert CachedLLaMA(make_model(torch.float64)).new_cache(2, 12).blocks.dtype == torch.float64
+    assert InferenceLLaMA(make_model(torch.float64)).new_cache(2, 12).blocks.dtype == torch.float64
 
 
 @torch.no_grad()
@@ -238,13 +239,14 @@ def test_a_cpu_caches_halves_in_float32():
 def test_rows_at_one_position_need_no_mask(dtype, close):
     """The short cut for rows of equal length, against the same rows beside one that is elsewhere, and no cache."""
     model = make_model(dtype)
-    cached, features = CachedLLaMA(model), torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(4)).to(dtype)
+    cached = InferenceLLaMA(model)
+    features = torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(4)).to(dtype)
     ids = torch.tensor([5, 6, 7])
     logits = []
     for lengths in ([6, 6, 6], [6, 6, 2]):
         mask = torch.arange(6)[None] < torch.tensor(lengths)[:, None]
         cache, _, _ = begin(cached, features, mask, 9)
-        hidden = cached.decode(cached.embed(ids), torch.tensor(lengths), cache, live=7)
+        hidden = cached.decode(cached.embed(ids), torch.tensor(lengths), cache, kv_len_bound=7)
         logits.append(cached.logits(hidden)[:2])
     rows = torch.cat([torch.full((2, 6), model.config.pad_id), ids[:2, None]], dim=1)
     whole = model(rows, features[:2], torch.ones(2, 6, dtype=torch.bool))[:, -1]
@@ -254,28 +256,32 @@ def test_rows_at_one_position_need_no_mask(dtype, close):
 
 def test_packed_weights_follow_the_model():
     model = make_model()
-    first = cached_for(model)
-    assert first.packed
-    assert cached_for(model) is first
+    first = inference_model(model)
+    assert first.prepacked
+    assert inference_model(model) is first
     with torch.no_grad():
         model.lm_head.weight.mul_(2)
-    assert cached_for(model) is not first
+    assert inference_model(model) is not first
     model.transformer.h[0].mlp.c_fc1 = torch.nn.Sequential(model.transformer.h[0].mlp.c_fc1)
     quantised = torch.nn.Linear(64, 64, bias=False)
     quantised.__class__ = type("Quantised", (torch.nn.Linear,), {})
     model.transformer.h[1].attn.c_proj = quantised
-    assert not cached_for(model).packed
+    assert not inference_model(model).prepacked
 
 
 def test_out_of_memory_halves_the_batch_and_keeps_what_is_done(monkeypatch, caplog):
     bundle = make_tiny_bundle()
     captions = [f"a person walks {i}" for i in range(9)]
     counts = bundle.text_encoder.count_tokens(captions)
-    limits, seeds = [4, 6, 8, 3, 9, 5, 7, 10, 2], [None] * 9
-    plain = {d.prompt: d.codes.tolist() for d in CodeSampler(bundle, 4).run(
-        captions, counts, limits, [0] * 9, Choice(), seeds)}  # fmt: skip
+    limits = [4, 6, 8, 3, 9, 5, 7, 10, 2]
+    requests = [GenerationRequest(text, None, limit) for text, limit in zip(captions, limits, strict=True)]
 
-    whole, calls = CachedLLaMA.decode, []
+    def run():
+        runner = PromptRunner(bundle.ar, bundle.text_encoder, 4)
+        return [(done.prompt, done.codes.tolist()) for done in runner.run(requests, counts, SamplingParams())]
+
+    plain = dict(run())
+    whole, calls = InferenceLLaMA.decode, []
 
     def small(self, ids, *args, **kwargs):
         calls.append(len(ids))
@@ -283,53 +289,30 @@ def test_out_of_memory_halves_the_batch_and_keeps_what_is_done(monkeypatch, capl
             raise torch.OutOfMemoryError("no memory")
         return whole(self, ids, *args, **kwargs)
 
-    monkeypatch.setattr(CachedLLaMA, "decode", small)
-    sampler = CodeSampler(bundle, 4)
+    monkeypatch.setattr(InferenceLLaMA, "decode", small)
     with caplog.at_level(logging.WARNING):
-        got = [(d.prompt, d.codes.tolist()) for d in sampler.run(captions, counts, limits, [0] * 9, Choice(), seeds)]
+        got = run()
     assert "batches of 2" in caplog.text
     assert len(got) == 9
     assert dict(got) == plain
-    monkeypatch.setattr(CachedLLaMA, "decode", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(InferenceLLaMA, "decode", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # other errors are not taken for it
-        list(sampler.run(captions, counts, limits, [0] * 9, Choice(), seeds))
+        run()
 
 
 @pytest.mark.parametrize(
     ("rows", "free", "graphs", "want"),
     [(32, 0, False, 32), (32, 1, False, 31), (2, 1, False, 1), (256, 100, True, 256), (256, 128, True, 128),
-     (256, 200, True, 64), (3, 0, True, 3), (4, 3, True, 1)],
+     (256, 200, True, 64), (256, 250, True, 32), (4, 3, True, 4)],
 )  # fmt: skip
 def test_a_batch_that_runs_dry_shrinks(rows, free, graphs, want):
-    decoder = BatchDecoder(CachedLLaMA(make_model()), rows)
+    decoder = Scheduler(InferenceLLaMA(make_model()), rows)
     decoder.graphs = graphs
     assert decoder._smaller(rows, free) == want
 
 
-class CountedGraph:
-    """Stands in for CUDA's graphs: a capture is remembered and replayed by calling again."""
-
-    def __init__(self, state, live):
-        self.state, self.live = state, live
-
-    def replay(self):
-        self.state.step(self.live)
-
-
-def test_graph_buckets_read_few_dead_slots(monkeypatch):
-    assert [live_bucket(n, 300) for n in (1, 64, 65, 290)] == [64, 64, 128, 300]
-    model = make_model()
-    features, mask = make_texts(9)
-    work = make_work(features, mask, [70, 3, 80, 5, 60, 9, 9, 9, 9])
-    plain = codes_of(BatchDecoder(CachedLLaMA(model), 4), work)
-    captured = []
-    monkeypatch.setattr(
-        StepGraphs, "_capture", lambda self, live: captured.append(live) or CountedGraph(self.state, live)
-    )
-    decoder = BatchDecoder(CachedLLaMA(model), 4, check_every=8)
-    decoder.graphs = True
-    assert codes_of(decoder, work) == plain
-    assert set(captured) == {64, 92}  # 92 slots are all there are
+def test_graph_buckets_read_few_dead_slots():
+    assert [kv_bucket(n, 300) for n in (1, 64, 65, 290)] == [64, 64, 128, 300]
 
 
 @pytest.mark.gpu
@@ -338,9 +321,9 @@ def test_cuda_graphs_give_the_same_codes():
     model = make_model().cuda()
     features, mask = (part.cuda() for part in make_texts(40))
     work = make_work(features, mask, [40] * 40)
-    plain = BatchDecoder(CachedLLaMA(model), 16)
+    plain = Scheduler(InferenceLLaMA(model), 16)
     plain.graphs = False
-    assert codes_of(BatchDecoder(CachedLLaMA(model), 16), work) == codes_of(plain, work)
+    assert codes_of(Scheduler(InferenceLLaMA(model), 16), work) == codes_of(plain, work)
 
 
 def test_text_is_encoded_once_and_ahead():
@@ -348,8 +331,12 @@ def test_text_is_encoded_once_and_ahead():
     captions = ["walk", "a person squats", "walk", "turn left while walking", "walk"]
     calls = []
     encode = bundle.encode_text
-    bundle.encode_text = lambda texts: calls.append(list(texts)) or encode(texts)
-    ahead = TextAhead(bundle, captions, bundle.text_encoder.count_tokens(captions), range(5), torch.device("cpu"))
+
+    def counted(texts):
+        calls.append(list(texts))
+        return encode(texts)
+
+    ahead = TextPrefetch(counted, captions, bundle.text_encoder.count_tokens(captions), range(5), torch.device("cpu"))
     features, mask = ahead([0, 1])
     ahead([2])
     later, _ = ahead([3, 4])
@@ -362,9 +349,9 @@ def test_text_is_encoded_once_and_ahead():
 
 
 def test_batches_fit_the_memory(monkeypatch):
-    config = LLaMAHFConfig.from_name("7B")
-    free = "hftrainer.models.motion.motionmillion.sampling._free_memory"
-    cache_of_a_row = 2 * 36 * 4096 * 192 * 2
-    for room, want in ((2**40, 32), (10 * cache_of_a_row, 6), (0, 1)):
-        monkeypatch.setattr(free, lambda device, room=room: room)
-        assert rows_that_fit(config, 192, torch.device("cpu"), 2) == want
+    inference = InferenceLLaMA(make_model(torch.bfloat16))
+    a_row = inference.row_bytes(40) + 16 * 202
+    assert inference.row_bytes(40) == 2 * 2 * 64 * 40 * 4  # keys and values of two layers, in float32 on CPUs
+    for room, want in ((2**40, 32), (10 * a_row, 6), (0, 1)):
+        monkeypatch.setattr(prompt_runner, "_free", lambda model, room=room: room)
+        assert rows_that_fit(inference, 40) == want

@@ -7,11 +7,12 @@ import json
 import pytest
 import torch
 
+from hftrainer.models.motion.motionmillion.engine.inference import inference_model
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
-from hftrainer.models.motion.motionmillion.network.cached import cached_for
-from hftrainer.models.motion.motionmillion.network.choosing import sample_ids
 from hftrainer.models.motion.motionmillion.network.llama import PRESETS
 from hftrainer.models.motion.motionmillion.network.rope import rope_table
+from hftrainer.models.motion.motionmillion.network.sampler import sample_ids
+from hftrainer.requests import SamplingParams
 from tests.conftest import GOLDEN
 from tests.tiny import golden_fill
 
@@ -110,9 +111,9 @@ def test_rotary_precision_is_a_field_and_survives_casting(golden):
     idx, features, mask = batch(want, "tiny")
     exact, rounded = build("tiny"), build("tiny", rope_dtype="bfloat16")
     assert (exact(idx, features, mask) - rounded(idx, features, mask)).abs().max() > 1e-3
-    before = exact.rope(torch.device("cpu")).clone()
+    before = exact.rotary(torch.device("cpu")).clone()
     exact.to(torch.bfloat16)
-    assert torch.equal(exact.rope(torch.device("cpu")), before)
+    assert torch.equal(exact.rotary(torch.device("cpu")), before)
 
 
 def float64_case(golden):
@@ -125,11 +126,11 @@ def float64_case(golden):
 def test_cached_logits_equal_uncached_in_float64(golden):
     model, features, mask = float64_case(golden)
     lengths = mask.sum(1)
-    cached = cached_for(model, pack=False)
+    cached = inference_model(model, prepack=False)
     cache = cached.new_cache(4, mask.shape[1] + 20)
     prefix = cached.prefill(features, mask)
     cache.write(torch.arange(4), prefix.cache, torch.arange(4))
-    logits = cached.logits(cached.decode(prefix.last, lengths - 1, cache, live=mask.shape[1]))
+    logits = cached.logits(cached.decode(prefix.last, lengths - 1, cache, kv_len_bound=mask.shape[1]))
     rows = [torch.full((int(n),), model.config.pad_id) for n in lengths]
     for step in range(20):
         for row, ids in enumerate(rows):
@@ -138,7 +139,9 @@ def test_cached_logits_equal_uncached_in_float64(golden):
             torch.testing.assert_close(logits[row], full, atol=1e-10, rtol=0)
         ids = torch.randint(0, model.config.end_id, (4,))
         rows = [torch.cat([row, new[None]]) for row, new in zip(rows, ids, strict=True)]
-        logits = cached.logits(cached.decode(cached.embed(ids), lengths + step, cache, live=mask.shape[1] + step + 1))
+        logits = cached.logits(
+            cached.decode(cached.embed(ids), lengths + step, cache, kv_len_bound=mask.shape[1] + step + 1)
+        )
 
 
 @torch.no_grad()
@@ -182,13 +185,13 @@ def test_limits_are_per_row(golden):
 def test_sample_ids_follow_the_distribution():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]]))
     uniforms = torch.linspace(0, 1 - 1e-9, 1001, dtype=torch.float64)
-    ids = sample_ids(logits.expand(1001, 3), uniforms)
+    ids = sample_ids(logits.expand(1001, 3), uniforms, SamplingParams())
     counts = torch.bincount(ids, minlength=3) / 1001
     torch.testing.assert_close(counts, torch.tensor([0.5, 0.3, 0.2]), atol=2e-3, rtol=0)
-    assert set(sample_ids(logits.expand(1001, 3), uniforms, top_k=2).tolist()) == {0, 1}
-    assert set(sample_ids(logits.expand(1001, 3), uniforms, top_p=0.5).tolist()) == {0}
-    assert set(sample_ids(logits.expand(1001, 3), uniforms, top_p=0.51).tolist()) == {0, 1}
-    sharp = sample_ids(logits.expand(1001, 3), uniforms, temperature=0.05)
+    assert set(sample_ids(logits.expand(1001, 3), uniforms, SamplingParams(top_k=2)).tolist()) == {0, 1}
+    assert set(sample_ids(logits.expand(1001, 3), uniforms, SamplingParams(top_p=0.5)).tolist()) == {0}
+    assert set(sample_ids(logits.expand(1001, 3), uniforms, SamplingParams(top_p=0.51)).tolist()) == {0, 1}
+    sharp = sample_ids(logits.expand(1001, 3), uniforms, SamplingParams(temperature=0.05))
     assert (sharp == 0).float().mean() > 0.99
 
 
@@ -207,7 +210,7 @@ def test_tied_head_never_predicts_padding():
         ({"text_mask": torch.zeros(1, 3)}, "at least one text position"),
         ({"max_new_tokens": 400}, "block_size=301"),
         ({"max_new_tokens": [1, 2]}, "one for each of 1 rows"),
-        ({"do_sample": True, "temperature": 0.0}, "temperature must be above 0"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature must lie between"),
         ({"do_sample": True, "top_p": 1.5}, "top_p must lie in"),
         ({"min_new_tokens": 200}, "min_new_tokens must not exceed"),
     ],

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hftrainer.models.motion.motionmillion.network import packing
+from hftrainer.models.motion.motionmillion.engine import fast_linear
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 12, 13, 32, 40, 128, 129])
@@ -15,14 +15,14 @@ from hftrainer.models.motion.motionmillion.network import packing
 def test_packed_and_unpacked_products(monkeypatch, rows, emulated, by_mkl, dtype):
     if by_mkl and not torch.backends.mkl.is_available():
         pytest.skip("torch is built without MKL")
-    monkeypatch.setattr(packing, "emulates_bfloat16", lambda: emulated)
-    monkeypatch.setattr(packing, "mkl_is_fast", lambda: by_mkl)
-    monkeypatch.setattr(packing, "_WIDE", 700)
+    monkeypatch.setattr(fast_linear, "emulates_bfloat16", lambda: emulated)
+    monkeypatch.setattr(fast_linear, "mkl_is_fast", lambda: by_mkl)
+    monkeypatch.setattr(fast_linear, "_WIDE", 700)
     module = nn.Linear(96, 700, bias=False).to(dtype).requires_grad_(False)
     x = torch.randn(rows, 1, 96).to(dtype)
     expected = F.linear(x.double(), module.weight.double())
     step = torch.finfo(dtype).eps * expected.abs().max()
-    for product in (packing.pack_linear(module.weight), packing.unpacked_linear(module)):
+    for product in (fast_linear.prepack_linear(module.weight), fast_linear.unpacked_linear(module)):
         result = product(x)
         assert result.shape == (rows, 1, 700)
         assert result.dtype == dtype
@@ -35,4 +35,4 @@ def test_what_is_no_plain_layer_runs_itself():
             return 2 * super().forward(x)
 
     layer = Scaled(8, 8, bias=False).bfloat16()
-    assert packing.unpacked_linear(layer) is layer
+    assert fast_linear.unpacked_linear(layer) is layer

@@ -4,18 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hftrainer.models.motion.motionmillion.network import screening
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA
-from hftrainer.models.motion.motionmillion.network.screening import ScreenedHead, can_screen
+from hftrainer.models.motion.motionmillion.engine import int8_argmax
+from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA
+from hftrainer.models.motion.motionmillion.engine.int8_argmax import Int8ArgMax, can_use_int8
 from tests.models.test_batching import make_model
 
-pytestmark = pytest.mark.skipif(not can_screen(torch.zeros(1)), reason="needs a CPU with VNNI and torch with oneDNN")
+pytestmark = pytest.mark.skipif(not can_use_int8(torch.zeros(1)), reason="needs a CPU with VNNI and torch with oneDNN")
 
 
 def make_head(ids=5001, width=96, seed=0):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(ids, width, generator=generator) * torch.rand(ids, 1, generator=generator).add(0.5)
-    return weight, ScreenedHead(weight)
+    return weight, Int8ArgMax(weight)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 17, 40])
@@ -43,7 +43,7 @@ def test_only_a_bound_that_is_kept_finds_the_best():
     """Without it, ids that rounding put first would win: the test above is not passed by luck."""
     weight, _ = make_head()
     weight = weight.repeat(4, 1) + 1e-3 * torch.randn(4 * len(weight), 96)  # each id has three that are near it
-    head, x = ScreenedHead(weight), torch.randn(200, 96)
+    head, x = Int8ArgMax(weight), torch.randn(200, 96)
     exact = F.linear(x.double(), weight.double()).argmax(dim=-1)
     assert torch.equal(head.best(x), exact)
     head.off = head.norm = 0.0
@@ -53,7 +53,7 @@ def test_only_a_bound_that_is_kept_finds_the_best():
 def test_end_is_chosen_only_where_it_may_be():
     weight, _ = make_head()
     weight[-1] = 4 * weight[:-1].abs().amax()
-    head, x = ScreenedHead(weight), torch.rand(6, 96)
+    head, x = Int8ArgMax(weight), torch.rand(6, 96)
     may_end = torch.tensor([True, False] * 3)
     ids = head.best(x, may_end)
     assert (ids == 5000).tolist() == may_end.tolist()
@@ -67,21 +67,21 @@ def test_the_first_of_equals(first, rows):
     weight, _ = make_head(seed=first)
     weight[[first, 4100, 4321, 4999]] = 3 * weight[first]
     x = weight[first][None].repeat(rows, 1)
-    assert ScreenedHead(weight).best(x).tolist() == [first] * rows
+    assert Int8ArgMax(weight).best(x).tolist() == [first] * rows
 
 
 def test_too_many_good_ids_and_no_numbers_are_left_to_the_exact_product(monkeypatch):
     weight = torch.ones(64 * 400, 8)
-    head = ScreenedHead(weight)
+    head = Int8ArgMax(weight)
     assert head.best(torch.ones(2, 8)) is None
     _, head = make_head()
     for bad in (torch.full((2, 96), torch.nan), torch.zeros(2, 96)):
         assert head.best(bad) is None
     assert head.missed == 2
-    assert head.pays
+    assert head.is_worthwhile
     for _ in range(7):
         head.best(bad)
-    assert not head.pays
+    assert not head.is_worthwhile
 
 
 @torch.no_grad()
@@ -89,14 +89,14 @@ def test_a_model_screens_where_weights_are_packed(monkeypatch):
     model = make_model(vocab_size=5002)
     hidden = torch.randn(30, 64, generator=torch.Generator().manual_seed(0))
     may_end = torch.arange(30) % 2 == 0
-    exact = CachedLLaMA(model)
-    assert not exact.screens
-    packed = CachedLLaMA(model, pack=True)
-    assert packed.screens
+    exact = InferenceLLaMA(model)
+    assert not exact.uses_int8
+    packed = InferenceLLaMA(model, prepack=True)
+    assert packed.uses_int8
     assert torch.equal(packed.best(hidden, may_end), exact.best(hidden, may_end))
-    assert packed._screen.found == 1
-    monkeypatch.setattr(screening, "_MOST", 0)  # every screen fails
+    assert packed._int8.found == 1
+    monkeypatch.setattr(int8_argmax, "_MOST", 0)  # every screen fails
     assert torch.equal(packed.best(hidden, may_end), exact.best(hidden, may_end))
-    assert packed._screen.missed == 1
+    assert packed._int8.missed == 1
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    assert not CachedLLaMA(model, pack=True).screens
+    assert not InferenceLLaMA(model, prepack=True).uses_int8

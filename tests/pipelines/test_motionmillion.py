@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hftrainer
-from hftrainer.models.motion.motionmillion.network.cached import CachedLLaMA
+from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline
 from hftrainer.pipelines.prompts import PromptTooLong
 from hftrainer.requests import SamplingParams
@@ -139,13 +139,13 @@ def test_a_freed_text_encoder_changes_nothing(pipe, tiny_model, monkeypatch):
     lean = MotionMillionPipeline.from_pretrained(tiny_model, free_text_encoder=True)
     encoder = lean.bundle.text_encoder
     assert encoder.model is None
-    held, whole = [], CachedLLaMA.prefill
+    held, whole = [], InferenceLLaMA.prefill
 
     def prefill(*args):
         held.append(encoder.model is not None)
         return whole(*args)
 
-    monkeypatch.setattr(CachedLLaMA, "prefill", prefill)
+    monkeypatch.setattr(InferenceLLaMA, "prefill", prefill)
     for _ in range(2):
         for got, motion in zip(lean.infer_t2m(TEXTS, max_sample_steps=10, batch_size=2), want, strict=True):
             np.testing.assert_allclose(got, motion, atol=1e-5)

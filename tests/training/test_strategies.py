@@ -169,7 +169,7 @@ def test_recomputed_activations_give_the_same_loss_and_gradients(dtype):
     features, mask = torch.randn(3, 5, 32, dtype=dtype), torch.arange(5)[None] < torch.tensor([5, 3, 1])[:, None]
     rows = layout_rows(torch.randint(0, 240, (3, 9)), torch.tensor([9, 4, 7]), mask.sum(dim=1), 240, 241)
     losses, gradients, kept = [], [], []
-    for ar.checkpoint_blocks in (False, True):
+    for ar.transformer.checkpoint_blocks in (False, True):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1], lambda t: t

@@ -7,97 +7,29 @@ A row is text, then motion, in one sequence of positions without a gap or a sepa
     sees       all text of its row     text and the past
 
 Names of modules are those of released checkpoints, whose text encoder once was CLIP: `clip_dim` is the width of the
-text features (2048 for Flan-T5-XL). Shapes: b rows, t positions, d model width, v = codebook_size + 2 ids.
+text features (2048 for Flan-T5-XL). `Block.forward` is the only forward: of training, of running a text, and, with a
+cache, of decoding one code a row (`engine/`). Shapes: b rows, t positions, d model width, v = codebook_size + 2 ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hftrainer.models.motion.motionmillion.network.generation import Generation, generate, sample_uncached
-from hftrainer.models.motion.motionmillion.network.rope import ROPE_DTYPES, apply_rope, rope_table
+from hftrainer.models.motion.motionmillion.network.attention import Reads, additive, attend
+from hftrainer.models.motion.motionmillion.network.kv_cache import LayerCache
+from hftrainer.models.motion.motionmillion.network.llama_config import PRESETS, LLaMAHFConfig
+from hftrainer.models.motion.motionmillion.network.rope import apply_rope, rope_table
 
-# The names understate the models: "7B" has 7.8 billion parameters, "44M" 94 million.
-PRESETS: dict[str, dict[str, int]] = {
-    "44M": {"n_layer": 8, "n_head": 8, "n_embd": 512},
-    "111M": {"n_layer": 12, "n_head": 12, "n_embd": 768},
-    "343M": {"n_layer": 24, "n_head": 16, "n_embd": 1024},
-    "775M": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
-    "1B": {"n_layer": 48, "n_head": 24, "n_embd": 1536},
-    "3B": {"n_layer": 24, "n_head": 32, "n_embd": 3200},
-    "5B": {"n_layer": 24, "n_head": 32, "n_embd": 4096},
-    "6B": {"n_layer": 28, "n_head": 32, "n_embd": 4096},
-    "7B": {"n_layer": 36, "n_head": 32, "n_embd": 4096},
-    "13B": {"n_layer": 40, "n_head": 40, "n_embd": 5120},
-    "30B": {"n_layer": 60, "n_head": 52, "n_embd": 6656},
-    "65B": {"n_layer": 80, "n_head": 64, "n_embd": 8192},
-}
+if TYPE_CHECKING:
+    from hftrainer.models.motion.motionmillion.engine.generate import Generation
 
-
-@dataclass
-class LLaMAHFConfig:
-    """Sizes of the transformer. `vocab_size` counts the motion codes, END and PAD."""
-
-    block_size: int = 301
-    vocab_size: int = 64002
-    n_layer: int = 36
-    n_head: int = 32
-    n_embd: int = 4096
-    clip_dim: int = 2048
-    tie_weights: bool = False
-    rope_dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.n_embd % self.n_head or self.head_size % 2:
-            raise ValueError(f"n_embd={self.n_embd} must be n_head={self.n_head} times an even number")
-        if self.rope_dtype not in ROPE_DTYPES:
-            raise ValueError(f"rope_dtype must be one of {ROPE_DTYPES}, got {self.rope_dtype!r}")
-        if min(self.block_size, self.n_layer, self.clip_dim) < 1 or self.vocab_size < 3:
-            raise ValueError(f"sizes must be positive, got {self}")
-
-    @classmethod
-    def from_name(cls, name: str, **overrides: Any) -> LLaMAHFConfig:
-        """A preset by its published name, "44M" to "65B", with fields replaced."""
-        if name not in PRESETS:
-            raise ValueError(f"no preset {name!r}; known: {', '.join(PRESETS)}")
-        return cls(**{**PRESETS[name], **overrides})
-
-    @property
-    def head_size(self) -> int:
-        """Channels of one attention head; 100 for 3B, 128 for 7B."""
-        return self.n_embd // self.n_head
-
-    @property
-    def mlp_size(self) -> int:
-        """Hidden width of the MLP: 8/3 of the model width, rounded up to a multiple of 256."""
-        hidden = int(2 * (4 * self.n_embd) / 3)
-        return -(-hidden // 256) * 256
-
-    @property
-    def end_id(self) -> int:
-        """END, which the model predicts after the last motion code."""
-        return self.vocab_size - 2
-
-    @property
-    def pad_id(self) -> int:
-        """PAD, which fills rows and is never predicted."""
-        return self.vocab_size - 1
-
-    def check_length(self, positions: int) -> None:
-        """``ValueError`` if a row of so many positions, text and motion together, is too long."""
-        if positions > self.block_size:
-            raise ValueError(
-                f"text and motion together take {positions} positions, the model has block_size="
-                f"{self.block_size}; shorten the text or ask for fewer tokens"
-            )
+__all__ = ["PRESETS", "LLaMAHF", "LLaMAHFConfig"]
 
 
 class LLaMAHF(nn.Module):
@@ -111,8 +43,8 @@ class LLaMAHF(nn.Module):
         self.llama_proj = nn.Linear(config.clip_dim, config.n_embd)
         if config.tie_weights:  # the table then has a row for PAD; `head` cuts it off
             self.lm_head.weight = self.transformer.wte.weight
-        # training: keep what enters each block, and compute what is inside again on the way back
-        self.checkpoint_blocks = False
+        # what the engine keeps between calls: prepared weights, caches, graphs
+        self.prepared: Any = None
 
     def forward(self, idx: Tensor, text_features: Tensor, text_mask: Tensor) -> Tensor:
         """Logits (b, t, v - 1) for every position of rows laid out as the module's docstring shows.
@@ -125,7 +57,7 @@ class LLaMAHF(nn.Module):
     def next_token_loss(self, idx: Tensor, text_features: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of each row's motion and END given what comes before, and the accuracy of arg-max.
 
-        The head runs on the positions that have a target alone, so no logits exist for text and padding.
+        The head runs only on positions that have a target, so no logits exist for text and padding.
         """
         targets = idx[:, 1:]
         wanted = targets != self.config.pad_id
@@ -140,29 +72,29 @@ class LLaMAHF(nn.Module):
         return logits[..., : self.config.vocab_size - 1] if self.config.tie_weights else logits
 
     def hidden(self, idx: Tensor, text_features: Tensor, text_mask: Tensor) -> Tensor:
-        """Last hidden states (b, t, d)."""
-        frame = idx.shape[1]
-        self.config.check_length(frame)
-        text_mask = text_mask.bool()[:, :frame]
+        """Last hidden states (b, t, d), normalized for the head."""
+        self.config.check_length(idx.shape[1])
+        x, is_text = self.embed_rows(idx, text_features, text_mask)
+        mask = additive(prefix_mask(is_text), x.dtype)
+        rotary = self.rotary(idx.device)[: idx.shape[1], None, None]
+        return self.transformer.ln_f(self.transformer(x, rotary, mask))  # type: ignore[no-any-return]
+
+    def embed_rows(self, idx: Tensor, text_features: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Input vectors (b, t, d) of rows, and which positions are text (b, t)."""
+        length = idx.shape[1]
+        text_mask = text_mask.bool()[:, :length]
         x = self.transformer.wte(idx)
-        text = self.llama_proj(text_features[:, :frame].to(x.dtype))
+        text = self.llama_proj(text_features[:, :length].to(x.dtype))
         width = text_mask.shape[1]
         x = torch.cat([torch.where(text_mask[..., None], text, x[:, :width]), x[:, width:]], dim=1)
-        mask = prefix_mask(F.pad(text_mask, (0, frame - width)))
-        rope = self.rope(idx.device)[:frame]
-        for block in self.transformer.h:
-            if self.checkpoint_blocks and torch.is_grad_enabled():
-                # shapes are not compared: under ZeRO 3 a weight is empty where it is not in use
-                x = checkpoint(block, x, rope, mask, use_reentrant=False, determinism_check="none")
-            else:
-                x = block(x, rope, mask)
-        return self.transformer.ln_f(x)  # type: ignore[no-any-return]
+        return x, F.pad(text_mask, (0, length - width))
 
-    def rope(self, device: torch.device) -> Tensor:
-        """The rotary table (block_size, head_size / 2, 2)."""
-        return rope_table(self.config.block_size, self.config.head_size, self.config.rope_dtype, device)
+    def rotary(self, device: torch.device) -> Tensor:
+        """e^(i angle) of every position, complex (block_size, head_size / 2)."""
+        config = self.config
+        return torch.view_as_complex(rope_table(config.block_size, config.head_size, config.rope_dtype, device))
 
-    # --- sampling -------------------------------------------------------------------------------------------------
+    # --- sampling; see `engine` -----------------------------------------------------------------------------------
 
     def generate(
         self,
@@ -176,7 +108,9 @@ class LLaMAHF(nn.Module):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         min_new_tokens: int | Sequence[int] | Tensor = 0,
     ) -> Generation:
-        """Motion codes for a batch of texts; see `generation.generate`."""
+        """Motion codes for a batch of texts; see `engine.generate.generate`."""
+        from hftrainer.models.motion.motionmillion.engine.generate import generate
+
         return generate(
             self, text_features, text_mask, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens,
             do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator,
@@ -194,6 +128,8 @@ class LLaMAHF(nn.Module):
 
         Keeps upstream's answer [[1]] (code 1, two frames) when END comes first; `generate` says length 0 instead.
         """
+        from hftrainer.models.motion.motionmillion.engine.generate import sample_uncached
+
         return sample_uncached(self, text_features, text_mask, max_sample_steps, do_sample, generator)
 
     def sample_cached(
@@ -210,6 +146,15 @@ class LLaMAHF(nn.Module):
         out = self.generate(text_features, text_mask, max_sample_steps, do_sample=do_sample, generator=generator)
         return out.tokens if int(out.lengths) else torch.ones_like(text_mask[:1, :1], dtype=torch.long)
 
+    def train(self, mode: bool = True) -> LLaMAHF:
+        """As every module; training also frees what sampling keeps in memory."""
+        if mode:
+            self.prepared = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "prepared": None}
+
 
 class Transformer(nn.Module):
     """Embedding table, blocks and last norm, under the prefix that checkpoints give them."""
@@ -219,6 +164,20 @@ class Transformer(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = RMSNorm(config.n_embd)
+        # training: keep what enters each block, and compute what is inside again on the way back
+        self.checkpoint_blocks = False
+
+    def forward(
+        self, x: Tensor, rotary: Tensor, mask: Tensor | Reads | None, cache: Sequence[LayerCache] | None = None
+    ) -> Tensor:
+        """All blocks, (b, t, d) to (b, t, d); `cache` has one part a block. `ln_f` comes after it."""
+        for i, block in enumerate(self.h):
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                # shapes are not compared: under ZeRO 3 a weight is empty where it is not in use
+                x = checkpoint(block, x, rotary, mask, use_reentrant=False, determinism_check="none")
+            else:
+                x = block(x, rotary, mask, cache[i] if cache is not None else None)
+        return x
 
     def blocks(self) -> list[Block]:
         """`h`, typed."""
@@ -235,9 +194,11 @@ class Block(nn.Module):
         self.rms_2 = RMSNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor) -> Tensor:
-        """(b, t, d) to (b, t, d)."""
-        x = x + self.attn(self.rms_1(x), rope, mask)
+    def forward(
+        self, x: Tensor, rotary: Tensor, mask: Tensor | Reads | None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """(b, t, d) to (b, t, d); see `LengthCausalSelfAttention.forward`."""
+        x = x + self.attn(self.rms_1(x), rotary, mask, cache)
         return x + self.mlp(self.rms_2(x))  # type: ignore[no-any-return]
 
 
@@ -246,16 +207,23 @@ class LengthCausalSelfAttention(nn.Module):
 
     def __init__(self, config: LLaMAHFConfig):
         super().__init__()
-        self.n_head = config.n_head
+        self.n_head, self.scale = config.n_head, config.head_size**-0.5
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor) -> Tensor:
-        """`mask`, broadcast to (b, heads, t, keys), is True where a query may look."""
-        q, k, v = rearrange(self.c_attn(x), "b t (three h s) -> three b h t s", three=3, h=self.n_head)
-        q, k = apply_rope(q, rope), apply_rope(k, rope)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.c_proj(rearrange(out, "b h t s -> b t (h s)"))  # type: ignore[no-any-return]
+    def forward(
+        self, x: Tensor, rotary: Tensor, mask: Tensor | Reads | None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """(b, t, d) to (b, t, d). `rotary` broadcasts to (b, t, 2, heads, head_size / 2). With a `cache` queries look
+        at all that it holds, else at the t positions themselves; `mask` as `attend` takes it."""
+        rows, length, _ = x.shape
+        qkv = self.c_attn(x).view(rows, length, 3, self.n_head, -1)
+        q, k = apply_rope(qkv[:, :, :2], rotary).permute(2, 0, 3, 1, 4)
+        v = qkv[:, :, 2].transpose(1, 2)
+        if cache is not None:
+            k, v = cache.update(k, v)
+        out = attend(q, k, v, mask, self.scale)
+        return self.c_proj(out.transpose(1, 2).reshape(rows, length, -1))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
@@ -273,7 +241,9 @@ class MLP(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-5) * scale, in the dtype of x."""
+    """x / sqrt(mean(x^2) + 1e-5) * scale, in the dtype of x, as the released model rounds in bfloat16."""
+
+    epsilon = 1e-5
 
     def __init__(self, size: int):
         super().__init__()
@@ -281,7 +251,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) to (..., d)."""
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5) * self.scale
+        wide = x.float() if x.dtype == torch.float16 else x  # squares of what is above 256 overflow in float16
+        return (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.epsilon)).to(x.dtype) * self.scale
 
 
 def prefix_mask(is_text: Tensor) -> Tensor:

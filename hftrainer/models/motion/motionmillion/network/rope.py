@@ -33,14 +33,20 @@ def rope_table(positions: int, head_size: int, dtype: str, device: torch.device,
         return table.to(device)
 
 
-def apply_rope(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate x (b, heads, t, head_size) by `table`, (t, head_size / 2, 2) or (b, t, head_size / 2, 2).
+def apply_rope(x: Tensor, rotary: Tensor) -> Tensor:
+    """Rotate the last axis of `x` (..., s) by `rotary`, complex (..., s / 2) or its real view (..., s / 2, 2), which
+    broadcasts to x's pairs.
 
-    Computed in float32 (float64 for float64 input) and returned in the dtype of `x`.
+    Computed in float32 (float64 for float64 input) and returned in the dtype of `x`; in place where no gradient is
+    wanted and the arithmetic is that of `x`. A compiler fuses the real form, the complex one is the faster without.
     """
-    wide = x if x.dtype == torch.float64 else x.float()
-    pairs = torch.view_as_complex(wide.reshape(*wide.shape[:-1], -1, 2))
-    turns = torch.view_as_complex(table.to(wide.dtype))
-    if turns.ndim == 3:
-        turns = turns[:, None]
-    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    if not rotary.is_complex():
+        even, odd = wide[..., 0::2], wide[..., 1::2]
+        cos, sin = rotary.unbind(dim=-1)
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))
+    if wide is x and not torch.is_grad_enabled():
+        pairs.mul_(rotary)
+        return x
+    return torch.view_as_real(pairs * rotary).flatten(-2).to(x.dtype)

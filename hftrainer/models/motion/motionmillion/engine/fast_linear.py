@@ -23,8 +23,8 @@ _WIDE = 2**14  # rows of weights, those of a head, from which a layout for one r
 _SLICE = 256  # rows of weights cast at a time, so that the float32 copy stays in the processor's caches
 
 
-def packable(module: nn.Module) -> bool:
-    """Whether a module is a plain linear layer, not a quantised or adapted one, in a dtype that CPUs compute in."""
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is a plain linear layer (not a quantised or adapted one) in a dtype that CPUs compute in."""
     return (
         type(module) is nn.Linear
         and type(module.weight.data) is Tensor
@@ -32,7 +32,7 @@ def packable(module: nn.Module) -> bool:
     )
 
 
-def pack_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
+def prepack_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
     """x (..., in) to x @ weight.T (..., out), from a copy of `weight` (out, in) in a fast layout.
 
     On devices other than CPUs, and builds of torch without oneDNN, the copy is row-major.
@@ -41,10 +41,10 @@ def pack_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
     if weight.device.type != "cpu" or not _has_onednn():
         return lambda x: F.linear(x, weight)
     if weight.dtype == torch.bfloat16 and emulates_bfloat16():
-        many = pack_linear(weight.float())
+        many = prepack_linear(weight.float())
         return _one_or_many(weight, lambda x: many(x.float()).bfloat16())
     if weight.dtype == torch.float32 and mkl_is_fast():
-        return _pack_by_mkl(weight)
+        return _prepack_by_mkl(weight)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
 
     def linear(x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def pack_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
 
 def unpacked_linear(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """The product of a linear layer from its own weights, by the fastest way that makes no second copy of them."""
-    if not isinstance(module, nn.Linear) or not packable(module) or module.weight.device.type != "cpu":
+    if not isinstance(module, nn.Linear) or not is_plain(module) or module.weight.device.type != "cpu":
         return module
     weight = module.weight.detach()
     if weight.dtype == torch.float32:
@@ -77,23 +77,23 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     as the large one: times x's transpose, or, up to 12 rows, each as the transposed right factor.
     """
     rows = x.reshape(-1, x.shape[-1])
-    count, whole = len(rows), len(weight) // _BLOCK * _BLOCK
-    if not 3 < count <= 64 or not whole:
+    count, full = len(rows), len(weight) // _BLOCK * _BLOCK
+    if not 3 < count <= 64 or not full:
         return F.linear(x, weight)
-    blocks = weight[:whole].view(-1, _BLOCK, weight.shape[1])
+    blocks = weight[:full].view(-1, _BLOCK, weight.shape[1])
     out = rows.new_empty(count, len(weight))
     if count <= 12:
         product = torch.bmm(rows.expand(len(blocks), -1, -1), blocks.transpose(1, 2))
-        out[:, :whole].view(count, -1, _BLOCK).copy_(product.transpose(0, 1))
+        out[:, :full].view(count, -1, _BLOCK).copy_(product.transpose(0, 1))
     else:
         product = torch.bmm(blocks, rows.T.contiguous().expand(len(blocks), -1, -1))
-        out[:, :whole] = product.view(whole, count).T
-    if whole < len(weight):
-        out[:, whole:] = F.linear(rows, weight[whole:])
+        out[:, :full] = product.view(full, count).T
+    if full < len(weight):
+        out[:, full:] = F.linear(rows, weight[full:])
     return out.view(*x.shape[:-1], -1)
 
 
-def _pack_by_mkl(weight: Tensor) -> Callable[[Tensor], Tensor]:
+def _prepack_by_mkl(weight: Tensor) -> Callable[[Tensor], Tensor]:
     """MKL's packed layout where it is the fastest: 17 to 128 rows, and one row times a head.
 
     A layout serves one number of rows: fewer are filled up, more taken in parts. It is made when it is first needed: a
@@ -114,8 +114,8 @@ def _pack_by_mkl(weight: Tensor) -> Callable[[Tensor], Tensor]:
             return product(rows).view(*x.shape[:-1], -1)
         if not _ROWS // 2 < len(rows) <= 4 * _ROWS:
             return multiply(x, weight)
-        lacking = -len(rows) % _ROWS
-        filled = F.pad(rows, (0, 0, 0, lacking)) if lacking else rows
+        missing = -len(rows) % _ROWS
+        filled = F.pad(rows, (0, 0, 0, missing)) if missing else rows
         parts = [product(part) for part in torch.split(filled, _ROWS)]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return out[: len(rows)].view(*x.shape[:-1], -1)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from hftrainer.models.motion.motionmillion.network.batching import BatchDecoder, Work
-from hftrainer.models.motion.motionmillion.network.cached import cached_for
-from hftrainer.models.motion.motionmillion.network.choosing import Choice, draw_uniforms, sample_ids
+from hftrainer.models.motion.motionmillion.engine.inference import inference_model
+from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
+from hftrainer.models.motion.motionmillion.network.sampler import draw_uniforms, sample_ids
+from hftrainer.requests import SamplingParams
 
 if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.network.llama import LLaMAHF
@@ -53,17 +54,17 @@ def generate(
     if any(floor > limit for floor, limit in zip(floors, limits, strict=True)):
         raise ValueError("min_new_tokens must not exceed max_new_tokens")
     longest = max(limits)
-    work = Work(
+    requests = DecodeRequests(
         texts=lambda prompts: (text_features[prompts], text_mask[prompts]),
-        limits=limits,
-        slots=text_features.shape[1] + longest,
-        floors=floors if any(floors) else None,
+        max_new_tokens=limits,
+        max_seq_len=text_features.shape[1] + longest,
+        min_new_tokens=floors,
         uniforms=draw_uniforms(generator, rows, longest) if do_sample else None,
     )
-    decoder = BatchDecoder(cached_for(model), rows, Choice(do_sample, temperature, top_k, top_p))
+    scheduler = Scheduler(inference_model(model), rows, SamplingParams(do_sample, temperature, top_k, top_p))
     tokens = torch.full((rows, longest), model.config.pad_id, dtype=torch.long)
     lengths, ended = torch.zeros(rows, dtype=torch.long), torch.zeros(rows, dtype=torch.bool)
-    for done in decoder.run(work):
+    for done in scheduler.run(requests):
         lengths[done.prompt], ended[done.prompt] = len(done.codes), done.ended
         tokens[done.prompt, : len(done.codes)] = done.codes
     device = text_features.device
@@ -89,7 +90,7 @@ def sample_uncached(
     uniforms = draw_uniforms(generator, 1, max_sample_steps).to(row.device) if do_sample else None
     for step in range(max_sample_steps):
         logits = model(row, features, mask)[:, -1].float()
-        chosen = logits.argmax(dim=-1) if uniforms is None else sample_ids(logits, uniforms[:, step])
+        chosen = logits.argmax(dim=-1) if uniforms is None else sample_ids(logits, uniforms[:, step], SamplingParams())
         if int(chosen) == config.end_id:
             break
         row = torch.cat([row, chosen[:, None]], dim=1)

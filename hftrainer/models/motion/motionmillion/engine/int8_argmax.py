@@ -21,14 +21,14 @@ _SLACK = 1.0001  # float32 rounds in computing the bound, too
 _LEVELS = 127.0
 
 
-def can_screen(weight: Tensor) -> bool:
+def can_use_int8(weight: Tensor) -> bool:
     """Whether the processor multiplies 8-bit integers without saturating (VNNI), and torch has oneDNN to do so."""
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     on_cpu = weight.device.type == "cpu"
     return on_cpu and has_onednn and torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")
 
 
-class ScreenedHead:
+class Int8ArgMax:
     """Arg-max of `weight` (v, d) times hidden states, from an 8-bit copy; the last id is END."""
 
     def __init__(self, weight: Tensor):
@@ -42,24 +42,24 @@ class ScreenedHead:
             norm = max(norm, float((rounded * scale).norm(dim=1).max()))
             scales.append(scale[:, 0])
             codes.append(rounded.to(torch.int8))
-        lacking = -self.ids % _BLOCK
-        self.scales = torch.nn.functional.pad(torch.cat(scales), (0, lacking), value=1.0)
+        missing = -self.ids % _BLOCK
+        self.scales = torch.nn.functional.pad(torch.cat(scales), (0, missing), value=1.0)
         self.zeros = torch.zeros(len(self.scales), dtype=torch.long)
         self.packed = torch.ops.onednn.qlinear_prepack(
-            torch.nn.functional.pad(torch.cat(codes), (0, 0, 0, lacking)), None
+            torch.nn.functional.pad(torch.cat(codes), (0, 0, 0, missing)), None
         )
         self.off, self.norm = off, norm
         self.found = self.missed = 0
 
     @property
-    def pays(self) -> bool:
+    def is_worthwhile(self) -> bool:
         """Whether it mostly finds the best id; weights may be such that too many ids come close."""
         return self.missed <= self.found + 8
 
     def best(self, x: Tensor, may_end: Tensor | None = None) -> Tensor | None:
         """Ids (b,) for hidden states (b, d) in float32; END only in rows where `may_end` (b,), by default in all.
 
-        None where too many ids come close to the best; the exact product then is the way.
+        None where too many ids come close to the best, or numbers are not finite; then the exact product is needed.
         """
         ids = self._best(x, may_end)
         self.found, self.missed = self.found + (ids is not None), self.missed + (ids is None)
@@ -114,10 +114,10 @@ class ScreenedHead:
         off = self.off * torch.linalg.vector_norm(scaled, dim=-1) + self.norm * torch.linalg.vector_norm(left, dim=-1)
         return scores, off * _SLACK
 
-    def _multiply(self, whole: Tensor) -> Tensor:
-        """Whole numbers (b, d) from -127 to 127 times the rounded weights, (b, ids and padding)."""
+    def _multiply(self, integers: Tensor) -> Tensor:
+        """Integers (b, d) from -127 to 127 times the rounded weights, (b, ids and padding)."""
         return torch.ops.onednn.qlinear_pointwise(  # type: ignore[no-any-return]
-            (whole + 128).to(torch.uint8), 1.0, 128, self.packed, self.scales, self.zeros, None, 1.0, 0,
+            (integers + 128).to(torch.uint8), 1.0, 128, self.packed, self.scales, self.zeros, None, 1.0, 0,
             torch.float32, "none", [], "",
         )  # fmt: skip
 

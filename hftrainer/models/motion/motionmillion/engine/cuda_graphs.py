@@ -1,0 +1,80 @@
+"""Decoding steps as CUDA graphs: one launch a step instead of some thousand. Optional reading.
+
+A graph replays fixed shapes on fixed memory, so there is one for each number of rows, of slots that are read (rounded
+up to 64; attention thus reads at most 63 too many) and way of choosing. They share one memory pool, stay with the batch
+whose memory they use, and so serve later calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Protocol
+
+import torch
+
+KV_MULTIPLE = 64
+_MOST = 64  # graphs that are kept; settings that change with every call would otherwise collect more and more
+
+
+class Stepped(Protocol):
+    """What can be captured: state in tensors that `step` changes in place."""
+
+    params: Any
+
+    def __len__(self) -> int: ...
+
+    def step(self, kv_len_bound: int) -> None:
+        """One step; see `DecodeBatch.step`."""
+
+    @property
+    def max_seq_len(self) -> int:
+        """The most slots that a step can read."""
+
+
+class StepGraphs:
+    """`step` of a batch on a CUDA device, captured when a shape is first met."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.graphs: dict[tuple[Any, ...], Any] = {}
+        self._stream: Any = None  # one, as every new one would keep a workspace of cuBLAS's
+        self._pool: Any = None
+
+    def step(self, batch: Stepped, kv_len_bound: int) -> None:
+        """As the batch's own `step`, replayed. Batches of as many rows must be the same memory."""
+        kv_len = kv_bucket(kv_len_bound, batch.max_seq_len)
+        key = (len(batch), kv_len, batch.params)
+        # whatever device is current: work for another one would miss the capture, and the replay would do nothing
+        with torch.cuda.device(self.device):
+            if key in self.graphs:
+                self.graphs[key].replay()
+                return
+            batch.step(kv_len)  # this step is real, and libraries set themselves up in it
+            if len(self.graphs) >= _MOST:
+                self.graphs.clear()
+            self.graphs[key] = self._capture(batch, kv_len)
+
+    def _capture(self, batch: Stepped, kv_len: int) -> Any:
+        """A graph of the step; nothing of it runs now."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            # "thread_local": what other threads do with the device meanwhile is none of the capture's business
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                batch.step(kv_len)
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # a broken capture cannot end well; the cause is what counts
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
+        self._pool = graph.pool()
+        return graph
+
+
+def kv_bucket(kv_len: int, max_seq_len: int) -> int:
+    """`kv_len` rounded up to `KV_MULTIPLE`, at most `max_seq_len`."""
+    return min(-(-kv_len // KV_MULTIPLE) * KV_MULTIPLE, max_seq_len)

@@ -1,0 +1,192 @@
+"""The rows of a batch that is decoded: where each is, on the device, and what the host knows of it without asking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hftrainer.models.motion.motionmillion.engine.cuda_graphs import StepGraphs
+from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
+from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache
+from hftrainer.models.motion.motionmillion.network.sampler import sample_ids
+from hftrainer.requests import SamplingParams
+
+
+class DecodeBatch:
+    """Where each of `rows` rows is; lives on the device, and `step` never waits for it.
+
+    `counts` codes of at most `limits` have been made, END is not allowed before `floors`; `fault` is not a number where
+    the network's output was not.
+    """
+
+    _PER_ROW = ("inputs", "text", "counts", "limits", "floors", "done", "ended", "fault", "codes", "uniforms", "index")
+
+    def __init__(self, model: InferenceLLaMA, rows: int, max_new_tokens: int, max_seq_len: int, params: SamplingParams):
+        self.model, self.params = model, params
+        self.cache: KVCache = model.new_cache(rows, max_seq_len)
+        device, pad = model.device, model.config.pad_id
+        self.text, self.counts, self.limits, self.floors = torch.zeros(4, rows, dtype=torch.long, device=device)
+        self.inputs = model.embed(torch.full((rows,), pad, device=device))
+        self.done = torch.ones(rows, dtype=torch.bool, device=device)
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.fault = torch.zeros(rows, device=device)
+        self.codes = torch.full((rows, max_new_tokens + 1), pad, dtype=torch.long, device=device)
+        wide = max_new_tokens + 1 if params.do_sample else 0
+        self.uniforms = torch.zeros(rows, wide, dtype=torch.float64, device=device)
+        self.index = torch.arange(rows, device=device)
+        self.graphs = StepGraphs(device)
+
+    def __len__(self) -> int:
+        return len(self.done)
+
+    @property
+    def max_seq_len(self) -> int:
+        """Positions of a row."""
+        return self.cache.max_seq_len
+
+    def fill(
+        self,
+        rows: Tensor,
+        prefix: Prefix,
+        theirs: Tensor,
+        limits: Tensor,
+        floors: Tensor,
+        uniforms: Tensor | None,
+    ) -> None:
+        """Put texts `theirs` (r,) of `prefix` into rows (r,)."""
+        self.cache.write(rows, prefix.cache, theirs)
+        self.inputs[rows], self.text[rows], self.counts[rows] = prefix.last[theirs], prefix.lengths[theirs], 0
+        self.limits[rows], self.floors[rows], self.fault[rows] = limits, floors, 0.0
+        self.done[rows], self.ended[rows] = False, False
+        if uniforms is not None:
+            self.uniforms[rows, : uniforms.shape[1]] = uniforms
+
+    def release(self, rows: Tensor) -> None:
+        """Rows (r,) that are free read one slot and write none of a prompt's."""
+        self.text[rows], self.counts[rows], self.done[rows] = 0, 0, True
+
+    def step(self, kv_len_bound: int) -> None:
+        """One more code for every row that has not ended."""
+        positions = (self.text + self.counts - 1).clamp(min=0)
+        hidden = self.model.decode(self.inputs, positions, self.cache, kv_len_bound)
+        self.fault += hidden.sum(dim=-1, dtype=torch.float32) * 0.0  # NaN stays, and infinity becomes NaN
+        may_end = self.counts >= self.floors
+        if self.params.do_sample:
+            uniforms = self.uniforms[self.index, self.counts]
+            ids = sample_ids(self.model.logits(hidden, may_end), uniforms, self.params)
+        else:
+            ids = self.model.best(hidden, may_end)
+        end, pad = self.model.config.end_id, self.model.config.pad_id
+        self.ended |= (ids == end) & ~self.done
+        self.done |= self.ended
+        self.codes[self.index, self.counts] = torch.where(self.done, pad, ids)
+        self.counts += ~self.done
+        self.done |= self.counts >= self.limits
+        self.inputs.copy_(self.model.embed(ids))
+
+    def replay(self, kv_len_bound: int) -> None:
+        """As `step`, from a CUDA graph."""
+        self.graphs.step(self, kv_len_bound)
+
+    def status(self) -> list[bool]:
+        """Which rows are done; waits for the device. ``ValueError`` if the network's output is not a number."""
+        done, fault = torch.stack([self.done, self.fault.isnan()]).tolist()
+        if any(fault):
+            raise ValueError(
+                f"the transformer's output is not a number (NaN or infinity) in {sum(fault)} of {len(fault)} rows, in "
+                f"{str(self.cache.blocks.dtype).removeprefix('torch.')}; its weights may be damaged, or their numbers "
+                "too large for this type: try dtype='bfloat16' or 'float32'"
+            )
+        return done  # type: ignore[no-any-return]
+
+    def results(self, rows: Tensor) -> list[tuple[Tensor, bool]]:
+        """Codes (l,) on the CPU of rows (r,), and whether each ended by itself; waits for the device."""
+        numbers = torch.cat([self.counts[rows, None], self.ended[rows, None].long(), self.codes[rows]], dim=1).cpu()
+        return [(codes[:count], bool(ended)) for (count, ended), codes in
+                zip(numbers[:, :2].tolist(), numbers[:, 2:], strict=True)]  # fmt: skip
+
+    def move(self, moves: Sequence[tuple[int, int]], kv_lens: Sequence[int]) -> None:
+        """Move rows as `plan_compaction` says; a row has written at most its `kv_lens` slots."""
+        for source, target in moves:
+            self.cache.move(source, target, kv_lens[source])
+        sources, targets = torch.tensor(moves, device=self.done.device).T
+        for name in self._PER_ROW:
+            if name != "index":
+                tensor: Tensor = getattr(self, name)
+                tensor[targets] = tensor[sources]
+        left = sorted({source for source, _ in moves} - {target for _, target in moves})
+        self.release(torch.tensor(left, device=self.done.device))
+
+    def first(self, rows: int) -> DecodeBatch:
+        """The first `rows` rows, in the same memory."""
+        part: Any = object.__new__(DecodeBatch)
+        part.__dict__.update(self.__dict__)
+        for name in self._PER_ROW:
+            setattr(part, name, getattr(self, name)[:rows])
+        part.cache = self.cache.first(rows)
+        return part  # type: ignore[no-any-return]
+
+
+def reserve(
+    model: InferenceLLaMA, rows: int, max_new_tokens: int, max_seq_len: int, params: SamplingParams
+) -> DecodeBatch:
+    """A batch of free rows. On CUDA its memory is kept with the model, and with it the graphs that were captured."""
+    if model.on_cpu:
+        return DecodeBatch(model, rows, max_new_tokens, max_seq_len, params)
+    model.config.check_length(max_seq_len)
+    kept: DecodeBatch | None = model.workspace
+    if kept is None or len(kept) < rows or kept.max_seq_len < max_seq_len:
+        model.workspace = None  # the old memory is free before the new one is taken
+        widest = replace(params, do_sample=True)  # room for draws, whatever this call does
+        kept = model.workspace = DecodeBatch(model, rows, model.config.block_size, max_seq_len, widest)
+    kept.release(kept.index)
+    batch = kept.first(rows)
+    batch.params = params
+    return batch
+
+
+class HostBatch:
+    """What the host knows of the rows: the prompt of each, its steps, and an upper bound of the slots it has filled."""
+
+    def __init__(self, rows: int):
+        self.prompts: list[int | None] = [None] * rows
+        self.kv_lens, self.steps = [0] * rows, [0] * rows
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def free(self) -> list[int]:
+        """Rows without a prompt."""
+        return [row for row, prompt in enumerate(self.prompts) if prompt is None]
+
+    def fill(self, row: int, prompt: int, kv_len: int) -> None:
+        """A prompt has taken a row."""
+        self.prompts[row], self.kv_lens[row], self.steps[row] = prompt, kv_len, 0
+
+    def free_row(self, row: int) -> None:
+        """Its prompt is done."""
+        self.prompts[row], self.kv_lens[row], self.steps[row] = None, 0, 0
+
+    def advance(self, max_seq_len: int) -> int:
+        """Count a step; more slots than any row reads in it."""
+        for row, prompt in enumerate(self.prompts):
+            if prompt is not None:
+                self.kv_lens[row] = min(self.kv_lens[row] + 1, max_seq_len)
+                self.steps[row] += 1
+        return max(self.kv_lens)
+
+    def move(self, moves: Sequence[tuple[int, int]]) -> None:
+        """As `plan_compaction` says."""
+        for source, target in moves:
+            self.prompts[target], self.steps[target] = self.prompts[source], self.steps[source]
+            self.kv_lens[target] = self.kv_lens[source]
+            self.free_row(source)
+
+    def keep(self, rows: int) -> None:
+        """Continue with the first `rows` rows."""
+        self.prompts, self.kv_lens, self.steps = self.prompts[:rows], self.kv_lens[:rows], self.steps[:rows]
