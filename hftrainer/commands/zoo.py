@@ -46,7 +46,7 @@ def run_list(args: argparse.Namespace) -> int:
 
     found = select(zoo.cards().values(), task=args.task, representation=args.representation)
     print(json.dumps([describe(card) for card in found], indent=2) if args.json else table(found))
-    for problem in _problems():
+    for problem in zoo.all_problems():
         print(f"warning: {problem}", file=sys.stderr)
     return 0
 
@@ -85,17 +85,7 @@ def run_pull(args: argparse.Namespace) -> int:
         pulled = pull(find_card(args.name), revision=args.revision, cache_dir=args.cache_dir)
     for note in notes:
         print(f"warning: {note.message}", file=sys.stderr)
-    hashes = f"{pulled.checked} files have their hashes" if pulled.checked else "no hashes are known to compare with"
-    print(f"{pulled.folder}: {hashes}")
+    print(
+        f"{pulled.folder}: {f'{pulled.checked} files have their hashes' if pulled.checked else 'no hashes are known'}"
+    )
     return 0
-
-
-def _problems() -> list[str]:
-    """Cards that cannot be read, plug-ins that cannot be imported, cards whose pipeline is not installed."""
-    from hftrainer.plugins import load_plugins, plugin_failures
-    from hftrainer.zoo import problems, without_class
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are printed in one piece
-        load_plugins()
-    return [*problems(), *plugin_failures().values(), *without_class()]

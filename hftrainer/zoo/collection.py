@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hftrainer.config import ConfigError
-from hftrainer.plugins import GROUP
+from hftrainer.plugins import GROUP, load_plugins, plugin_failures
 from hftrainer.registry import EVALUATORS, PIPELINES
 from hftrainer.zoo.schema import ModelCard, read_card
 
@@ -64,15 +65,22 @@ def find_card(name: str) -> ModelCard:
     )
 
 
-def without_class() -> list[str]:
-    """A sentence for each card whose pipeline or evaluator nothing that is installed provides; loads plug-ins."""
-    return [
+def all_problems() -> list[str]:
+    """`problems`, plug-ins that cannot be loaded, and cards whose pipeline or evaluator is not installed.
+
+    Loads every plug-in.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a plug-in's failure warns of is in the list
+        load_plugins()
+    homeless = [
         f"{card.file}: the {registry.kind} {name!r} of {card.name} is not installed; known: "
         f"{', '.join(registry.names())}"
         for card in _zoo().cards.values()
         for registry, name in ((PIPELINES, card.pipeline), (EVALUATORS, card.evaluator))
         if name is not None and ":" not in name and name not in registry.names()
     ]
+    return [*problems(), *plugin_failures().values(), *homeless]
 
 
 def card_folders() -> Iterator[Path]:

@@ -76,7 +76,7 @@ def test_another_revision_is_not_held_to_the_cards_hashes(card, hub, capsys):
     assert main(["zoo", "pull", "toy"]) == 1
     assert main(["zoo", "pull", "toy", "--revision", "v2"]) == 0
     assert hub.asked[-1]["revision"] == "v2"
-    assert "no hashes are known to compare with" in capsys.readouterr().out
+    assert "no hashes are known" in capsys.readouterr().out
 
 
 def test_a_card_that_is_not_pinned_says_so(card, hub, capsys):
