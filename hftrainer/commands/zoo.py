@@ -10,7 +10,6 @@ import warnings
 EPILOG = """examples:
   hftrainer zoo list --task text-to-motion
   hftrainer zoo show gotozero-7b-train
-  hftrainer zoo path gotozero-nano
   hftrainer zoo pull gotozero-3b-train --cache_dir /data/models"""
 
 
@@ -23,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--task", help="only models for this: text-to-motion, evaluator, tokenizer, ...")
     sub.add_argument("--representation", help="only models of this representation: motion272, hml263, ...")
     sub.add_argument("--json", action="store_true", help="the cards as JSON")
-    sub.set_defaults(run=run_list)
     sub = what.add_parser("show", help="one model's card")
     sub.add_argument("name", help="name or alias")
     sub.add_argument("--json", action="store_true", help="as JSON")
