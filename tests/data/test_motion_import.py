@@ -21,8 +21,8 @@ from hftrainer.data.prepare.import_records import ImportRecords, only_import
 from hftrainer.data.prepare.motion_import import import_motions
 from hftrainer.data.prepare.workers import run_all
 from hftrainer.data.synthetic.motions import make_motion
-from hftrainer.motion.io.bvh_write import write_bvh
 from hftrainer.motion.skeleton_map import SHIPPED, load_map
+from tests.clips import write_clip
 
 SMPL = ImportSettings(load_map("smpl22"))
 
@@ -32,7 +32,7 @@ def source(tmp_path) -> Path:
     folder = tmp_path / "source"
     for name, action in (("a/walk", "walk"), ("b/walk", "wave"), ("stand", "turn-left")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_bvh(folder / f"{name}.bvh", make_motion(action, 60, 0))
+        write_clip(folder / f"{name}.bvh", make_motion(action, 60, 0))
     return folder
 
 
@@ -48,7 +48,7 @@ def test_unchanged_clips_are_kept_and_changed_ones_made_again(source, tmp_path):
     out = tmp_path / "out"
     assert import_motions(source, out, SMPL).imported == {"a/walk": 60, "b/walk": 60, "stand": 60}
     assert sorted(import_motions(source, out, SMPL).kept) == ["a/walk", "b/walk", "stand"]
-    write_bvh(source / "b" / "walk.bvh", make_motion("wave", 50, 0))
+    write_clip(source / "b" / "walk.bvh", make_motion("wave", 50, 0))
     assert import_motions(source, out, SMPL).imported == {"b/walk": 50}
     # an emptied motion file
     DatasetFolder(out).motion_path("stand").write_bytes(b"")
@@ -88,7 +88,7 @@ def test_clips_leave_with_their_files(source, tmp_path):
 def test_several_folders_into_one_and_names_that_collide(source, tmp_path):
     out, other = tmp_path / "out", tmp_path / "other"
     other.mkdir()
-    write_bvh(other / "stand.bvh", make_motion("wave", 40, 1))
+    write_clip(other / "stand.bvh", make_motion("wave", 40, 1))
     import_motions(source, out, SMPL)
     report = import_motions(other, out, SMPL)
     assert "tell the two apart by --prefix" in next(iter(report.failed.values()))
@@ -115,8 +115,8 @@ def test_motions_of_other_origin_are_not_overwritten(source, tmp_path):
 
 
 def test_names_in_any_case_and_two_files_of_one_name(source, tmp_path):
-    write_bvh(source / "UPPER.BVH", make_motion("walk", 40, 0))
-    write_bvh(source / "upper.bvh", make_motion("walk", 40, 1))
+    write_clip(source / "UPPER.BVH", make_motion("walk", 40, 0))
+    write_clip(source / "upper.bvh", make_motion("walk", 40, 1))
     report = import_motions(source, tmp_path / "out", SMPL)
     assert len(report.imported) == 4
     assert "a clip of the same name" in next(iter(report.failed.values()))
@@ -207,7 +207,7 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_import_leaves_no_workers_and_a_rerun_gives_the_same_bytes(source, tmp_path, how):
     for number in range(30):
-        write_bvh(source / f"more{number}.bvh", make_motion("walk", 150, number))
+        write_clip(source / f"more{number}.bvh", make_motion("walk", 150, number))
     want = tmp_path / "want"
     assert subprocess.run(command(source, want, 1), check=False).returncode == 0
     out = tmp_path / "out"
