@@ -4,7 +4,9 @@ Importing this package is cheap: nothing heavier than the standard library is lo
 
     import hftrainer
     pipe = hftrainer.load_pipeline("gotozero-nano")
-    motions = pipe.infer_t2m(["a person walks forward, then waves"])   # list of (frames, 272)
+    made = pipe("a person walks forward, then waves", seconds=5)
+    made[0].save("walk.glb")                                       # or .bvh, .npz, .mp4, .html, ...
+    hftrainer.export("out/000_walk_s0.npy", "walk.bvh", skeleton="mixamo")
     report = hftrainer.evaluate("gotozero-nano", "dataset/bandai", evaluator="motionstreamer272-nano", out="runs/a")
 """
 
@@ -18,13 +20,15 @@ from hftrainer.version import __version__
 if TYPE_CHECKING:
     from hftrainer import zoo as zoo
     from hftrainer.apps.evaluate import evaluate as evaluate
+    from hftrainer.apps.export import export as export
     from hftrainer.apps.train import train as train
     from hftrainer.zoo.load import load_pipeline as load_pipeline
 
-__all__ = ["__version__", "evaluate", "load_pipeline", "train", "zoo"]
+__all__ = ["__version__", "evaluate", "export", "load_pipeline", "train", "zoo"]
 
 _HOMES = {
     "evaluate": "hftrainer.apps.evaluate",
+    "export": "hftrainer.apps.export",
     "load_pipeline": "hftrainer.zoo.load",
     "train": "hftrainer.apps.train",
 }

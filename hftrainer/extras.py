@@ -17,6 +17,7 @@ _EXTRA_OF = {
     "scipy": "eval",
     "imageio_ffmpeg": "viz",
     "PIL": "viz",
+    "pxr": "usd",
     "gradio": "serve",
     "torchao": "quant",
 }

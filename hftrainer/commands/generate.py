@@ -13,15 +13,20 @@ from hftrainer.commands.common import (
     add_dtype,
     add_sampling,
     device_of,
-    progress,
+    progress_lines,
     read_prompts,
     sampling_of,
 )
+from hftrainer.commands.exporting import FORMATS_HELP, add_export, formats_of, options_of
 
 EPILOG = """examples:
   hftrainer generate "a person walks forward, then waves" -n 4 --out out/
   hftrainer generate --prompts prompts.txt --seconds 5 --formats npy,bvh,html --out out/
-A run with the same settings keeps what is finished. Open out/index.html in any browser; it needs no network."""
+  hftrainer generate "a person runs" --formats glb --skeleton unreal --loop --in-place --fps 60
+A run into a folder adds to what is there, and keeps what is finished. Open out/index.html in any browser; it needs no
+network."""
+# Words that are in sentences and are no prompts by themselves.
+_OF_SENTENCES = {"a", "an", "the", "someone", "somebody", "he", "she", "they", "person", "man", "woman", "then", "and"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help="make every motion exactly so long; default: the model decides")
     parser.add_argument("-n", "--num-motions", type=int, default=1, help="motions a prompt, seeds counting up")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--formats", default="npy,npz,bvh,mp4,html", help="of npy, npz, bvh, mp4, html")
+    parser.add_argument("--formats", default="npy,npz,bvh,glb,mp4,html", help=FORMATS_HELP)
     add_sampling(parser)
     parser.add_argument("--truncate", action="store_true", help="cut text that is longer than the model is shown")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -46,23 +51,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--free-text-encoder", action="store_true", help="unload the text encoder before decoding, to save memory"
     )
     parser.add_argument("--quantize", choices=["int8", "int4"], help="pack the transformer's matrices while loading")
+    add_export(parser)
     parser.set_defaults(run=run)
+
+
+def one_sentence(words: list[str]) -> list[str]:
+    """`words` as one prompt if a shell took an unquoted sentence apart, else as they are."""
+    apart = len(words) > 2 and not any(" " in word.strip() for word in words)
+    if not (apart and any(word.lower().strip(".,!?") in _OF_SENTENCES for word in words)):
+        return words
+    sentence = " ".join(words)
+    print(f'one prompt: "{sentence}" (for several prompts, put each into quotes)', file=sys.stderr)
+    return [sentence]
 
 
 def run(args: argparse.Namespace) -> int:
     """Generate and write; 1 if a motion failed."""
-    prompts = read_prompts(args.prompt, args.prompts)
+    prompts = read_prompts(one_sentence(args.prompt), args.prompts)
+    options = options_of(args)
+    formats = formats_of(args, options)
     from hftrainer.files import check_writable
 
     check_writable(args.out)
     started = time.perf_counter()
 
     from hftrainer.manifest import fingerprint
-    from hftrainer.pipelines.outputs import MANIFEST, PAGE, Job, check_formats, run_job
+    from hftrainer.pipelines.outputs import MANIFEST, PAGE, Job, run_job
     from hftrainer.zoo.load import load_pipeline, locate
 
-    formats = tuple(name.strip() for name in args.formats.split(",") if name.strip())
-    check_formats(formats)
     folder, _ = locate(args.model)
     pipeline = load_pipeline(
         args.model, device=device_of(args), dtype=args.dtype, quantize=args.quantize, text_features=args.text_features,
@@ -78,22 +94,24 @@ def run(args: argparse.Namespace) -> int:
     job = Job(
         prompts=prompts, out=args.out, num_motions=args.num_motions, seed=args.seed, seconds=args.seconds,
         sampling=sampling, formats=formats, batch_size=args.batch_size, truncate=args.truncate,
+        options=options, raw=args.raw,
     )  # fmt: skip
     loaded = time.perf_counter()
     manifest = run_job(
-        pipeline, job, model=str(args.model), fingerprint=fingerprint(folder), progress=progress("batches")
+        pipeline, job, model=str(args.model), fingerprint=fingerprint(folder), progress=progress_lines("batches")
     )
     return _report(args.out, manifest, loaded - started, time.perf_counter() - loaded, MANIFEST, PAGE)
 
 
 def _report(out: Path, manifest: dict[str, Any], loading: float, making: float, name: str, page: str) -> int:
+    from hftrainer.pipelines.outputs import ending
+
     failed = [item for item in manifest["items"] if "error" in item]
     for item in manifest["items"][:20]:
         if "error" in item:
             print(f"failed: {item['prompt']!r} (seed {item['seed']}): {item['error']}", file=sys.stderr)
         else:
-            end = "ended by itself" if item["ended"] else "cut"
-            print(f"{item['seconds']:5.1f} s  {end:15}  {item['stem']}")
+            print(f"{item['seconds']:5.1f} s  ends {ending(item):20}  {item['stem']}")
     if len(manifest["items"]) > 20:
         print(f"... and {len(manifest['items']) - 20} more, see {out / name}")
     made = len(manifest["items"]) - len(failed)

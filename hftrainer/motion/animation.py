@@ -1,9 +1,9 @@
 """A motion as files have it: named bones in a tree, a rest pose, and what moves in every frame.
 
-A bone on the floor, the root, carries the pelvis. Without root motion it moves with the pelvis, whose own offset is
-its height at rest, so the rest pose stands on the floor and no reader has to guess whether a position replaces an
-offset or is added to it. With root motion it carries the path on the floor and the heading, as game engines expect,
-and the pelvis moves against it.
+A bone on the floor, the root, carries the pelvis. Without root motion it is still and the pelvis moves, or, for BVH, it
+moves with the pelvis, whose own offset is its height at rest: so the rest pose stands on the floor and no reader has to
+guess whether a position replaces an offset or is added to it. With root motion the root carries the path on the floor
+and the heading, as game engines expect, and the pelvis moves against it.
 """
 
 from __future__ import annotations
@@ -66,12 +66,17 @@ class Animation:
         return place
 
 
-def animate(motion: BodyMotion, rig: Rig | str = "model", *, root_motion: bool = False) -> Animation:
-    """`motion`, already on the rig's body (see `onto_rig`), with the rig's names and a root bone."""
+def animate(
+    motion: BodyMotion, rig: Rig | str = "model", *, root_motion: bool = False, moving_root: bool = False
+) -> Animation:
+    """`motion`, already on the rig's body (see `onto_rig`), with the rig's names and a root bone.
+
+    `moving_root`: without root motion, the root and not the pelvis carries the position.
+    """
     rig = find_rig(rig) if isinstance(rig, str) else rig
     rest = motion.body.rest_joints[0]
     rotations = np.concatenate([np.tile(np.eye(3), (len(motion), 1, 1, 1)), motion.rotations], axis=1)
-    moves = {0: motion.root - rest}
+    moves = {0: motion.root - rest} if moving_root else {1: motion.root}
     if root_motion:
         path, turn = ground_path(motion)
         heading = np.asarray(yaw(turn))

@@ -13,13 +13,14 @@ Everything is batched over frames; numpy in, numpy out.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.motion.body import Body, BodyMotion
 from hftrainer.motion.lock import lock_feet
-from hftrainer.motion.representation import motion272
-from hftrainer.motion.representation.spec import MOTION272
+from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.rotation import axis_angle_to_matrix, between_vectors, rotate, transpose
 from hftrainer.motion.skeleton import N_JOINTS, PARENTS, global_rotations, local_rotations
 
@@ -35,27 +36,38 @@ _PRIOR = 0.02  # metres: the given rotation counts as much as bones of this leng
 _DAMPING = 4e-4  # square metres: holds twist, which no position decides
 
 
-def pose(motion: Float, body: Body, *, raw: bool = False) -> BodyMotion:
-    """What files and pictures show of a 272 motion (T, 272): fitted to `body`, feet locked.
+def pose(
+    features: NDArray[np.floating[Any]], body: Body, *, representation: str = "motion272", raw: bool = False
+) -> BodyMotion:
+    """What files and pictures show of features (T, width) of a representation: fitted to `body`, feet locked.
 
     `raw`: as near to the model's positions as one skeleton can be, without smoothing and without foot locking.
     """
-    wide = np.asarray(motion, dtype=np.float64)
-    rotations, _ = motion272.to_rotations(wide)
-    fitted = fit(motion272.to_joints(wide), rotations, body, fps=MOTION272.fps, smoothing=1 if raw else SMOOTHING)
+    source = get_representation(representation)
+    found = source.to_body(np.asarray(features, dtype=np.float64))
+    fitted = fit(found.joints, found.rotations, body, fps=found.fps, smoothing=1 if raw else SMOOTHING)
     return fitted if raw else lock_feet(fitted)
 
 
-def fit(joints: Float, rotations: Float, body: Body, *, fps: float = 30.0, smoothing: int = SMOOTHING) -> BodyMotion:
+def fit(
+    joints: Float, rotations: Float | None, body: Body, *, fps: float = 30.0, smoothing: int = SMOOTHING
+) -> BodyMotion:
     """The motion of `body` nearest to `joints` (T, 22, 3); `rotations` (T, 22, 3, 3) local decide twists only.
+
+    Without `rotations` a bone takes the twist of the one before it.
 
     `smoothing`: frames of the position filter, odd; 1 turns it off. Raises ``ValueError`` for no frames, wrong shapes
     and values that are not finite.
     """
-    joints, rotations = checked(joints, rotations)
+    given = rotations is not None
+    if rotations is None:
+        rotations = np.tile(np.eye(3), (len(joints), N_JOINTS, 1, 1))
+    joints, turns = checked(joints, rotations)
     smooth = smoothed(joints, smoothing)
-    world = np.asarray(global_rotations(rotations))
-    if smoothing > 1:
+    world = np.asarray(global_rotations(turns))
+    if not given:
+        world = carried_along(smooth, body)
+    elif smoothing > 1:
         world = orthonormal(smoothed(world.reshape(len(world), -1, 9), TWIST_SMOOTHING).reshape(world.shape))
     world = follow_bones(smooth, world, body)
     root = smooth[:, 0].copy()
@@ -104,6 +116,29 @@ def orthonormal(matrices: Float) -> Float:
     sign = np.linalg.det(u @ vt)
     u[..., 2] *= sign[..., None]
     return np.asarray(u @ vt)
+
+
+def carried_along(joints: Float, body: Body) -> Float:
+    """World rotations (T, 22, 3, 3) of positions: each bone turns its parent's frame the shortest way."""
+    world = np.tile(np.eye(3), (len(joints), N_JOINTS, 1, 1))
+    for joint in range(N_JOINTS):
+        parent = PARENTS[joint]
+        before = world[:, parent] if parent >= 0 else _facing(joints, body)
+        children = list(_CHILDREN[joint])
+        if len(children) == 1:
+            rest = body.offsets[children[0]]
+            now = joints[:, children[0]] - joints[:, joint]
+            world[:, joint] = np.asarray(between_vectors(rotate(before, rest), now)) @ before
+        else:
+            world[:, joint] = before
+    return follow_bones(joints, world, body)
+
+
+def _facing(joints: Float, body: Body) -> Float:
+    """The pelvis's rotation (T, 3, 3) that fits hips and lower spine."""
+    children = list(_CHILDREN[0])
+    seen = joints[:, children] - joints[:, :1]
+    return orthonormal(np.einsum("tci,cj->tij", seen, body.offsets[children]) + 1e-6 * np.eye(3))
 
 
 def follow_bones(joints: Float, world: Float, body: Body) -> Float:

@@ -1,7 +1,7 @@
 """Skeletons of other programs: their bone names, proportions and rest poses, and how a motion gets onto them.
 
 Every rig has the 22 joints of ours. `smpl`, `mixamo` and `unreal` have a body of their own; `unity` and `vrm` are
-humanoid conventions, names and a T-pose without proportions, so a motion keeps its body. Measures are rounded from
+humanoid conventions, names and a strict T-pose without proportions: bones keep their lengths. Measures are rounded from
 public characters; programs that retarget look at the rest pose and do not mind.
 """
 
@@ -28,12 +28,13 @@ _MAIN_CHILD = {0: 3, 1: 4, 2: 5, 3: 6, 4: 7, 5: 8, 6: 9, 7: 10, 8: 11, 9: 12, 12
 
 @dataclass(frozen=True)
 class Rig:
-    """`names` of the 22 joints in our order; `root` of the bone on the floor; `body` (None: the motion's own)."""
+    """`names` of the 22 joints in our order; `root` of the bone on the floor; its `body` for a motion's own (None:
+    the motion's)."""
 
     name: str
     names: tuple[str, ...]
     root: str = "root"
-    body: Callable[[], Body] | None = None
+    body: Callable[[Body], Body] | None = None
 
 
 def rig_names() -> list[str]:
@@ -52,7 +53,7 @@ def find_rig(name: str) -> Rig:
 
 def onto_rig(motion: BodyMotion, rig: Rig) -> BodyMotion:
     """`motion` on the rig's body, feet locked again; unchanged for a rig without a body of its own."""
-    return motion if rig.body is None else retarget(motion, rig.body())
+    return motion if rig.body is None else retarget(motion, rig.body(motion.body))
 
 
 def retarget(motion: BodyMotion, body: Body, *, lock: bool = True) -> BodyMotion:
@@ -85,6 +86,15 @@ def rest_turns(source: Body, target: Body) -> Float:
     return turns
 
 
+def straight_arms(body: Body) -> Body:
+    """`body` in a strict T-pose, which humanoid conventions ask for: arms along the X axis, legs as they are."""
+    offsets = body.offsets.copy()
+    lengths = body.lengths
+    for joint in (18, 19, 20, 21):
+        offsets[joint] = [lengths[joint] * (1 if joint % 2 == 0 else -1), 0.0, 0.0]
+    return Body(body.name, offsets)
+
+
 def _sided(middle: str, left: str, sides: tuple[str, str]) -> tuple[str, ...]:
     """Names in our order from those of the spine (6) and of a side (8); "@" stands for the side."""
     spine = dict(zip(("pelvis", "spine1", "spine2", "spine3", "neck", "head"), middle.split(), strict=True))
@@ -108,14 +118,14 @@ def _body(name: str, spine: Float, side: Float) -> Body:
     return Body(name, bend_knees(offsets))
 
 
-def _mixamo_body() -> Body:
+def _mixamo_body(own: Body) -> Body:
     spine = [[0, 0.099, -0.012], [0, 0.117, 0], [0, 0.135, 0], [0, 0.150, 0.009], [0, 0.103, 0.031]]
     side = [[0.091, -0.067, 0], [0, -0.406, 0], [0, -0.421, -0.01], [0, -0.105, 0.137],
             [0.061, 0.091, 0.008], [0.129, 0, 0], [0.274, 0, 0], [0.276, 0, 0]]  # fmt: skip
     return _body("mixamo", np.array(spine), np.array(side))
 
 
-def _unreal_body() -> Body:
+def _unreal_body(own: Body) -> Body:
     """UE4's mannequin, whose rest is an A-pose: arms 45 degrees down."""
     spine = [[0, 0.108, 0.01], [0, 0.189, -0.02], [0, 0.134, -0.01], [0, 0.166, -0.02], [0, 0.093, 0.02]]
     down = np.sqrt(0.5)
@@ -129,7 +139,7 @@ _RIGS = {
     rig.name: rig
     for rig in (
         Rig("model", JOINTS),
-        Rig("smpl", JOINTS, body=smpl_body),
+        Rig("smpl", JOINTS, body=lambda own: smpl_body()),
         Rig(
             "mixamo",
             _sided(
@@ -157,6 +167,7 @@ _RIGS = {
                 ("Left", "Right"),
             ),
             root="Root",
+            body=straight_arms,
         ),
         Rig(
             "vrm",
@@ -165,6 +176,7 @@ _RIGS = {
                 "@UpperLeg @LowerLeg @Foot @Toes @Shoulder @UpperArm @LowerArm @Hand",
                 ("left", "right"),
             ),
+            body=straight_arms,
         ),
     )
 }

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from hftrainer.config import ConfigError, typed
 from hftrainer.interfaces import MotionTokenizer
+from hftrainer.motion.body import Body, smpl_body
 from hftrainer.motion.representation.base import Representation, get_representation
 from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
+from hftrainer.pipelines.shown import Shown
 from hftrainer.pipelines.sized import SizedIterator
 from hftrainer.readers import read_json
 from hftrainer.registry import PIPELINES
@@ -32,10 +34,11 @@ GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass
-class GeneratedMotion:
+class GeneratedMotion(Shown):
     """`motion` (T, width) in physical units, in its `representation`; how it was made; whether it `ended` by itself.
 
-    `text_tokens`: tokens of the prompt before any cut.
+    `text_tokens`: tokens of the prompt before any cut. `body`: what the motion is shown on; `joints`, `rotations`,
+    `save` and `show` (see `Shown`) have the motion fitted to it.
     """
 
     motion: Float32
@@ -45,6 +48,7 @@ class GeneratedMotion:
     ended: bool
     text_tokens: int
     representation: str
+    body: Body = field(default_factory=smpl_body, repr=False)
 
     @property
     def fps(self) -> float:

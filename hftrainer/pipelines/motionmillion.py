@@ -220,6 +220,7 @@ class MotionMillionPipeline(TextToMotionPipeline):
                         ended=done.ended,
                         text_tokens=tokens[done.prompt],
                         representation=self.representation,
+                        body=self.bundle.body,
                     ),
                 )
             waiting = []

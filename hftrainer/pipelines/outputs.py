@@ -1,15 +1,13 @@
 """The files of generated motions: one set a motion, a page that plays all of them, and a manifest beside.
 
-The manifest is written after every batch, so an interrupted run goes on where it stopped: an item whose prompt, seed,
-settings and model are those of a finished one, and whose files are there, is kept.
+The manifest is written after every batch, so an interrupted run continues where it stopped: an item whose prompt, seed,
+settings and model are those of a finished one, and whose files are there, is kept. Motions of earlier runs into the
+same folder stay in the manifest and on the page.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -19,29 +17,30 @@ from typing import Any
 import numpy as np
 
 from hftrainer.arrays import read_npy
-from hftrainer.extras import need
-from hftrainer.files import atomic_path, write_json
-from hftrainer.motion.io.bvh_write import write_bvh
-from hftrainer.motion.io.npz import write_npz
-from hftrainer.motion.representation.base import Representation, get_representation
-from hftrainer.motion.representation.convert import check_route, convert
+from hftrainer.files import write_json
+from hftrainer.motion.body import Body, BodyMotion, smpl_body
+from hftrainer.motion.fit import pose
+from hftrainer.motion.io.read_body import read_motions
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
-from hftrainer.pipelines.prompts import seeded_rows
-from hftrainer.readers import read_json
-from hftrainer.render.video import render_video
+from hftrainer.pipelines.folder import MANIFEST as MANIFEST
+from hftrainer.pipelines.folder import Item, existing, wanted
+from hftrainer.render.export import ENDINGS, ExportOptions, check_formats, write, write_features
 from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.requests import SamplingParams
 from hftrainer.version import __version__
 
-FORMATS = ("npy", "npz", "bvh", "mp4", "html")
-MANIFEST = "manifest.json"
+FORMATS = ("npy", "npz", "bvh", "glb", "mp4", "html")  # what is written unless something else is asked for
 PAGE = "index.html"
-_WITH_ROTATIONS = "motion272"  # what npz and bvh are written from
+_MOST_IN_A_VIDEO = 4
 
 
 @dataclass
 class Job:
-    """What is to be made: `num_motions` of each prompt, into `out`, with these files."""
+    """What is to be made: `num_motions` of each prompt, into `out`, with these files.
+
+    `options`: how motions are written, but for the .npy, which always holds the model's own features; `raw`: files show
+    them without smoothing and foot locking.
+    """
 
     prompts: list[str]
     out: Path
@@ -52,16 +51,8 @@ class Job:
     formats: tuple[str, ...] = FORMATS
     batch_size: int = 16
     truncate: bool = False
-
-
-@dataclass
-class Item:
-    """One motion of a job and where its files are, without suffix."""
-
-    prompt: str
-    seed: int | None
-    stem: str
-    key: str
+    options: ExportOptions = field(default_factory=ExportOptions)
+    raw: bool = False
 
 
 def run_job(
@@ -72,95 +63,100 @@ def run_job(
     fingerprint: str,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> dict[str, Any]:
-    """Make what is missing and write the page; the manifest. Failed items are in it with their error."""
-    form = pipeline.motion_format
-    check_formats(job.formats, form)
+    """Make what is missing and write the page; the manifest with the items of this job.
+
+    Failed items are in it with their error. The file has the items of earlier runs, too.
+    """
+    check_formats(job.formats, job.options)
     settings = _settings(job, pipeline, fingerprint)
-    items = _items(job, settings)
-    done = _finished(job, items)
+    before = existing(job.out)
+    items = wanted(job.prompts, job.num_motions, job.seed, settings, before["items"])
+    records: dict[str, dict[str, Any]] = {record["key"]: record for record in before["items"]}
     manifest: dict[str, Any] = {
         "model": model,
         "model_hash": fingerprint,
         "settings": settings,
-        "fps": form.fps,
-        "representation": form.name,
+        "fps": pipeline.motion_format.fps,
+        "representation": pipeline.representation,
         "versions": _versions(),
-        "items": [done[item.key] for item in items if item.key in done],
+        "runs": [run for run in before["runs"] if run.get("settings") != settings]
+        + [{"model": model, "settings": settings}],
     }
-    todo = [item for item in items if item.key not in done]
+    todo = [item for item in items if item.key not in records]
+    videos: dict[str, list[BodyMotion]] = {}
     for start in progress(range(0, len(todo), job.batch_size)):
         batch = todo[start : start + job.batch_size]
-        for item, record in zip(batch, _make_batch(pipeline, job, batch), strict=True):
-            done[item.key] = record
-        manifest["items"] = [done[item.key] for item in items if item.key in done]
-        write_json(job.out / MANIFEST, manifest)
+        for item, (record, shown) in zip(batch, _make_batch(pipeline, job, batch), strict=True):
+            records[item.key] = record
+            if shown is not None:
+                videos.setdefault(item.prompt, []).append(shown)
+        write_json(job.out / MANIFEST, {**manifest, "items": _in_order(records)})
+    _side_by_side(job, items, videos)
     if "html" in job.formats:
-        write_page(job.out, manifest)
-    write_json(job.out / MANIFEST, manifest)
-    return manifest
+        write_page(job.out, list(_in_order(records)), model, getattr(pipeline.bundle, "body", None))
+    write_json(job.out / MANIFEST, {**manifest, "items": _in_order(records)})
+    return {**manifest, "items": [records[item.key] for item in items]}
 
 
-def check_formats(formats: Sequence[str], form: Representation | None = None) -> None:
-    """Raise before any work if a format is unknown, what it needs is not installed, or `form` does not give it."""
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ValueError(f"unknown formats {unknown}; known: {', '.join(FORMATS)}")
-    if "mp4" in formats:
-        need("imageio_ffmpeg", "writing mp4 files")
-        need("PIL", "writing mp4 files")
-    if form is not None and form.name != _WITH_ROTATIONS:
-        for name in (name for name in formats if name in ("npz", "bvh")):
-            try:
-                check_route(form.name, _WITH_ROTATIONS)
-            except ValueError as error:
-                raise ValueError(f"{name} files hold joint rotations: {error}; leave {name} out") from error
+def write_files(
+    stem: Path,
+    made: GeneratedMotion,
+    formats: Sequence[str],
+    *,
+    options: ExportOptions | None = None,
+    raw: bool = False,
+) -> tuple[list[str], BodyMotion]:
+    """Write one motion as `stem` + ending for each format but html, which is one page for all.
 
-
-def write_files(stem: Path, motion: np.ndarray, title: str, formats: Sequence[str], form: Representation) -> list[str]:
-    """Write one motion (T, width) of `form` as `stem` + suffix for each format; the file names."""
+    Gives the file names, and the motion that the files show.
+    """
+    options = options or ExportOptions()
+    shown = options.apply(made.posed(raw=raw))
     written = []
     for name in formats:
-        path = stem.with_name(f"{stem.name}.{name}")
+        if name == "html":
+            continue
+        path = stem.with_name(stem.name + ENDINGS.get(name, f".{name}"))
         if name == "npy":
-            with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-                np.save(stream, motion.astype(np.float32))
-        elif name == "npz":
-            write_npz(path, _with_rotations(motion, form))
-        elif name == "bvh":
-            write_bvh(path, _with_rotations(motion, form))
-        elif name == "mp4":
-            render_video(path, form.to_joints(motion), title=title, fps=form.fps)
+            write_features(path, made.motion)
         else:
-            continue  # html is one page for all
+            write(path, [shown], options, titles=[made.prompt], kind=name)
         written.append(path.name)
-    return written
+    return written, shown
 
 
-def _with_rotations(motion: np.ndarray, form: Representation) -> np.ndarray:
-    """The motion in the representation that files with rotations are written from."""
-    if form.name == _WITH_ROTATIONS:
-        return motion
-    return np.asarray(convert(motion, form.name, _WITH_ROTATIONS).values)
-
-
-def write_page(out: Path, manifest: dict[str, Any]) -> None:
-    """The page that plays every motion of a manifest."""
+def write_page(out: Path, records: Sequence[dict[str, Any]], model: str, body: Body | None) -> None:
+    """The page that plays every motion of a folder."""
     clips = []
-    form = get_representation(manifest["representation"])
-    for record in manifest["items"]:
-        if "error" not in record:
-            joints = form.to_joints(read_npy(out / f"{record['stem']}.npy"))
-            notes = {
-                "seed": str(record["seed"]),
-                "length": f"{record['frames'] / form.fps:.1f} s",
-                "end": "by itself" if record["ended"] else "cut",
-            }
-            clips.append(ViewerClip(joints=joints, title=record["prompt"], notes=notes, fps=form.fps))
+    for record in records:
+        if "error" in record:
+            continue
+        shown = _shown_again(out, record, body or smpl_body())
+        notes = {"seed": str(record["seed"]), "length": f"{shown.seconds:.1f} s", "end": ending(record)}
+        clips.append(ViewerClip(shown.joints, record["prompt"], notes, shown.fps))
     if clips:
-        write_viewer(out / PAGE, clips, title=f"{manifest['model']}: {len(clips)} motions")
+        write_viewer(out / PAGE, clips, title=f"{model}: {len(clips)} motion{'s' if len(clips) > 1 else ''}")
 
 
-def _make_batch(pipeline: TextToMotionPipeline, job: Job, batch: list[Item]) -> list[dict[str, Any]]:
+def ending(record: dict[str, Any]) -> str:
+    """How a motion came to its end, in words."""
+    if record.get("ended"):
+        return "by itself"
+    return "as asked" if record.get("asked") else "at the model's limit"
+
+
+def _shown_again(out: Path, record: dict[str, Any], body: Body) -> BodyMotion:
+    """The motion that a record's files show: from its .npz, or fitted again."""
+    arrays = out / f"{record['stem']}.npz"
+    if arrays.name in record["files"]:
+        return read_motions(arrays)[0][1]
+    features = read_npy(out / f"{record['stem']}.npy")
+    return pose(features, body, representation=record.get("representation", "motion272"))
+
+
+def _make_batch(
+    pipeline: TextToMotionPipeline, job: Job, batch: list[Item]
+) -> list[tuple[dict[str, Any], BodyMotion | None]]:
     """Generate together, then write the files of each in a thread of its own: encoding waits for ffmpeg."""
     motions = pipeline.generate_rows(
         [(item.prompt, item.seed) for item in batch],
@@ -173,25 +169,45 @@ def _make_batch(pipeline: TextToMotionPipeline, job: Job, batch: list[Item]) -> 
         return list(pool.map(lambda pair: _write_item(job, *pair), zip(batch, motions, strict=True)))
 
 
-def _write_item(job: Job, item: Item, made: GeneratedMotion) -> dict[str, Any]:
+def _write_item(job: Job, item: Item, made: GeneratedMotion) -> tuple[dict[str, Any], BodyMotion | None]:
     record: dict[str, Any] = {"prompt": item.prompt, "seed": item.seed, "stem": item.stem, "key": item.key}
     if len(made.motion) == 0:
-        return {**record, "error": "the model ended before the first frame; try another seed"}
+        return {**record, "error": "the model ended before the first frame; try another seed"}, None
     formats = job.formats if "npy" in job.formats else ("npy", *job.formats)
-    files = write_files(job.out / item.stem, made.motion, item.prompt, formats, get_representation(made.representation))
+    try:
+        files, shown = write_files(job.out / item.stem, made, formats, options=job.options, raw=job.raw)
+    except ValueError as error:  # a loop of a clip that is too short: the others are still made
+        return {**record, "error": str(error)}, None
     return {
         **record,
         "frames": len(made.motion),
         "seconds": round(made.seconds, 3),
         "codes": len(made.tokens),
         "ended": made.ended,
+        "asked": job.seconds is not None,
         "text_tokens": made.text_tokens,
+        "representation": made.representation,
         "files": files,
-    }
+    }, shown
+
+
+def _side_by_side(job: Job, items: Sequence[Item], videos: dict[str, list[BodyMotion]]) -> None:
+    """With several motions a prompt, one more video that has them side by side."""
+    if "mp4" not in job.formats or job.num_motions < 2:
+        return
+    for prompt, motions in videos.items():
+        if 2 <= len(motions) <= _MOST_IN_A_VIDEO:
+            first = next(item for item in items if item.prompt == prompt)
+            path = job.out / f"{first.stem.rpartition('_s')[0]}_all.mp4"
+            write(path, motions, job.options, titles=[prompt] + [""] * (len(motions) - 1), kind="mp4")
+
+
+def _in_order(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(records.values(), key=lambda record: str(record["stem"]))
 
 
 def _settings(job: Job, pipeline: TextToMotionPipeline, fingerprint: str) -> dict[str, Any]:
-    """Everything that changes a motion but its prompt and seed."""
+    """Everything that changes a motion's files but its prompt and seed."""
     return {
         "sampling": asdict(job.sampling),
         "seconds": job.seconds,
@@ -199,39 +215,9 @@ def _settings(job: Job, pipeline: TextToMotionPipeline, fingerprint: str) -> dic
         "truncate": job.truncate,
         "model_hash": fingerprint,
         "formats": list(job.formats),
+        "options": asdict(job.options),
+        "raw": job.raw,
     }
-
-
-def _items(job: Job, settings: dict[str, Any]) -> list[Item]:
-    items = []
-    digits = max(3, len(str(len(job.prompts))))
-    rows = iter(seeded_rows([prompt for prompt in job.prompts for _ in range(job.num_motions)], job.seed))
-    for number, prompt in enumerate(job.prompts):
-        slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].rstrip("-") or "motion"
-        for _ in range(job.num_motions):
-            _, seed = next(rows)
-            key = hashlib.sha256(json.dumps([prompt, seed, settings], sort_keys=True).encode()).hexdigest()[:16]
-            items.append(Item(prompt, seed, f"{number:0{digits}d}_{slug}_s{seed}", key))
-    return items
-
-
-def _finished(job: Job, items: list[Item]) -> dict[str, dict[str, Any]]:
-    """Records of an earlier run that still stand: same key and place, every file there and not empty."""
-    path = job.out / MANIFEST
-    if not path.is_file():
-        return {}
-    try:
-        records = {record["key"]: record for record in read_json(path, max_bytes=1 << 30)["items"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a manifest of ours ({error}); choose another output folder") from error
-    kept = {}
-    for item in items:
-        record = records.get(item.key)
-        if record and "error" not in record and record["stem"] == item.stem:
-            files = [job.out / name for name in record["files"]]
-            if all(file.is_file() and file.stat().st_size for file in files):
-                kept[item.key] = record
-    return kept
 
 
 def _versions() -> dict[str, str]:

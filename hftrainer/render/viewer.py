@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.files import write_text
+from hftrainer.motion.body import BodyMotion
 from hftrainer.motion.skeleton import N_JOINTS
 
 _STEPS = 65535
@@ -138,3 +139,8 @@ def _shortened(text: str, length: int = 60) -> str:
 @cache
 def _page_file(name: str) -> str:
     return (_HERE / "assets" / name).read_text(encoding="utf-8")
+
+
+def clips_of(motions: Sequence[BodyMotion], titles: Sequence[str]) -> list[ViewerClip]:
+    """The clips of a page that shows `motions`."""
+    return [ViewerClip(m.joints, title, fps=m.fps) for m, title in zip(motions, titles, strict=True)]

@@ -39,7 +39,7 @@ def test_every_motion_is_written_on_the_same_skeleton(tmp_path):
 @pytest.mark.parametrize("root_motion", [False, True])
 def test_a_file_has_the_joints_of_the_motion(tmp_path, root_motion):
     motion = pose(TURN, BODY)
-    write_bvh(tmp_path / "turn.bvh", animate(motion, root_motion=root_motion))
+    write_bvh(tmp_path / "turn.bvh", animate(motion, root_motion=root_motion, moving_root=True))
     bvh = read_bvh(tmp_path / "turn.bvh")
     _, places = bvh.global_transforms()
     assert bvh.names[:2] == ["root", "pelvis"]

@@ -153,7 +153,7 @@ def test_wrong_settings_are_refused_before_training(places):
     for bad, message in (
         (inference(every=0), "at least 1"),
         (inference(temperature=0), "temperature must lie between"),
-        (inference(formats=["gif"]), "unknown formats"),
+        (inference(formats=["fbx"]), "unknown formats"),
         (inference(prompts_file="nowhere.txt"), "there is no file"),
     ):
         with pytest.raises((ConfigError, ValueError), match=message):

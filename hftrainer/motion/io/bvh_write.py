@@ -28,7 +28,7 @@ def write_bvh(
 
     `up`: "y", or "z" for a file whose body stands on the plane of X and Y and faces -Y.
     """
-    animation = animate(motion) if isinstance(motion, BodyMotion) else motion
+    animation = animate(motion, moving_root=True) if isinstance(motion, BodyMotion) else motion
     write_text(path, format_animation(animation, scale=scale, up=up))
 
 

@@ -15,11 +15,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from hftrainer.arrays import read_npy
 from hftrainer.config import ConfigError
 from hftrainer.evaluation.physical import KEYS, compute_physical_metrics
+from hftrainer.motion.body import smpl_body
+from hftrainer.motion.fit import pose
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline, pipeline_of
-from hftrainer.pipelines.outputs import PAGE, check_formats, write_files
+from hftrainer.pipelines.outputs import PAGE, write_files
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS
+from hftrainer.render.export import check_formats
 from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
@@ -89,6 +92,7 @@ class T2MInferenceCallback(L.Callback):
     def __init__(self, config: T2MInferenceConfig, *, output_dir: Path):
         self.config, self.output_dir = config, output_dir
         self.cadence, self.timer = Cadence(config.every, config.unit), Timer()
+        self.body = smpl_body()
         self.sampling = SamplingParams(config.do_sample, config.temperature, config.top_k, config.top_p)
 
     def on_fit_start(self, trainer: L.Trainer, task: Any) -> None:
@@ -128,6 +132,7 @@ class T2MInferenceCallback(L.Callback):
 
     def _generate(self, trainer: L.Trainer, bundle: Any) -> dict[int, GeneratedMotion | Failed]:
         pipeline = pipeline_of(bundle)
+        self.body = getattr(bundle, "body", self.body)
         texts = [text for text in self.config.texts() for _ in range(self.config.num_motions)]
         rows = seeded_rows(texts, self.config.seed)
         mine = share(trainer, len(rows))
@@ -165,9 +170,9 @@ class T2MInferenceCallback(L.Callback):
             stem = folder / f"{_slug(made.prompt)}_s{made.seed}"
             folder.mkdir(parents=True, exist_ok=True)
             formats = [name for name in dict.fromkeys(["npy", *self.config.formats]) if name != "html"]
-            row["files"] = write_files(stem, made.motion, made.prompt, formats, get_representation(made.representation))
+            row["files"], shown = write_files(stem, made, formats)
             if "html" in self.config.formats and wandb_log(trainer) is not None:  # one a row of the table
-                clip = _clip(made.motion, made.representation, made.prompt)
+                clip = ViewerClip(joints=shown.joints, title=made.prompt, fps=shown.fps)
                 write_viewer(stem.with_name(f"{stem.name}.html"), [clip], title=made.prompt)
                 row["files"].append(f"{stem.name}.html")
             if len(made.motion) >= 4:
@@ -188,9 +193,9 @@ class T2MInferenceCallback(L.Callback):
         for row in rows:
             for name in row["files"]:
                 if name.endswith(".npy"):
-                    motion = read_npy(folder / name)
+                    shown = pose(read_npy(folder / name), self.body, representation=row["representation"])
                     notes = {"seed": str(row["seed"]), "length": f"{row['seconds']:.1f} s"}
-                    clips.append(_clip(motion, row["representation"], row["prompt"], notes))
+                    clips.append(ViewerClip(joints=shown.joints, title=row["prompt"], notes=notes, fps=shown.fps))
         if clips:
             write_viewer(folder / PAGE, clips, title=f"step {step}")
 
@@ -229,11 +234,6 @@ def score_texts(trainer: Any, rows: Sequence[dict[str, Any]], folder: Path) -> N
         return
     for (row, _), distance in zip(found, distances, strict=True):
         row["matching"] = float(distance)
-
-
-def _clip(motion: Any, representation: str, title: str, notes: dict[str, str] | None = None) -> ViewerClip:
-    form = get_representation(representation)
-    return ViewerClip(joints=form.to_joints(motion), title=title, notes=notes or {}, fps=form.fps)
 
 
 def _slug(text: str) -> str:

@@ -43,6 +43,7 @@ from hftrainer.models.motion.motionmillion.config import (
 from hftrainer.models.motion.motionmillion.files import CONFIG, describe, index, read_config, read_json
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
 from hftrainer.models.text_features import StoredTextFeatures
+from hftrainer.motion.body import BODY_FILE, smpl_body, write_body
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.registry import TEXT_ENCODERS, Part
@@ -199,6 +200,8 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
         text_sha256 = encoder.encoder_sha256
     for name, values in (("mean.npy", bundle.mean), ("std.npy", bundle.std)):
         np.save(folder / name, values.cpu().numpy())
+    if not np.array_equal(bundle.body.offsets, smpl_body().offsets):
+        write_body(folder / BODY_FILE, bundle.body)
     write_json(folder / CONFIG, describe(config, has_text=has_text, text_sha256=text_sha256))
     write_json(
         folder / "model_index.json",

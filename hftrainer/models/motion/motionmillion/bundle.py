@@ -25,6 +25,7 @@ from hftrainer.models.motion.motionmillion.outline import outline_parts
 from hftrainer.models.motion.motionmillion.upstream import read_upstream
 from hftrainer.models.quantize import quantize_linears
 from hftrainer.models.text_encoder import TextFeatures
+from hftrainer.motion.body import Body, body_of, smpl_body
 from hftrainer.registry import MODELS
 
 PARTS = ("vqvae", "ar", "text_encoder")
@@ -69,6 +70,7 @@ class MotionMillionBundle(nn.Module):
         self.text_encoder: Any = parts.text_encoder  # of the registry TEXT_ENCODERS, or StoredTextFeatures
         self.tokenizer_sha256 = parts.tokenizer_sha256
         self.quantized: str | None = None
+        self.body: Body = smpl_body()  # what its motions are shown on
         self.register_buffer("mean", torch.as_tensor(parts.mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.as_tensor(parts.std, dtype=torch.float32), persistent=False)
         self.to(device).eval()
@@ -138,6 +140,7 @@ class MotionMillionBundle(nn.Module):
             quantize_linears(parts.ar, quantize, device=places["ar"])
         bundle = cls(parts=parts)
         bundle.quantized = quantize if parts.ar is not None else None
+        bundle.body = body_of(folder)
         return bundle.place(places)
 
     def place(self, places: Mapping[str, torch.device]) -> MotionMillionBundle:

@@ -1,0 +1,212 @@
+"""A motion from any file that we write or that others commonly have: npy, npz (ours and AMASS's), bvh, glb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hftrainer.arrays import Wanted, read_npy, read_npz
+from hftrainer.motion.body import Body, BodyMotion, measure, smpl_body, symmetric
+from hftrainer.motion.fit import fit, pose
+from hftrainer.motion.io.bvh import BVH, read_bvh
+from hftrainer.motion.io.glb_container import GLTFError, accessor_values, read_glb
+from hftrainer.motion.io.npz import SMPLX_PELVIS, TO_Z_UP
+from hftrainer.motion.io.source import MotionFileError
+from hftrainer.motion.retarget import RetargetOptions, retarget
+from hftrainer.motion.rigs import find_rig, rig_names
+from hftrainer.motion.rotation import axis_angle_to_matrix, quaternion_to_matrix, rotate, slerp
+from hftrainer.motion.skeleton import N_JOINTS
+from hftrainer.motion.skeleton_map import load_map, shipped_maps
+
+Float = NDArray[np.float64]
+SUFFIXES = (".npy", ".npz", ".bvh", ".glb")
+
+
+def read_motions(
+    path: str | os.PathLike[str], *, body: Body | None = None, skeleton_map: str | None = None, raw: bool = False
+) -> list[tuple[str, BodyMotion]]:
+    """The motions of a file with their names; a .glb may hold several, other files hold one.
+
+    .npy: 272 features, fitted to `body` (default: SMPL's) unless `raw`. .npz: ours, or AMASS's layout, whose betas are
+    not used. .bvh: ours or any that one of the shipped skeleton maps fits; `skeleton_map` names a map or its YAML file.
+    .glb: any that has the bone names of one of our rigs. Raises ``ValueError`` that says what the file lacks.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        features = read_npy(path, shape=(None, 272), finite=True)
+        return [(path.stem, pose(features, body or smpl_body(), raw=raw))]
+    if suffix == ".npz":
+        return [(path.stem, _from_npz(path))]
+    if suffix == ".bvh":
+        return [(path.stem, _from_bvh(path, skeleton_map))]
+    if suffix == ".glb":
+        return _from_glb(path)
+    raise ValueError(f"{path}: cannot read {suffix or 'a file without a suffix'}; motions are {', '.join(SUFFIXES)}")
+
+
+def _from_npz(path: Path) -> BodyMotion:
+    names = ("rotations", "root_position", "bone_offsets", "fps", "trans", "poses", "root_orient", "pose_body", *_RATES)
+    found = read_npz(path, {name: Wanted("number") for name in names}, optional=names)
+    arrays = {name: np.asarray(values, np.float64) for name, values in found.items()}
+    if "trans" in arrays and ("poses" in arrays or {"root_orient", "pose_body"} <= set(arrays)):
+        return _from_amass(path, arrays)
+    if not set(names[:4]) <= set(arrays):
+        raise ValueError(
+            f"{path}: holds neither our arrays (rotations, root_position, bone_offsets, fps) nor AMASS's (trans and "
+            "poses, or root_orient and pose_body)"
+        )
+    body = Body(path.stem, symmetric(arrays["bone_offsets"]))
+    return BodyMotion(arrays["rotations"], arrays["root_position"], body, float(arrays["fps"]))
+
+
+_RATES = ("mocap_frame_rate", "mocap_framerate")
+
+
+def _from_amass(path: Path, arrays: dict[str, Float]) -> BodyMotion:
+    rate = next((float(arrays[name]) for name in _RATES if name in arrays), None)
+    if rate is None:
+        raise ValueError(f"{path} does not say its frame rate ({' or '.join(_RATES)})")
+    if "pose_body" in arrays:
+        vectors = np.concatenate([arrays["root_orient"], arrays["pose_body"]], axis=1)
+    else:
+        vectors = arrays["poses"][:, : 3 * N_JOINTS]
+    if vectors.ndim != 2 or vectors.shape[1] < 3 * N_JOINTS:
+        raise ValueError(f"{path}: expected poses of at least {3 * N_JOINTS} numbers, got shape {vectors.shape}")
+    rotations = np.asarray(axis_angle_to_matrix(vectors.reshape(len(vectors), N_JOINTS, 3)))
+    rotations[:, 0] = TO_Z_UP.T @ rotations[:, 0]
+    root = rotate(TO_Z_UP.T, arrays["trans"] + SMPLX_PELVIS)
+    return BodyMotion(rotations, root, smpl_body(), rate)
+
+
+# --- BVH --------------------------------------------------------------------------------------------------------------
+
+
+def _from_bvh(path: Path, skeleton_map: str | None) -> BodyMotion:
+    bvh = read_bvh(path)
+    if skeleton_map is None:
+        ours = _our_bvh(bvh)
+        if ours is not None:
+            return ours
+    for name in [skeleton_map] if skeleton_map is not None else shipped_maps():
+        try:
+            clip = retarget(bvh, load_map(name), RetargetOptions(fps=bvh.fps), source=str(path))
+        except MotionFileError:
+            if skeleton_map is not None:
+                raise
+            continue
+        joints = np.asarray(clip.joints)
+        return fit(joints, clip.rotations, measure([(joints, clip.rotations)], path.stem), fps=clip.fps, smoothing=1)
+    raise ValueError(
+        f"{path}: its joints ({', '.join(bvh.names[:4])}, ...) fit none of the maps {', '.join(shipped_maps())}; "
+        "write a skeleton map (docs/bvh.md) and give it with --map"
+    )
+
+
+def _our_bvh(bvh: BVH) -> BodyMotion | None:
+    """A file that we wrote: the bones of a rig below a root, rest rotations all the identity."""
+    rig = _rig_of(bvh.names)
+    if rig is None or bvh.parents[bvh.names.index(rig[0])] != 0 or bvh.names[0] not in ("root", "Root"):
+        return None
+    order = [bvh.names.index(name) for name in rig]
+    rotations, _ = bvh.local_transforms()
+    world, places = bvh.global_transforms()
+    offsets = bvh.offsets[order].copy()
+    height = float(offsets[0, 1])
+    scale = _unit_of(height)
+    offsets[0] = 0.0
+    local = rotations[:, order]
+    local[:, 0] = world[:, order[0]]
+    return BodyMotion(local, places[:, order[0]] * scale, Body("bvh", symmetric(offsets * scale)), bvh.fps)
+
+
+def _unit_of(height: float) -> float:
+    """Metres of a file's unit, by the height of a standing pelvis: metres, centimetres or millimetres."""
+    return next((unit for unit in (1.0, 0.01, 0.001, 0.0254) if 0.4 < height * unit < 1.6), 0.01)
+
+
+def _rig_of(names: Sequence[str]) -> tuple[str, ...] | None:
+    known = (find_rig(name).names for name in rig_names())
+    return next((rig for rig in known if set(rig) <= set(names)), None)
+
+
+# --- GLB --------------------------------------------------------------------------------------------------------------
+
+
+def _from_glb(path: Path) -> list[tuple[str, BodyMotion]]:
+    document, binary = read_glb(path)
+    try:
+        nodes: list[dict[str, Any]] = document["nodes"]
+        rig = _rig_of([str(node.get("name", "")) for node in nodes])
+        if rig is None:
+            raise GLTFError(f"{path}: its bones have the names of none of our skeletons ({', '.join(rig_names())})")
+        by_name = {str(node.get("name", "")): i for i, node in enumerate(nodes)}
+        order = [by_name[name] for name in rig]
+        parent = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
+        offsets = np.array([nodes[i].get("translation", [0.0, 0.0, 0.0]) for i in order], dtype=np.float64)
+        turned = any(
+            np.abs(np.array(nodes[i].get("rotation", [0, 0, 0, 1])) - [0, 0, 0, 1]).max() > 1e-4 for i in order
+        )
+        if turned:
+            raise GLTFError(f"{path}: its bones are turned at rest, and only files of ours can be read back")
+        offsets[0] = 0.0
+        body = Body(path.stem, symmetric(offsets))
+        animations = document.get("animations") or []
+        if not animations:
+            raise GLTFError(f"{path} holds no animation")
+        return [
+            (str(animation.get("name") or path.stem), _glb_motion(document, binary, animation, order, parent, body))
+            for animation in animations
+        ]
+    except (KeyError, IndexError, TypeError, StopIteration) as error:
+        raise GLTFError(f"{path} is not a complete glTF file: {error!r}") from error
+
+
+def _glb_motion(
+    document: dict[str, Any], binary: bytes, animation: dict[str, Any], order: list[int], parent: dict[int, int],
+    body: Body,
+) -> BodyMotion:  # fmt: skip
+    nodes, tracks, times = document["nodes"], {}, np.zeros(1)
+    for channel in animation["channels"]:
+        sampler = animation["samplers"][channel["sampler"]]
+        clock = accessor_values(document, binary, sampler["input"]).astype(np.float64)
+        values = accessor_values(document, binary, sampler["output"]).astype(np.float64)
+        tracks[channel["target"]["node"], channel["target"]["path"]] = (clock, values)
+        times = clock if len(clock) > len(times) else times
+    fps = float(round((len(times) - 1) / (times[-1] - times[0]), 3)) if len(times) > 1 else 30.0
+
+    def turn(node: int) -> Float:
+        q = np.array([nodes[node].get("rotation", [0.0, 0.0, 0.0, 1.0])])
+        clock, values = tracks.get((node, "rotation"), (times[:1], q))
+        return np.asarray(quaternion_to_matrix(_sampled_turns(clock, values[:, [3, 0, 1, 2]], times)))
+
+    def place(node: int) -> Float:
+        still = np.array([nodes[node].get("translation", [0.0, 0.0, 0.0])], dtype=np.float64)
+        clock, values = tracks.get((node, "translation"), (times[:1], still))
+        return np.stack([np.interp(times, clock, column) for column in values.T], axis=1)
+
+    rotations = np.stack([turn(node) for node in order], axis=1)
+    root = place(order[0])
+    node = order[0]
+    while node in parent:  # what carries the pelvis
+        node = parent[node]
+        carried = turn(node)
+        rotations[:, 0] = carried @ rotations[:, 0]
+        root = place(node) + rotate(carried, root)
+    return BodyMotion(rotations, root, body, fps)
+
+
+def _sampled_turns(clock: Float, turns: Float, times: Float) -> Float:
+    if len(clock) == len(times) and np.allclose(clock, times):
+        return turns
+    at = np.interp(times, clock, np.arange(len(clock)))
+    below = np.minimum(at.astype(np.int64), max(len(clock) - 2, 0))
+    above = np.minimum(below + 1, len(clock) - 1)
+    return np.asarray(slerp(turns[below], turns[above], np.clip(at - below, 0, 1)))

@@ -1,0 +1,70 @@
+"""Pictures: what is drawn, side by side, with the letters that a font has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hftrainer.data.synthetic.motions import make_motion
+from hftrainer.motion.body import smpl_body
+from hftrainer.motion.fit import pose
+from hftrainer.render.video import frames, render_video
+
+pytest.importorskip("PIL", reason="pip install 'hftrainer[viz]'")
+WALK = pose(make_motion("walk", 12, 0), smpl_body())
+SIZE = (320, 180)
+
+
+def drawn(*args, **options):
+    return [np.asarray(picture.convert("RGBA")) for picture in frames(*args, size=SIZE, **options)]
+
+
+def near(picture, color):
+    return (np.abs(picture[..., :3].astype(int) - color).max(axis=-1) < 60).sum()
+
+
+def test_left_is_orange_and_right_is_blue():
+    pictures = drawn([WALK])
+    assert len(pictures) == 12
+    assert pictures[0].shape == (180, 320, 4)
+    assert near(pictures[5], [229, 138, 79]) > 50
+    assert near(pictures[5], [63, 127, 193]) > 50
+    assert np.abs(pictures[0].astype(int) - pictures[11]).max() > 50  # it moves
+
+
+def test_side_by_side_and_the_shorter_one_waits():
+    short = pose(make_motion("walk", 6, 0), smpl_body())
+    pictures = drawn([WALK, short], titles=["", ""])
+    assert len(pictures) == 12
+    right = [picture[:160, 160:] for picture in pictures]  # above the clock
+    assert np.array_equal(right[7], right[11])
+    assert not np.array_equal(pictures[7][:160, :160], pictures[11][:160, :160])
+
+
+def test_transparent_pictures_have_no_sky():
+    assert drawn([WALK], transparent=True)[0][0, 0, 3] == 0
+    assert drawn([WALK])[0][0, 0, 3] == 255
+
+
+def test_letters_without_a_font_are_left_out():
+    plain, latin, unknown = (drawn([WALK], titles=[text])[0] for text in ("", "walk", "\U0001304c\ue123"))
+    assert np.array_equal(plain, unknown)
+    assert not np.array_equal(plain, latin)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_animations_open_again(tmp_path, suffix):
+    from PIL import Image
+
+    render_video(tmp_path / f"a{suffix}", WALK, size=SIZE, transparent=True)
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert image.n_frames == (12 if suffix == ".webp" else 6)
+        assert image.size == SIZE
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path):
+    with pytest.raises(ValueError, match="cannot be transparent"):
+        render_video(tmp_path / "a.mp4", WALK, transparent=True)
+    with pytest.raises(ValueError, match="1 to 6 motions"):
+        render_video(tmp_path / "a.mp4", [WALK] * 7, titles=[""] * 7)
+    assert not list(tmp_path.iterdir())

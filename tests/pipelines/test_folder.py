@@ -1,0 +1,98 @@
+"""Names of files, runs into the same folder, and what a generated motion offers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from hftrainer.cli import main
+from hftrainer.commands.generate import one_sentence
+from hftrainer.data.synthetic.motions import make_motion
+from hftrainer.motion.io.read_body import read_motions
+from hftrainer.pipelines.base import GeneratedMotion
+from hftrainer.pipelines.folder import slug, wanted
+
+MADE = GeneratedMotion(
+    motion=make_motion("walk", 40, 0).astype(np.float32), prompt="a <walk>", seed=0, tokens=np.zeros(20, np.int64),
+    ended=True, text_tokens=4, representation="motion272",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A person walks, forward!", "a-person-walks-forward"),
+        ("eine Person grüßt", "eine-person-grüßt"),
+        ("人がお辞儀をする", "人がお辞儀をする"),
+        ("человек бежит", "человек-бежит"),
+        ("🕺💃", "man-dancing-dancer"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("!!!", "motion"),
+    ],
+)
+def test_prompts_of_any_script_name_their_files(prompt, name):
+    assert slug(prompt) == name
+
+
+def test_long_names_fit_into_file_systems():
+    assert len(slug("歩" * 200).encode()) <= 120
+    assert slug("歩" * 200)
+
+
+def test_numbers_continue_and_stems_are_never_shared():
+    first = wanted(["a", "b"], 1, 0, {"x": 1}, [])
+    before = [{"key": i.key, "stem": i.stem, "prompt": i.prompt} for i in first]
+    again = wanted(["b", "c"], 1, 0, {"x": 2}, before)
+    assert [i.stem for i in first] == ["000_a_s0", "001_b_s0"]
+    assert [i.stem for i in again] == ["001_b_s0_2", "002_c_s0"]  # the same prompt and seed with other settings
+    assert [i.stem for i in wanted(["a"], 1, 0, {"x": 1}, before)] == ["000_a_s0"]
+
+
+def test_a_second_run_adds_to_the_folder(tiny_model, tmp_path, capsys):
+    def run(*arguments):
+        return main(["generate", *arguments, "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6",
+                     "--formats", "npz,html"])  # fmt: skip
+
+    assert run("a person walks") == 0
+    assert run("someone sits down") == 0
+    assert "as asked" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert [item["prompt"] for item in manifest["items"]] == ["a person walks", "someone sits down"]
+    page = (tmp_path / "index.html").read_text()
+    assert "a person walks" in page
+    assert "someone sits down" in page
+
+
+def test_the_page_the_npz_and_python_show_one_motion(tmp_path):
+    MADE.save(tmp_path / "a.npz")
+    np.testing.assert_allclose(read_motions(tmp_path / "a.npz")[0][1].joints, MADE.joints, atol=1e-5)
+    MADE.save(tmp_path / "a.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), MADE.motion)
+    assert MADE.rotations.shape == (40, 22, 3, 3)
+    MADE.save(tmp_path / "a.glb", skeleton="vrm", fps=60)
+    assert (tmp_path / "a.glb").read_bytes()[:4] == b"glTF"
+    assert "&lt;iframe" not in MADE._repr_html_()
+    assert 'title="a &lt;walk&gt;"' in MADE._repr_html_()
+
+
+def test_raw_is_nearer_to_the_model_and_off_by_default():
+    positions = MADE.motion.shape[0]
+    assert len(MADE.posed(raw=True)) == positions
+    assert np.abs(MADE.posed(raw=True).joints - MADE.posed().joints).max() > 1e-4
+    with pytest.raises(ValueError, match="no option changes"):
+        MADE.save("x.npy", raw=True)
+
+
+def test_a_motion_without_frames_says_so():
+    empty = GeneratedMotion(MADE.motion[:0], "x", 0, MADE.tokens[:0], True, 1, "motion272")
+    with pytest.raises(ValueError, match="the motion of 'x' has no frames"):
+        empty.save("x.glb")
+
+
+def test_unquoted_sentences_become_one_prompt(capsys):
+    assert one_sentence(["a", "person", "walks"]) == ["a person walks"]
+    assert 'one prompt: "a person walks"' in capsys.readouterr().err
+    assert one_sentence(["walk", "run", "wave"]) == ["walk", "run", "wave"]
+    assert one_sentence(["a person walks", "someone", "a"]) == ["a person walks", "someone", "a"]
