@@ -20,7 +20,7 @@ def load_judge(
 ) -> Any:
     """The evaluator that a protocol is run with.
 
-    `evaluator`: a zoo name, folder or hub name of the protocol's kind; a section ``{name: kind, source: folder}``; or
+    `evaluator`: a zoo name, folder or hub name of the protocol's kind; a section ``{name: kind, path: folder}``; or
     an object with ``encode_motions`` and ``encode_texts``. `cache_dir`: where embeddings are kept from run to run, for
     kinds that do that. Raises ``ValueError`` if it reads another representation than the protocol judges.
     """
@@ -33,9 +33,9 @@ def load_judge(
         options: dict[str, Any] = {"device": device}
         if isinstance(evaluator, Mapping):
             options |= dict(evaluator)
-            kind, source = str(options.pop("name", kind)), options.pop("source", None)
+            kind, source = str(options.pop("name", kind)), options.pop("path", None)
             if source is None:
-                raise ValueError("evaluator.source is missing: write its zoo name, folder, or owner/repository")
+                raise ValueError("evaluator.path is missing: write its zoo name, folder, or owner/repository")
         if cache_dir is not None:
             _check_cache(kind)
             options["cache_dir"] = cache_dir
@@ -58,7 +58,7 @@ def identity_of(judge: Any, named: Any) -> str:
 def name_of(named: Any) -> str:
     """What reports call the evaluator."""
     if isinstance(named, Mapping):
-        return str(named.get("source", named.get("name")))
+        return str(named.get("path", named.get("name")))
     return str(named) if isinstance(named, (str, os.PathLike)) else type(named).__name__
 
 

@@ -11,9 +11,8 @@ from hftrainer.data import flat
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.motion import packed
 from hftrainer.data.tokens import pack
-from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 from hftrainer.readers import read_json
-from hftrainer.zoo.load import locate
+from hftrainer.zoo.load import load_tokenizer
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 _FACTS = ("dataset", "tokenizer_sha256", "codebook_size", "entries", "clips", "captions", "codes", "frames")
@@ -35,7 +34,7 @@ def pack_tokens(
     """
     tokenizer = None
     if model is not None:
-        made_by = load_tokenizer(locate(model)[0])
+        made_by = load_tokenizer(model)
         tokenizer = pack.Tokenizer(made_by.sha256, made_by.codebook_size, made_by.frames_per_code)
     counts = pack.pack_tokens(
         DatasetFolder(dataset), out, splits=splits, tokens=tokens, tokenizer=tokenizer,

@@ -9,7 +9,7 @@ from hftrainer.apps.generate_set import Progress
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.evaluation import tokenizer
 from hftrainer.manifest import fingerprint
-from hftrainer.zoo.load import load_evaluator, load_pipeline, locate
+from hftrainer.zoo.load import load_evaluator, load_tokenizer, locate
 
 
 def evaluate_tokenizer(
@@ -21,10 +21,10 @@ def evaluate_tokenizer(
     progress: Progress = iter,
 ) -> dict[str, Any]:
     """Figures of `hftrainer.evaluation.tokenizer` over a split, and what they are of; with an `evaluator`, FID too."""
-    bundle = load_pipeline(model, text_encoder=None, load_ar=False).bundle
+    encoder = load_tokenizer(model)
     dataset = DatasetFolder(data)
     judge = None if evaluator is None else load_evaluator(evaluator)
     motions = map(dataset.motion, progress(dataset.names(split)))
-    figures = tokenizer.evaluate_tokenizer(bundle, motions, evaluator=judge)
+    figures = tokenizer.evaluate_tokenizer(encoder, motions, evaluator=judge)
     identity = {"model": model, "model_hash": fingerprint(locate(model)[0])}
     return {**identity, "split": split, "evaluator": evaluator, "figures": figures}

@@ -67,8 +67,9 @@ def device_of(args: argparse.Namespace) -> str:
 
 
 def add_dtype(parser: Any, help_: str, choices: Sequence[str] = DTYPES, default: str | None = None) -> None:
-    """--dtype in either spelling (bf16 or bfloat16), parsed to torch's name."""
-    parser.add_argument("--dtype", type=_one_of(choices), default=default, metavar="DTYPE", help=help_)
+    """--dtype in either spelling (bf16 or bfloat16), parsed to torch's name; `parser` or its ``add_argument``."""
+    add = getattr(parser, "add_argument", parser)
+    add("--dtype", type=_one_of(choices), default=default, metavar="DTYPE", help=help_)
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[str], str]:

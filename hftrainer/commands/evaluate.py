@@ -51,8 +51,8 @@ def tokenizer(args: argparse.Namespace) -> int:
     """Print and write how well clips are reconstructed."""
     from hftrainer.apps.tokenizer_figures import evaluate_tokenizer
 
-    bar = progress("clips")
-    found = evaluate_tokenizer(args.model, args.data, split=args.split, evaluator=args.evaluator, progress=bar)
+    given = {"split": args.split, "evaluator": args.evaluator}
+    found = evaluate_tokenizer(args.model, args.data, **given, progress=progress("clips"))
     _write(args, "tokenizer", found)
     for name, value in found["figures"].items():
         print(f"{name:44} {value:.3f}")
@@ -64,10 +64,8 @@ def actions(args: argparse.Namespace) -> int:
     from hftrainer.apps.action_trials import ActionTrials, evaluate_actions
 
     asked = ActionTrials(args.templates, args.seeds, args.pairs, args.styled, args.unseen)
-    changes, bar = sampling_changes(args), progress("motions")
-    found = evaluate_actions(
-        args.model, args.data, args.classifier, split=args.split, asked=asked, sampling=changes, progress=bar
-    )
+    options = {"split": args.split, "sampling": sampling_changes(args), "progress": progress("motions")}
+    found = evaluate_actions(args.model, args.data, args.classifier, asked=asked, **options)
     print(found.report.markdown())
     for prompt, seen in found.mistaken:
         print(f"unseen: {prompt!r} looks like {seen}", file=sys.stderr)

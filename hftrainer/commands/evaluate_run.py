@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from hftrainer.commands.common import device_of, progress, progress_lines
 from hftrainer.commands.evaluate_flags import add_model_arguments, settings_of, source_of
@@ -66,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         print(f"\nwritten: {', '.join(str(path) for path in report.write(args.out, cases=args.cases))}")
     if args.wandb:
-        _log(args.wandb, report)
+        from hftrainer.apps.log import log_report
+
+        log_report(args.wandb, report)
     return 0
 
 
@@ -78,12 +79,6 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         found.write(args.out)
     return 0
-
-
-def _log(project: str, report: Any) -> None:
-    from hftrainer.apps.log import log_report
-
-    log_report(project, report)
 
 
 def _say(line: str) -> None:

@@ -6,45 +6,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from hftrainer.evaluation.metrics import frechet_distance
 from hftrainer.evaluation.physical import aggregate_physical_metrics, compute_physical_metrics
 from hftrainer.evaluation.reconstruction import acceleration_error, foot_slide, mpjpe, pa_mpjpe
-from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionstreamer.evaluator import MotionStreamer272Evaluator
+from hftrainer.interfaces import Evaluator, MotionTokenizer
 from hftrainer.motion.representation.base import Representation, get_representation
 
+_UNIT = 4  # frames that lengths are rounded down to before embedding, as every protocol does
 
-@torch.inference_mode()
+
 def evaluate_tokenizer(
-    bundle: MotionMillionBundle,
-    motions: Iterable[np.ndarray],
-    *,
-    evaluator: MotionStreamer272Evaluator | None = None,
+    tokenizer: MotionTokenizer, motions: Iterable[np.ndarray], *, evaluator: Evaluator | None = None
 ) -> dict[str, float]:
     """Reconstruct clips (T, width), one by one, and compare; frames past the last whole code are not counted.
 
     "MPJPE mm" is the mean over clips of each clip's mean over its frames; "over frames" the published protocol's mean
     over all frames; slide and jitter are ratios to the clips' own, by the published formulas; "standing feet" is how
     far feet slide a frame where the real ones stand. With an `evaluator`, FID between embeddings of the clips and of
-    their reconstructions, both cut to the frames that it reads, rounded down to its unit.
+    their reconstructions, both cut to the frames that it reads, rounded down to four.
     """
-    seen = _Seen(get_representation(bundle.representation), clips=[] if evaluator is not None else None)
+    seen = _Seen(get_representation(tokenizer.representation), clips=[] if evaluator is not None else None)
     for motion in motions:
-        length = len(motion) // bundle.vqvae.frames_per_code * bundle.vqvae.frames_per_code
+        length = len(motion) // tokenizer.frames_per_code * tokenizer.frames_per_code
         if length == 0:
             raise ValueError(f"a clip of {len(motion)} frames is shorter than one code; leave it out")
-        batch = torch.from_numpy(np.ascontiguousarray(motion[None], dtype=np.float32)).to(bundle.device)
-        out = bundle.vqvae(bundle.normalize(batch))
-        seen.add(bundle.denormalize(out.motion)[0].cpu().numpy(), motion[:length], out.codes.flatten().cpu())
+        (codes,) = tokenizer.encode([np.asarray(motion, dtype=np.float32)])
+        (made,) = tokenizer.decode([codes])
+        seen.add(made[:length], motion[:length], codes)
     if not seen.errors:
         raise ValueError("there is no clip to reconstruct")
-    perplexity, active = bundle.codebook_use(torch.cat(seen.codes))
+    perplexity, active = codebook_use(np.concatenate(seen.codes), tokenizer.codebook_size)
     figures = {**seen.figures(), "codes used": active, "perplexity": perplexity}
     if evaluator is not None:
         figures |= _embedded(seen, evaluator)
     return figures
+
+
+def codebook_use(codes: NDArray[np.integer], size: int) -> tuple[float, float]:
+    """Perplexity exp(-sum p log p) of codes (n,), and the share of the `size` codes that occur."""
+    counts = np.unique(codes, return_counts=True)[1]
+    p = counts / counts.sum()
+    return float(np.exp(-(p * np.log(p)).sum())), len(counts) / size
 
 
 @dataclass
@@ -58,10 +62,10 @@ class _Seen:
     made: list[dict[str, float]] = field(default_factory=list)
     real: list[dict[str, float]] = field(default_factory=list)
     standing: list[tuple[float, float]] = field(default_factory=list)
-    codes: list[torch.Tensor] = field(default_factory=list)
+    codes: list[NDArray[np.integer]] = field(default_factory=list)
     clips: list[tuple[np.ndarray, np.ndarray]] | None = None  # the motions themselves, where an evaluator wants them
 
-    def add(self, made: np.ndarray, real: np.ndarray, codes: torch.Tensor) -> None:
+    def add(self, made: np.ndarray, real: np.ndarray, codes: NDArray[np.integer]) -> None:
         fps = self.motion_format.fps
         got, want = (self.motion_format.to_joints(m.astype(np.float64)) for m in (made, real))
         self.errors.append(mpjpe(got, want))
@@ -96,16 +100,15 @@ class _Seen:
         }
 
 
-def _embedded(seen: _Seen, evaluator: MotionStreamer272Evaluator) -> dict[str, float]:
+def _embedded(seen: _Seen, evaluator: Evaluator) -> dict[str, float]:
     """FID of reconstruction, on embeddings as they are and on unit vectors."""
     assert seen.clips is not None
-    unit, longest = evaluator.config.unit_length, evaluator.config.max_motion_length
-    lengths = [min(len(real), longest) // unit * unit for _, real in seen.clips]
+    lengths = [min(len(real), evaluator.max_frames or len(real)) // _UNIT * _UNIT for _, real in seen.clips]
     kept = [place for place, length in enumerate(lengths) if length]
     counts = [lengths[place] for place in kept]
     made, real = (evaluator.encode_motions([seen.clips[i][which] for i in kept], counts) for which in (0, 1))
     return {
         "clips embedded": float(len(kept)),
         "FID of reconstruction": frechet_distance(real, made),
-        "FID of reconstruction, unit vectors": frechet_distance(real, made, normalize=True),
+        "FID-unit of reconstruction": frechet_distance(real, made, normalize=True),
     }

@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
+from hftrainer.hub import find_model
 from hftrainer.interfaces import MotionTokenizer
+from hftrainer.models.motion.motionmillion import convert
 from hftrainer.models.motion.motionmillion.artifact import fetch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle, check_dtype
 from hftrainer.models.motion.motionmillion.engine.prompts import PromptRunner
 from hftrainer.models.motion.motionmillion.engine.scheduler import Completion
 from hftrainer.models.motion.motionmillion.files import CONFIG
+from hftrainer.models.motion.motionmillion.hf_llama import export_llama
 from hftrainer.models.motion.motionmillion.quant_check import prepare_texts, quant_check
 from hftrainer.models.motion.motionmillion.rope_check import rope_check
 from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as Tokenizer
@@ -120,6 +123,37 @@ class MotionMillionPipeline(TextToMotionPipeline):
             device=device, dtype=check_dtype(dtype),
         )  # fmt: skip
         return cls(bundle, free_text_encoder=free_text_encoder)
+
+    @staticmethod
+    def convert_released(
+        out: Path,
+        files: Mapping[str, Any],
+        *,
+        dtype: str | None = None,
+        verify: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+        **options: Any,
+    ) -> None:
+        """The authors' files to an artifact folder; see `hftrainer.models.motion.motionmillion.convert`."""
+        text = None if files["text_encoder"] is None else find_model(files["text_encoder"])
+        weights = {name: files[name] for name in ("ar", "fsq", "mean", "std")}
+        job = convert.Conversion(out=out, text_encoder=text, dtype=check_dtype(dtype), **weights, **options)
+        convert.convert(job, say=say)
+        if verify:
+            count = convert.compare_tensors(job, say=say)
+            convert.compare_outputs(job, say=say)
+            say(f"verified: {count} tensors and the outputs are the source's")
+        splits = convert.training_splits(job)
+        if splits == "all":
+            say("trained on all splits: not eligible for test-set leaderboards; the card says so")
+        elif splits == "unknown":
+            say("trained on unknown splits: marked as not eligible for leaderboards; if known, say --trained_on train")
+
+    def export_llama(self, out: Path) -> None:
+        """Write the transformer as transformers' LlamaForCausalLM."""
+        if self.bundle.ar is None:
+            raise ValueError("this model has no transformer")
+        export_llama(self.bundle.ar, out)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the model; see `MotionMillionBundle.push_to_hub`."""

@@ -65,13 +65,13 @@ def test_the_command_and_the_function_give_the_same(data, judge, folder, tmp_pat
 
 def test_an_evaluator_is_a_name_a_section_or_an_object(data, judge, folder):
     by_name = evaluate(folder, data.root, evaluator=judge)
-    section = {"name": "motionstreamer272", "source": judge}
+    section = {"name": "motionstreamer272", "path": judge}
     by_section = evaluate(folder, data.root, evaluator=section)
     by_object = evaluate([folder], data.root, evaluator=tiny_evaluator())
     assert by_name.rows == by_section.rows
     assert by_object["FID"] == pytest.approx(by_name["FID"], rel=1e-4)
     assert by_name.result["evaluator"]["identity"] == by_object.result["evaluator"]["identity"]
-    with pytest.raises(ValueError, match=r"evaluator\.source is missing"):
+    with pytest.raises(ValueError, match=r"evaluator\.path is missing"):
         evaluate(folder, data.root, evaluator={"name": "motionstreamer272"})
 
 

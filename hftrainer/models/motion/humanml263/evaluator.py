@@ -23,6 +23,7 @@ from hftrainer.config import plain, typed
 from hftrainer.files import check_writable, write_json
 from hftrainer.manifest import write_manifest
 from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, write_module
+from hftrainer.models.identity import weights_identity
 from hftrainer.models.motion.humanml263.network import Matcher, MatcherConfig
 from hftrainer.models.motion.humanml263.network.matcher import FRAMES_PER_MOVEMENT
 from hftrainer.models.motion.humanml263.words import TAGS, WordVectors
@@ -56,6 +57,21 @@ class HumanML263Evaluator:
         self, config: HumanML263Config, matcher: Matcher, words: WordVectors, mean: Float32, std: Float32
     ) -> None:
         self.config, self.matcher, self.words, self.mean, self.std = config, matcher.eval(), words, mean, std
+
+    @property
+    def representation(self) -> str:
+        """The name of what motions it reads."""
+        return HML263.name
+
+    @property
+    def max_frames(self) -> int:
+        """The longest motion that it reads."""
+        return self.config.max_frames
+
+    def identity(self) -> str:
+        """SHA-256 over weights, statistics and vocabulary: what an embedding depends on beside its content."""
+        arrays = {"mean": self.mean, "std": self.std, "words": self.words.vectors}
+        return weights_identity(self.matcher, arrays, str(self.config.max_words))
 
     @property
     def device(self) -> torch.device:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hftrainer.files import check_writable, write_json
 from hftrainer.manifest import write_manifest
 from hftrainer.models.checkpoint import CheckpointError, assign, find_weights, open_checkpoint, write_module
+from hftrainer.models.identity import weights_identity
 from hftrainer.models.motion.motionclip.network import MotionCLIP, TowerConfig
 from hftrainer.motion.representation.spec import MOTION135
 from hftrainer.readers import read_json
@@ -50,6 +51,20 @@ class MotionCLIP135Evaluator:
     def __init__(self, network: MotionCLIP, mean: Float32, std: Float32, tokenizer: Any, config: dict[str, Any]):
         self.network, self.mean, self.std = network.eval(), mean, np.maximum(std, _SMALLEST_STD)
         self.tokenizer, self._config = tokenizer, config
+
+    @property
+    def representation(self) -> str:
+        """The name of what motions it reads, in the layout "columns"."""
+        return MOTION135.name
+
+    @property
+    def max_frames(self) -> int:
+        """The longest motion that it reads."""
+        return MAX_FRAMES
+
+    def identity(self) -> str:
+        """SHA-256 over weights and statistics: what an embedding depends on beside its content."""
+        return weights_identity(self.network, {"mean": self.mean, "std": self.std})
 
     @property
     def device(self) -> torch.device:

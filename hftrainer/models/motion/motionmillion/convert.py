@@ -89,12 +89,6 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
     os.replace(staging, job.out)
 
 
-def check_target(out: Path) -> None:
-    """Refuse a target that exists, before any work."""
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise CheckpointError(f"{out} is there already; choose another folder, or delete it")
-
-
 def compare_tensors(job: Conversion, *, say: Say = lambda line: None) -> int:
     """Hash every tensor of source and artifact; how many there are. Raises `CheckpointError` naming what differs."""
 

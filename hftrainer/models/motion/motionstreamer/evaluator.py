@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hftrainer.hub import find_model
+from hftrainer.models.identity import weights_identity
 from hftrainer.models.motion.motionstreamer import artifact
 from hftrainer.models.motion.motionstreamer.config import MotionStreamer272Config
 from hftrainer.models.motion.motionstreamer.embedding_cache import EmbeddingCache, content_key
@@ -117,12 +117,7 @@ class MotionStreamer272Evaluator(nn.Module):
 
     def identity(self) -> str:
         """SHA-256 over weights and statistics: what an embedding depends on beside its content."""
-        digest = hashlib.sha256()
-        arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in self.state_dict().items()}
-        for name, array in {**arrays, "mean": self.mean, "std": self.std}.items():
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return weights_identity(self, {"mean": self.mean, "std": self.std})
 
     # --- what evaluation uses -----------------------------------------------------------------------------------------
 
