@@ -1,55 +1,111 @@
-"""Files that are either whole or absent: write to a temporary name beside the target, then rename."""
+"""Files that are either complete or absent: written under a temporary name beside the target, then renamed.
+
+A process may die at any moment. What it leaves then is a temporary name that says which process it belonged to; the
+next process that writes to the folder removes it. A folder takes the place of another in one step where the system can
+exchange two names (Linux); elsewhere the old one is put back at the next start.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from hftrainer.processes import is_running, this_process
+
+# .NAME-PLACE-PID-START-RANDOM.part.SUFFIX or .folder; PLACE is the machine, or the container
+_TEMPORARY = re.compile(r"\..*-([0-9a-f]{8})-(\d+)-(\d+)-[A-Za-z0-9_]+\.(?:part|folder)(?:\..*)?")
+_swept: set[str] = set()
+_FULL = 1 << 20  # bytes; a disk with less is full
 
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `target`; on success it is renamed to `target`, on failure removed.
 
-    The suffix of `target` is kept, because writers such as ``np.save`` and ffmpeg look at it.
+    The suffix of `target` is kept, because writers such as ``np.save`` and ffmpeg look at it. A disk that is full, or
+    read-only, is an ``OSError`` that names `target`.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=".part" + target.suffix)
+    with _naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target.stem), suffix=".part" + target.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; outputs are ordinary ones
-        os.replace(temporary, target)
+        with _naming(target):
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; outputs are ordinary ones
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; on success it takes the place of `target`, on failure it is removed."""
+    """Yield a temporary folder beside `target`; on success it takes the place of `target`, on failure it is removed.
+
+    A process that is killed in between leaves the old folder or the new one, complete.
+    """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    with _naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(target)
+        staging = _make_folder(target.parent, target.name)
     try:
-        yield staging
-        staging.chmod(0o755)
-        old = target.with_name(f".{target.name}-old")
-        if target.exists():
-            os.replace(target, old)
-        os.replace(staging, target)
-        shutil.rmtree(old, ignore_errors=True)
+        with _naming(target):
+            yield staging
+            staging.chmod(0o777 & ~_umask())
+            _take_place(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Put right what an `atomic_folder` of a process that was killed may have left of `target`."""
+    old = _old(target)
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, target)
+    remove_leftovers(target.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary names in `folder` whose processes are gone; looked for once by each process."""
+    key = f"{os.getpid()} {os.path.abspath(folder)}"
+    if key in _swept:
+        return
+    _swept.add(key)
+    here = this_process()[0]
+    with contextlib.suppress(OSError):  # another process may be sweeping, too; a later one will
+        for entry in os.scandir(folder):
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match is None or match[1] != here or is_running(int(match[2]), int(match[3])):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+
+
+def temporary_folder(name: str) -> Path:
+    """A new folder in the system's place for temporary files; those that killed processes left there are removed."""
+    place = Path(tempfile.gettempdir())
+    remove_leftovers(place)
+    return _make_folder(place, f"hftrainer-{name}")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -83,4 +139,87 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"cannot write to the output folder {str(folder)!r}: {error.strerror}; choose another one with --out"
         ) from error
+    remove_leftovers(folder)
     return folder
+
+
+# --- exchanging folders -----------------------------------------------------------------------------------------------
+
+
+def _take_place(staging: Path, target: Path) -> None:
+    if not target.exists():
+        os.replace(staging, target)
+        return
+    if _exchange(staging, target):
+        return  # `staging` is the old folder now, which the caller removes
+    old = _old(target)
+    os.replace(target, old)
+    os.replace(staging, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False where the system or the file system cannot."""
+    function = _renameat2()
+    if function is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(function(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+@lru_cache
+def _renameat2() -> Any:
+    try:
+        return ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}-old")
+
+
+# --- temporary names --------------------------------------------------------------------------------------------------
+
+
+def _prefix(name: str) -> str:
+    place, pid, start = this_process()
+    return f".{name[:40]}-{place}-{pid}-{start}-"
+
+
+def _make_folder(parent: Path, name: str) -> Path:
+    return Path(tempfile.mkdtemp(dir=parent, prefix=_prefix(name), suffix=".folder"))
+
+
+@lru_cache
+def _umask() -> int:
+    """Of this process. Reading it means setting it, which other threads would see: it is done once, and early."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+_umask()
+
+
+@contextlib.contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Let errors of the system name `target`: writers know their streams, not what for, and a full disk often makes
+    them say something else."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        ours = isinstance(error, OSError) or type(error).__name__ in ("SafetensorError", "RuntimeError")
+        if number is None and ours and _is_full(target.parent):
+            number = errno.ENOSPC
+        if number is None or (isinstance(error, OSError) and error.filename and ".part" not in str(error.filename)):
+            raise
+        raise OSError(number, os.strerror(number), str(target)) from error
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _FULL
+    except OSError:
+        return False

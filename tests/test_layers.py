@@ -24,11 +24,13 @@ BASE = {
     "interfaces",
     "manifest",
     "plain_text",
+    "processes",
     "readers",
     "requests",
 }
 MAY_IMPORT = {
-    **{name: set() for name in ("version", "dtypes", "extras", "fields", "files", "interfaces", "requests")},
+    **{name: set() for name in ("version", "dtypes", "extras", "fields", "interfaces", "processes", "requests")},
+    "files": {"processes"},
     "manifest": {"files", "readers"},
     "hub": {"files", "manifest", "readers"},
     "readers": {"files"},

@@ -224,7 +224,9 @@ def test_one_checkpoint_holds_one_descriptor_a_file_and_two_share_nothing(tmp_pa
 def test_files_larger_than_memory_open(tmp_path):
     """A released file with its optimizer is larger than a small machine's memory; mapping it whole would fail."""
     tensor = torch.arange(10.0)
-    header = json.dumps({"x": {"dtype": "F32", "shape": [10], "data_offsets": [1 << 42, (1 << 42) + 40]}}).encode()
+    optimizer = {"dtype": "U8", "shape": [1 << 42], "data_offsets": [0, 1 << 42]}
+    weights = {"dtype": "F32", "shape": [10], "data_offsets": [1 << 42, (1 << 42) + 40]}
+    header = json.dumps({"optimizer": optimizer, "x": weights}).encode()
     try:
         with open(tmp_path / "large.safetensors", "wb") as stream:
             stream.write(len(header).to_bytes(8, "little") + header)
@@ -526,8 +528,8 @@ def test_every_flipped_bit_is_an_error_or_changes_values_alone(tmp_path, form):
 SAFETENSORS = {
     "no header": (b"", "no whole header"),
     "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", "no whole header"),
-    "a header that is not JSON": (struct.pack("<Q", 4) + b"abcd", "header is damaged"),
-    "a header that is a list": (struct.pack("<Q", 2) + b"[]", "its header is a list"),
+    "a header that is not JSON": (struct.pack("<Q", 4) + b"abcd", "its header is not a JSON file"),
+    "a header that is a list": (struct.pack("<Q", 2) + b"[]", "its header: expected an object, got a list"),
 }
 
 

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+import struct
 import weakref
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor
 
+from hftrainer.files import temporary_folder
 from hftrainer.models.checkpoint import deepspeed
 from hftrainer.models.checkpoint.errors import CheckpointError
+from hftrainer.models.checkpoint.pickle_machine import short
 from hftrainer.models.checkpoint.safe_pickle import Unpickled
 from hftrainer.models.checkpoint.safetensors import read_safetensors
 from hftrainer.models.checkpoint.tensors import Mappings, TensorRef
@@ -35,6 +39,8 @@ INDEX_SUFFIX = ".index.json"
 KEYS = ("state_dict", "trans", "net", "model", "module")
 _MAX_RATIO = 50  # weights hardly compress; a zip that grows more than this is no checkpoint
 _SMALL = 64 << 20
+_MAX_ARCHIVES = 3  # archives in archives
+_MAX_MEMBERS = 10_000  # of an archive around weights; DeepSpeed writes two files a GPU
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".zip")
 
 
@@ -83,6 +89,13 @@ class Checkpoint(Mapping[str, Tensor]):
         return out
 
 
+# what parsers of hostile bytes meet besides what they look for; none of it is this program's state
+_DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError,
+    ValueError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
 def open_checkpoint(
     path: str | os.PathLike[str], *, keys: Sequence[str] = KEYS, prefix: str = "", verify: bool = False
 ) -> Checkpoint:
@@ -93,12 +106,18 @@ def open_checkpoint(
     `verify` reads torch zip files whole and compares their checksums.
     """
     path = Path(path)
-    if path.is_dir():
-        found = _open_folder(path)
-    elif path.is_file():
-        found = _open_file(path, keys, verify)
-    else:
-        raise CheckpointError(f"there is no weight file {str(path)!r}")
+    try:
+        if path.is_dir():
+            found = _open_folder(path)
+        elif path.is_file():
+            found = _open_file(path, keys, verify)
+        else:
+            raise CheckpointError(f"there is no weight file {str(path)!r}")
+    except CheckpointError:
+        raise
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise CheckpointError(f"{path} is damaged, or no weight file ({reason})") from error
     names = {name.removeprefix("module."): name for name in found}
     if prefix:
         names = {new.removeprefix(prefix): old for new, old in names.items() if new.startswith(prefix)}
@@ -109,7 +128,7 @@ def open_checkpoint(
     return found.renamed(names)
 
 
-def _open_file(path: Path, keys: Sequence[str], verify: bool) -> Checkpoint:
+def _open_file(path: Path, keys: Sequence[str], verify: bool, *, unpacked: int = 0) -> Checkpoint:
     if path.name.endswith(INDEX_SUFFIX):
         return Checkpoint(path, "sharded safetensors", _read_index(path))
     with open(path, "rb") as stream:
@@ -119,7 +138,9 @@ def _open_file(path: Path, keys: Sequence[str], verify: bool) -> Checkpoint:
             if verify:
                 verify_zip(path)
             return _select(path, "torch zip", read_torch_zip(path), keys)
-        return _open_archive(path, keys, verify)
+        if unpacked >= _MAX_ARCHIVES:
+            raise CheckpointError(f"{path} is an archive in {unpacked} others; no weights are packed like that")
+        return _open_archive(path, keys, verify, unpacked + 1)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return Checkpoint(path, "safetensors", read_safetensors(path))
     if start[:1] == b"\x80":
@@ -141,7 +162,7 @@ def _select(path: Path, form: str, read: Unpickled, keys: Sequence[str]) -> Chec
         name, item = next(iter(wrong.items()), ("nothing", None))
         raise CheckpointError(
             f"{path}: expected tensors by name, or one of the keys {list(keys)}; found {name!r}: "
-            f"{item if not isinstance(item, (dict, list)) else type(item).__name__!r} among {len(chosen)} entries"
+            f"{short(item)} among {len(chosen)} entries"
         )
     return Checkpoint(path, form, {str(name): ref for name, ref in chosen.items()}, read.placeholders)
 
@@ -184,13 +205,14 @@ def _read_any_torch(path: Path) -> Unpickled:
 # --- archives -------------------------------------------------------------------------------------------------------
 
 
-def _open_archive(path: Path, keys: Sequence[str], verify: bool) -> Checkpoint:
-    """A zip around a weight file or a DeepSpeed folder: unpacked beside the temporary files, gone with the result."""
-    folder = Path(tempfile.mkdtemp(prefix="hftrainer-unpacked-"))
+def _open_archive(path: Path, keys: Sequence[str], verify: bool, depth: int) -> Checkpoint:
+    """A zip around a weight file or a DeepSpeed folder: unpacked beside the temporary files, gone with the result, or
+    at the next start if this process is killed."""
+    folder = temporary_folder("unpacked")
     try:
         members = _unpack(path, folder)
         target = _weights_among(path, folder, members)
-        found = _open_folder(target) if target.is_dir() else _open_file(target, keys, verify)
+        found = _open_folder(target) if target.is_dir() else _open_file(target, keys, verify, unpacked=depth)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -202,6 +224,8 @@ def _open_archive(path: Path, keys: Sequence[str], verify: bool) -> Checkpoint:
 def _unpack(path: Path, folder: Path) -> list[Path]:
     with open_zip(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        if len(entries) > _MAX_MEMBERS:
+            raise CheckpointError(f"{path} has {len(entries)} files in it; no checkpoint has more than {_MAX_MEMBERS}")
         whole = sum(entry.file_size for entry in entries)
         packed = max(1, path.stat().st_size)
         if whole > _SMALL and whole > _MAX_RATIO * packed:

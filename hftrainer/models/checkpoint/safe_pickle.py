@@ -10,7 +10,7 @@ error: no weight file needs it.
 from __future__ import annotations
 
 import io
-import pickle
+import re
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Hashable
@@ -23,9 +23,12 @@ import numpy as np
 import torch
 
 from hftrainer.models.checkpoint.errors import CheckpointError, UnsafeCheckpoint
-from hftrainer.models.checkpoint.tensors import StorageRef, TensorRef
+from hftrainer.models.checkpoint.pickle_machine import Budget, check_key, run, short
+from hftrainer.models.checkpoint.tensors import MAX_DIMENSIONS, MAX_SIZE, StorageRef, TensorRef
 
-MAX_PICKLE = 512 << 20  # bytes; the structure of a checkpoint, not its tensors
+MAX_PICKLE = 128 << 20  # bytes; the structure of a checkpoint, not its tensors
+_MAX_NAMES = 10_000  # different foreign names in one file
+_MAX_NAME = 500  # letters
 
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
@@ -51,32 +54,10 @@ class Placeholder:
     """
 
     name = ""
-    arguments: tuple[Any, ...]
-    state: Any
-    items: list[Any]
 
-    def __new__(cls, *arguments: Any, **_: Any) -> Placeholder:
-        """Keep the arguments, call nothing."""
-        made = super().__new__(cls)
-        made.arguments, made.state, made.items = arguments, None, []
-        return made
-
-    def __init__(self, *_: Any, **__: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.items.append((key, value))
-
-    def append(self, value: Any) -> None:
-        """For pickles of list subclasses."""
-        self.items.append(value)
-
-    def extend(self, values: Any) -> None:
-        """For pickles of list subclasses."""
-        self.items.extend(values)
+    def __init__(self, *arguments: Any):
+        self.arguments, self.state = arguments, None
+        self.items: list[Any] = []
 
     def __repr__(self) -> str:
         return f"<{self.name}, not loaded>"
@@ -89,27 +70,27 @@ def placeholder(name: str) -> type[Placeholder]:
 
 def load_pickle(stream: io.BufferedIOBase, path: Path, storage: Callable[[Any], StorageRef]) -> Unpickled:
     """Read one pickle. `storage` turns a persistent id, checked to be a storage's, into its place."""
-    unpickler = _Unpickler(stream, path, storage)
+    world = _World(path, storage)
     try:
-        value = unpickler.load()
+        value = run(stream, world, Budget(bytes=MAX_PICKLE))
     except CheckpointError as error:
         if str(path) in str(error):
             raise
         raise type(error)(f"{path}: {error}") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path}: its pickle is nested too deeply to be a checkpoint") from error
     except Exception as error:
-        raise CheckpointError(f"{path}: its pickle is damaged ({type(error).__name__}: {error})") from error
-    return Unpickled(value, unpickler.placeholders)
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise CheckpointError(f"{path}: its pickle is damaged ({reason})") from error
+    return Unpickled(value, set(world.foreign))
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BufferedIOBase, path: Path, storage: Callable[[Any], StorageRef]):
-        super().__init__(stream, encoding="utf-8")
+class _World:
+    """What a torch file's pickle may name, call and change: see the module's docstring."""
+
+    def __init__(self, path: Path, storage: Callable[[Any], StorageRef]):
         self.path, self.storage = path, storage
-        self.placeholders: set[str] = set()
+        self.foreign: dict[str, type[Placeholder]] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> Any:
         """Never imports: one of our functions, a placeholder, or an error."""
         # older protocols write Python 2's names
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
@@ -118,7 +99,7 @@ class _Unpickler(pickle.Unpickler):
         if known is not None:
             return known
         if full == "builtins.getattr":  # Python 3.11.0 to 3.11.3 write a member of an enum as getattr(class, name)
-            return self._member
+            return _MEMBER
         if module in ("torch", "torch.storage") and name in STORAGE_DTYPES:
             return _StorageType(name)
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
@@ -126,24 +107,51 @@ class _Unpickler(pickle.Unpickler):
         top = module.partition(".")[0]
         if top in sys.stdlib_module_names or top in ("__main__", "builtins", "torch", "numpy", "hftrainer"):
             raise UnsafeCheckpoint(
-                f"{self.path} asks for {full}, which no weight file needs; it was refused and nothing was run. "
-                "Do not trust this file"
+                f"{self.path} asks for {full[:_MAX_NAME]}, which no weight file needs; it was refused and nothing was "
+                "run. Do not trust this file"
             )
-        self.placeholders.add(full)
-        return placeholder(full)
+        if len(full) > _MAX_NAME or len(self.foreign) >= _MAX_NAMES:
+            raise CheckpointError(f"it names more than {_MAX_NAMES} classes, or one in more than {_MAX_NAME} letters")
+        return self.foreign.setdefault(full, placeholder(full))
 
-    def _member(self, owner: Any, name: Any = None, *_: Any) -> Any:
+    def call(self, function: Any, arguments: Any) -> Any:
+        """One of our functions, a placeholder made, or an error."""
+        if function is _MEMBER:
+            return self._member(*arguments)
+        if id(function) in _CALLABLE or (isinstance(function, type) and issubclass(function, Placeholder)):
+            return function(*arguments)
+        raise CheckpointError(f"its pickle calls {short(function)}")
+
+    def state(self, made: Any, state: Any) -> None:
+        """Only what was made from this pickle is given state, never what a name stands for."""
+        if isinstance(made, Placeholder):
+            made.state = state
+        elif isinstance(made, (_NumpyDtype, _NumpyArray)):
+            made.set_state(state)
+        elif not isinstance(made, _Dict):  # attributes that torch sets on it (``_metadata``) are dropped
+            raise CheckpointError(f"its pickle gives state to {short(made)}")
+
+    def item(self, made: Any, key: Any, value: Any) -> None:
+        """Items of ordered dictionaries and of placeholders."""
+        if isinstance(made, _Dict):
+            made[key] = value
+        elif isinstance(made, Placeholder):
+            made.items.append(value if key is None else (key, value))
+        else:
+            raise CheckpointError(f"its pickle puts an item into {short(made)}")
+
+    def place(self, pid: Any) -> StorageRef:
+        """A tensor's data, by place."""
+        return self.storage(pid)
+
+    def _member(self, owner: Any = None, name: Any = None, *_: Any) -> Any:
         """A member of a class that is a placeholder: one more placeholder. Nothing is looked up."""
         if isinstance(owner, type) and issubclass(owner, Placeholder) and isinstance(name, str):
             return owner(name)
         raise UnsafeCheckpoint(
-            f"{self.path} asks for builtins.getattr of {type(owner).__name__}, which no weight file needs; it was "
-            "refused and nothing was run. Do not trust this file"
+            f"{self.path} asks for builtins.getattr of {short(owner)}, which no weight file needs; it was refused and "
+            "nothing was run. Do not trust this file"
         )
-
-    def persistent_load(self, pid: Any) -> StorageRef:
-        """A tensor's data, by place."""
-        return self.storage(pid)
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def storage_dtype(kind: Any) -> torch.dtype:
     """The dtype that the second field of a storage's persistent id means."""
     if isinstance(kind, _StorageType):
         return kind.dtype
-    raise CheckpointError(f"a storage of type {kind!r} is not known")
+    raise CheckpointError(f"a storage of type {short(kind)} is not known")
 
 
 # --- what names stand for ---------------------------------------------------------------------------------------------
@@ -169,7 +177,7 @@ def storage_dtype(kind: Any) -> torch.dtype:
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TensorRef:
     if not isinstance(storage, StorageRef) or not isinstance(offset, int):
-        raise CheckpointError(f"a tensor is described by {type(storage).__name__} and offset {offset!r}")
+        raise CheckpointError(f"a tensor is described by {type(storage).__name__} and offset {short(offset)}")
     ref = TensorRef(storage, _sizes(shape), _sizes(stride), offset)
     ref.check("a tensor")
     return ref
@@ -180,14 +188,17 @@ def _rebuild_parameter(data: Any, *_: Any) -> Any:
 
 
 def _rebuild_from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Any:
-    if function not in (_rebuild_tensor, _rebuild_parameter) or not isinstance(arguments, tuple):
-        raise CheckpointError(f"a tensor is rebuilt by {function!r}, which is not known")
+    if (function is not _rebuild_tensor and function is not _rebuild_parameter) or not isinstance(arguments, tuple):
+        raise CheckpointError(f"a tensor is rebuilt by {short(function)}, which is not known")
     return function(*arguments)
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, (tuple, list)) or not all(type(v) is int and v >= 0 for v in values):
-        raise CheckpointError(f"a tensor's sizes are {values!r}")
+    if not isinstance(values, (tuple, list)) or len(values) > MAX_DIMENSIONS:
+        raise CheckpointError(f"a tensor's sizes are {short(values)}, at most {MAX_DIMENSIONS} are expected")
+    wrong = next((v for v in values if type(v) is not int or not 0 <= v < MAX_SIZE), None)
+    if wrong is not None or any(v is None for v in values):
+        raise CheckpointError(f"a tensor's sizes are none: {short(wrong)}")
     return tuple(values)
 
 
@@ -200,18 +211,15 @@ def _make_size(values: Any = ()) -> _Size:
 
 
 class _Dict(dict[Hashable, Any]):
-    """An ordered or default dictionary; attributes that a pickle sets on it (torch's ``_metadata``) are dropped."""
+    """An ordered or default dictionary."""
 
     __slots__ = ()
 
-    def __setstate__(self, state: Any) -> None:
-        pass
-
 
 def _ordered_dict(items: Any = ()) -> _Dict:
-    if not isinstance(items, (list, tuple)):
-        raise CheckpointError(f"an ordered dictionary is made from a {type(items).__name__}")
-    return _Dict(items)
+    if not isinstance(items, (list, tuple)) or not all(isinstance(i, (list, tuple)) and len(i) == 2 for i in items):
+        raise CheckpointError(f"an ordered dictionary is made from {short(items)}, no list of pairs")
+    return _Dict((check_key(key), value) for key, value in items)
 
 
 def _default_dict(*_: Any) -> _Dict:
@@ -219,18 +227,22 @@ def _default_dict(*_: Any) -> _Dict:
 
 
 def _make_set(items: Any = ()) -> set[Any]:
-    return set(items) if isinstance(items, (list, tuple)) else set()
+    return set(map(check_key, items)) if isinstance(items, (list, tuple)) else set()
+
+
+_LETTERS = re.compile(r"[<>=|]?[fiubcSU]\d{1,6}")
 
 
 class _NumpyDtype:
     """numpy.dtype by its letters; object arrays, which are pickles themselves, are refused."""
 
     def __init__(self, letters: Any, *_: Any):
-        if not isinstance(letters, str) or letters.lstrip("<>=|")[:1] not in "fiubcSU":
-            raise CheckpointError(f"a numpy array of type {letters!r} is not read")
+        if not isinstance(letters, str) or _LETTERS.fullmatch(letters) is None:
+            raise CheckpointError(f"a numpy array of type {short(letters)} is not read")
         self.dtype = np.dtype(letters)
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
+        """Byte order is the second field."""
         if isinstance(state, tuple) and len(state) > 1 and state[1] == ">":
             self.dtype = self.dtype.newbyteorder(">")
 
@@ -240,7 +252,10 @@ class _NumpyArray:
 
     value: np.ndarray | None = None
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
+        """Version, shape, type, order and bytes."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise CheckpointError(f"a numpy array is described by {short(state)}")
         _, shape, kind, fortran, data = state
         if not isinstance(kind, _NumpyDtype) or not isinstance(data, bytes):
             raise CheckpointError("a numpy array is not described by a type and bytes")
@@ -267,6 +282,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 
 
 _INERT = placeholder("a type")
+_MEMBER = object()  # stands for getattr
 _TABLE: dict[str, Any] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": _default_dict,
@@ -301,3 +317,4 @@ _TABLE: dict[str, Any] = {
     "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy._core.multiarray.scalar": _numpy_scalar,
 }
+_CALLABLE = {id(known) for known in _TABLE.values()}

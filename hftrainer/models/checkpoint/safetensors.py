@@ -7,7 +7,6 @@ import math
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from hftrainer.files import atomic_path
 from hftrainer.models.checkpoint.errors import CheckpointError
-from hftrainer.models.checkpoint.tensors import TensorRef, contiguous_ref
+from hftrainer.models.checkpoint.tensors import MAX_DIMENSIONS, MAX_SIZE, TensorRef, contiguous_ref
+from hftrainer.readers import parse_json
 
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -24,7 +24,7 @@ _DTYPES: dict[str, torch.dtype] = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_MAX_HEADER = 100 << 20
+_MAX_HEADER = 32 << 20  # bytes; a hundred for each of 300,000 tensors
 _SIZE = struct.Struct("<Q")
 ALIGNMENT = 64  # bytes; where torch's allocator for CPUs puts tensors
 
@@ -50,10 +50,17 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
         refs[name] = contiguous_ref(path, start + begin, dtype, shape)
         if begin != end:
             spans.append((begin, end, name))
+    if not refs:
+        raise CheckpointError(f"{path} holds no tensors")
     spans.sort()
-    for (_, end, first), (begin, _, second) in pairwise(spans):
-        if begin < end:
-            raise CheckpointError(f"{path}: {first} and {second} overlap")
+    last, name = 0, "the header"
+    for begin, end, other in spans:
+        if begin != last:
+            what = "overlap" if begin < last else f"have {begin - last} bytes between them that belong to nothing"
+            raise CheckpointError(f"{path}: {name} and {other} {what}")
+        last, name = end, other
+    if start + last != size:
+        raise CheckpointError(f"{path}: {size - start - last} bytes behind its last tensor belong to nothing")
     return refs
 
 
@@ -128,12 +135,7 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         if not 2 <= length <= min(_MAX_HEADER, size - _SIZE.size):
             raise CheckpointError(f"{path} is not a whole safetensors file: it holds {size} bytes and no whole header")
         text = stream.read(length)
-    try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: its header is damaged ({error})") from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: its header is a {type(header).__name__}")
+    header: dict[str, Any] = parse_json(text, f"{path}: its header", error=CheckpointError)
     return header, _SIZE.size + length
 
 
@@ -141,7 +143,10 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
     try:
         dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: the description of {name} is damaged ({error!r})") from error
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)) or begin > end:
-        raise CheckpointError(f"{path}: {name} has shape {shape} and lies at {begin}..{end}")
+        raise CheckpointError(f"{path}: the description of {name} is damaged ({error!r})"[:400]) from error
+    whole = all(type(n) is int and 0 <= n < MAX_SIZE for n in (*shape[:MAX_DIMENSIONS], begin, end))
+    if len(shape) > MAX_DIMENSIONS or not whole or begin > end:
+        raise CheckpointError(f"{path}: {name} has shape {shape[:8]} and lies at {begin}..{end}"[:400])
+    if math.prod(max(n, 1) for n in shape) * dtype.itemsize >= MAX_SIZE:
+        raise CheckpointError(f"{path}: no tensor of shape {shape} can be had, as {name} says to be")
     return dtype, shape, (begin, end)

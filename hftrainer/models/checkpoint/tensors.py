@@ -21,6 +21,10 @@ from hftrainer.models.checkpoint.errors import CheckpointError
 _PRIVATE: dict[str, Any] = {"access": mmap.ACCESS_COPY}
 if sys.platform == "linux":
     _PRIVATE = {"flags": mmap.MAP_PRIVATE | 0x4000, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+MAX_DIMENSIONS = 64  # torch's own limit
+MAX_SIZE = 1 << 62  # of an axis, and of all axes together in bytes
+_EXPANDED = 64  # an expanded tensor may be larger than its storage by this factor; a file of 10 bytes is no terabyte
+_SMALL = 64 << 20
 # files that one checkpoint has mapped; a mapping holds a file descriptor, so its tensors share it
 Mappings = weakref.WeakValueDictionary[Path, mmap.mmap]
 
@@ -62,16 +66,21 @@ class TensorRef:
     def check(self, name: str) -> None:
         """Raise `CheckpointError` if the tensor reaches outside its storage."""
         sizes = (*self.shape, *self.stride, self.offset)
-        if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in sizes):
-            raise CheckpointError(
-                f"{name}: shape {self.shape}, stride {self.stride}, offset {self.offset} are no sizes"
-            )
+        if len(self.shape) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n < MAX_SIZE for n in sizes):
+            raise CheckpointError(f"{name}: its shape, strides or offset are no sizes of a tensor")
         if len(self.shape) != len(self.stride):
             raise CheckpointError(f"{name}: shape {self.shape} and stride {self.stride} do not belong together")
         reach = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
         if prod(self.shape) and reach > self.storage.numel:
             raise CheckpointError(
                 f"{name}: needs {reach} items of {self.dtype}, its storage holds {self.storage.numel}"
+            )
+        if prod(max(n, 1) for n in self.shape) * self.dtype.itemsize >= MAX_SIZE:
+            raise CheckpointError(f"{name}: no tensor of shape {self.shape} can be had")
+        if self.nbytes > max(_SMALL, _EXPANDED * self.storage.nbytes):
+            raise CheckpointError(
+                f"{name}: shape {self.shape} with stride {self.stride} makes {self.nbytes} bytes out of "
+                f"{self.storage.nbytes}, which no weights are"
             )
 
     def load(self, mappings: Mappings | None = None) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hftrainer.models.checkpoint.errors import CheckpointError
+from hftrainer.models.checkpoint.pickle_machine import short
 from hftrainer.models.checkpoint.safe_pickle import Unpickled, load_pickle, storage_dtype
-from hftrainer.models.checkpoint.tensors import StorageRef, TensorRef
+from hftrainer.models.checkpoint.tensors import MAX_SIZE, StorageRef, TensorRef
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -25,9 +27,9 @@ def read_torch_legacy(path: Path) -> Unpickled:
 
     def storage(pid: Any) -> StorageRef:
         if not (isinstance(pid, tuple) and len(pid) == 6 and pid[0] == "storage" and isinstance(pid[2], str)):
-            raise CheckpointError(f"{path}: a storage is described by {pid!r}")
+            raise CheckpointError(f"{path}: a storage is described by {short(pid)}")
         _, kind, key, _, numel, view = pid
-        if view is not None or type(numel) is not int or numel < 0:
+        if view is not None or type(numel) is not int or not 0 <= numel < MAX_SIZE:
             raise CheckpointError(f"{path}: the storage {key!r} is a view or has no size, which is not read")
         if key not in pending:
             pending[key] = StorageRef(path, -1 - len(pending), storage_dtype(kind), numel)
@@ -35,10 +37,8 @@ def read_torch_legacy(path: Path) -> Unpickled:
 
     with open(path, "rb") as stream:
         magic = load_pickle(stream, path, storage).value
-        if magic != _MAGIC:
-            raise CheckpointError(
-                f"{path} is not a torch weight file: it starts with a pickle of {type(magic).__name__}"
-            )
+        if type(magic) is not int or magic != _MAGIC:
+            raise CheckpointError(f"{path} is not a torch weight file: it starts with a pickle of {short(magic)}")
         protocol = load_pickle(stream, path, storage).value
         sizes = load_pickle(stream, path, storage).value
         if protocol != _PROTOCOL or not isinstance(sizes, dict) or sizes.get("little_endian") is not True:
@@ -50,7 +50,7 @@ def read_torch_legacy(path: Path) -> Unpickled:
 
 
 def _places(stream: Any, path: Path, keys: Any, pending: dict[str, StorageRef]) -> dict[int, StorageRef]:
-    if not isinstance(keys, list) or set(keys) != set(pending):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(pending):
         raise CheckpointError(f"{path}: the list of storages does not fit the tensors")
     size, places = path.stat().st_size, {}
     for key in keys:
@@ -69,11 +69,22 @@ def _places(stream: Any, path: Path, keys: Any, pending: dict[str, StorageRef]) 
 
 
 def _resolve(value: Any, places: dict[int, StorageRef]) -> Any:
-    """Put real places into every tensor of a structure."""
+    """Put real places into every tensor of a structure; what is shared is put right once."""
+    done: dict[int, Any] = {}
+
+    def resolve(held: Any) -> Any:
+        if id(held) not in done:
+            done[id(held)] = _resolved(held, resolve, places)
+        return done[id(held)]
+
+    return resolve(value)
+
+
+def _resolved(value: Any, resolve: Callable[[Any], Any], places: dict[int, StorageRef]) -> Any:
     if isinstance(value, TensorRef):
         return TensorRef(places[value.storage.start], value.shape, value.stride, value.offset)
     if isinstance(value, dict):
-        return {key: _resolve(item, places) for key, item in value.items()}
+        return {key: resolve(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_resolve(item, places) for item in value)
+        return type(value)(resolve(item) for item in value)
     return value

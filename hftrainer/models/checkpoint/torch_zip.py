@@ -14,9 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hftrainer.models.checkpoint.errors import CheckpointError
+from hftrainer.models.checkpoint.pickle_machine import short
 from hftrainer.models.checkpoint.safe_pickle import MAX_PICKLE, Unpickled, load_pickle, storage_dtype
-from hftrainer.models.checkpoint.tensors import StorageRef
+from hftrainer.models.checkpoint.tensors import MAX_SIZE, StorageRef
 
+MAX_ENTRIES = 50_000
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 # what zipfile says of damage: bad records and checksums, unknown compression, "encrypted" flags
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
@@ -45,6 +47,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
             f"{path} is not a whole zip file ({error}); it holds {path.stat().st_size} bytes: "
             "was its download or copy cut short?"
         ) from error
+    if len(archive.infolist()) > MAX_ENTRIES:
+        archive.close()
+        raise CheckpointError(f"{path} has {len(archive.filelist)} entries; no checkpoint has more than {MAX_ENTRIES}")
     for entry in archive.infolist():
         pure = PurePosixPath(entry.filename)
         if pure.is_absolute() or ".." in pure.parts or "\\" in entry.filename:
@@ -101,10 +106,10 @@ class _Places:
 
     def __call__(self, pid: Any) -> StorageRef:
         if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[2], str)):
-            raise CheckpointError(f"{self.path}: a storage is described by {pid!r}")
+            raise CheckpointError(f"{self.path}: a storage is described by {short(pid)}")
         _, kind, key, _, numel = pid
-        if type(numel) is not int or numel < 0:
-            raise CheckpointError(f"{self.path}: the storage {key!r} has {numel!r} items")
+        if type(numel) is not int or not 0 <= numel < MAX_SIZE:
+            raise CheckpointError(f"{self.path}: the storage {key!r} has {short(numel)} items")
         if key not in self.known:
             self.known[key] = self._find(key, storage_dtype(kind), numel)
         return self.known[key]

@@ -1,0 +1,237 @@
+"""Weight files that are made to hang, to fill memory, or to change what is loaded after them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from hftrainer.models.checkpoint import CheckpointError, open_checkpoint
+from hftrainer.models.checkpoint.pickle_machine import Budget, run
+from tests.models.test_checkpoint import legacy, torch_zip
+
+SECONDS = 10
+
+
+def refused(path: Path) -> str:
+    """The message of the refusal, which has to come soon and name the file on one line."""
+    start = time.monotonic()
+    with pytest.raises(CheckpointError) as caught:
+        {name: tensor for name, tensor in open_checkpoint(path).items()}
+    assert time.monotonic() - start < SECONDS
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def shared_tuples(levels: int = 60) -> bytes:
+    """Operations that leave ((((a, a), (a, a)), ...) with 2^levels leaves on the stack."""
+    return b"X\x01\0\0\0aq\0" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1])
+                                         for n in range(levels))  # fmt: skip
+
+
+def global_(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+STORAGE = b"(X\x07\0\0\0storage" + global_("torch", "FloatStorage") + b"X\x01\0\0\0" + b"0X\x03\0\0\0cpuK\x10tQ"
+REBUILD = global_("torch._utils", "_rebuild_tensor_v2") + b"("
+
+
+def tensor(shape: bytes, stride: bytes) -> bytes:
+    return REBUILD + STORAGE + b"K\0" + shape + stride + b"\x89" + global_("collections", "OrderedDict") + b")RtR"
+
+
+BIG = b"\x8a\x09" + (1 << 63).to_bytes(9, "little")
+STRUCTURES = {
+    "shared tuples beside": b"\x80\x02}X\x01\0\0\0a" + shared_tuples() + b"s.",
+    "shared tuples as a key": b"\x80\x02}" + shared_tuples() + b"K\x01s.",
+    "shared tuples in a set": b"\x80\x02" + global_("builtins", "set") + b"]" + shared_tuples() + b"a\x85R.",
+    "shared tuples as a storage": b"\x80\x02}X\x01\0\0\0a" + shared_tuples() + b"Qs.",
+    "shared tuples as a type": b"\x80\x02}X\x01\0\0\0a" + global_("numpy", "dtype") + shared_tuples() + b"\x85Rs.",
+    "shared tuples as pairs": b"\x80\x02" + global_("collections", "OrderedDict") + b"]" + shared_tuples() + b"a\x85R.",
+    "shared tuples as a size": b"\x80\x02}X\x01\0\0\0a" + global_("torch", "Size") + shared_tuples() + b"\x85Rs.",
+    "many lists": b"\x80\x02" + b"]" * 5_000_000 + b".",
+    "deep lists": b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".",
+    "a list in itself": b"\x80\x02}X\x01\0\0\0a]q\0h\0as.",
+    "a dictionary in itself": b"\x80\x02}q\0X\x01\0\0\0ah\0s.",
+    "a list as a key": b"\x80\x02}]K\x01s.",
+    "text of 2^62 bytes": b"\x80\x04\x8d" + (1 << 62).to_bytes(8, "little") + b"a.",
+    "bytes of 2^62": b"\x80\x04\x8e" + (1 << 62).to_bytes(8, "little") + b"a.",
+    "a number of 10,000 digits": b"\x80\x02}X\x01\0\0\0aI" + b"9" * 10_000 + b"\ns.",
+    "a number of 2^20 bits": b"\x80\x02}X\x01\0\0\0a\x8b" + (1 << 17).to_bytes(4, "little")
+    + b"\x7f" * (1 << 17) + b"s.",
+    "a line without an end": b"\x80\x02I" + b"1" * 100_000,
+    "an empty tensor of 2^63": b"\x80\x02}X\x01\0\0\0a" + tensor(b"K\0" + BIG + b"\x86", b"K\x01K\x01\x86") + b"s.",
+    "70 dimensions": b"\x80\x02}X\x01\0\0\0a"
+    + tensor(b"(" + b"K\x01" * 70 + b"t", b"(" + b"K\x01" * 70 + b"t") + b"s.",
+    "a terabyte by stride 0": b"\x80\x02}X\x01\0\0\0a"
+    + tensor(b"J\0\0\x10\0J\0\0\x10\0\x86", b"K\0K\0\x86") + b"s.",
+    "state for a function": b"\x80\x02" + global_("collections", "OrderedDict") + b"(N}X\x0c\0\0\0__defaults__Nstb.",
+    "state for a tensor": b"\x80\x02}X\x01\0\0\0a" + tensor(b"K\x02\x85", b"K\x01\x85")
+    + b"}X\x06\0\0\0offsetK\x63sbs.",
+    "state for a storage type": b"\x80\x02}X\x01\0\0\0a" + global_("torch", "FloatStorage")
+    + b"}X\x04\0\0\0nameK\x63sbs.",
+    "items of a function": b"\x80\x02" + global_("collections", "OrderedDict") + b"K\x01K\x01s.",
+    "a call of a list": b"\x80\x02]\x85]R.",
+    "keyword arguments": b"\x80\x04" + global_("collections", "OrderedDict") + b")}\x92.",
+    "an extension": b"\x80\x02\x82\x01.",
+    "a buffer from outside": b"\x80\x05\x97.",
+    "nothing to take": b"\x80\x02s.",
+    "a mark that is not there": b"\x80\x02t.",
+    "no end": b"\x80\x02}",
+    "20,000 classes": b"\x80\x02" + b"".join(global_("x", f"c{n}") for n in range(20_000)) + b".",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
+def test_structures_that_are_refused(tmp_path, name, old):
+    path = tmp_path / "x.pt"
+    if old:
+        legacy(path, STRUCTURES[name])
+    else:
+        torch_zip(path, STRUCTURES[name], {"x/data/0": bytes(64)})
+    refused(path)
+
+
+def test_a_refused_file_changes_nothing_of_the_next(tmp_path):
+    """A hostile file once changed the functions that the reader hands out, and so every file read after it."""
+    state = {"a": torch.arange(3.0)}
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "ordered.pt")
+    torch.save(state, tmp_path / "plain.pt")
+    for name in STRUCTURES:
+        if name.startswith(("state", "items")):
+            refused(torch_zip(tmp_path / "hostile.pt", STRUCTURES[name], {"x/data/0": bytes(64)}))
+    assert list(open_checkpoint(tmp_path / "plain.pt")) == ["a"]
+    assert list(open_checkpoint(tmp_path / "ordered.pt")) == ["weight", "bias"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_reading_has_an_end_in_time(monkeypatch):
+    import io
+
+    from hftrainer.models.checkpoint import pickle_machine
+
+    monkeypatch.setattr(pickle_machine, "time", Clock())
+    with pytest.raises(CheckpointError, match="longer than 3 s"):
+        run(io.BytesIO(b"\x80\x02" + b"N0" * 100_000 + b"."), None, Budget(seconds=3))  # type: ignore[arg-type]
+
+
+# --- safetensors ------------------------------------------------------------------------------------------------------
+
+
+def safetensors(path: Path, header: object, data: bytes = b"") -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def entry(shape: list[int], begin: int, end: int) -> dict[str, object]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+
+
+HEADERS = {
+    "deep": (b'{"a":' * 50_000, b""),
+    "a key twice": (b'{"a": %s, "a": %s}' % ((json.dumps(entry([1], 0, 4)).encode(),) * 2), bytes(4)),
+    "an empty map": ({}, b""),
+    "words only": ({"__metadata__": {"format": "pt"}}, b""),
+    "a gap": ({"a": entry([1], 0, 4), "b": entry([1], 8, 12)}, bytes(12)),
+    "bytes behind": ({"a": entry([1], 0, 4)}, bytes(8)),
+    "an overlap": ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, bytes(4)),
+    "2^63": ({"a": entry([0, 1 << 63], 0, 0)}, b""),
+    "2^40 by 2^40 of nothing": ({"a": entry([0, 1 << 40, 1 << 40], 0, 0)}, b""),
+    "100,000 dimensions": ({"a": entry([2] * 100_000, 0, 4)}, bytes(4)),
+    "NaN": (b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 4]}}', bytes(4)),
+    "null": (b"null", b""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_that_are_refused(tmp_path, name):
+    refused(safetensors(tmp_path / "x.safetensors", *HEADERS[name]))
+
+
+INDEXES = {
+    "deep": b"[" * 100_000, "null": b"null", "list": b"[]", "no map": b"{}", "empty map": b'{"weight_map": {}}',
+    "map of numbers": b'{"weight_map": {"a": 1}}', "map of lists": b'{"weight_map": {"a": []}}',
+    "outside": b'{"weight_map": {"a": "../x.safetensors"}}', "absolute": b'{"weight_map": {"a": "/etc/passwd"}}',
+    "a folder": b'{"weight_map": {"a": "."}}', "escape": b'{"weight_map": {"a": "\\u001b[2Jx"}}',
+    "infinite": b'{"metadata": {"total_size": 1e999}, "weight_map": {"a": "x"}}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_indexes_that_are_refused(tmp_path, name):
+    path = tmp_path / "x.safetensors.index.json"
+    path.write_bytes(INDEXES[name])
+    assert "\x1b" not in refused(path)
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def test_archives_in_archives(tmp_path):
+    path = tmp_path / "0.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+    for level in range(1, 6):
+        outer = tmp_path / f"{level}.zip"
+        with zipfile.ZipFile(outer, "w") as archive:
+            archive.write(path, path.name)
+        path = outer
+    assert list(open_checkpoint(tmp_path / "2.zip")) == ["a"]
+    with pytest.raises(CheckpointError, match="an archive in 3 others"):
+        open_checkpoint(path)
+
+
+def test_archives_of_many_entries(tmp_path):
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(11_000):
+            archive.writestr(f"{number}", b"")
+        archive.writestr("x.pt", pickle.dumps(1))
+    assert "no checkpoint has more than" in refused(path)
+
+
+def test_unpacked_archives_of_dead_processes_are_removed(tmp_path, monkeypatch):
+    """78 GB of a 7B checkpoint would stay in the temporary folder."""
+    import subprocess
+    import sys
+    import tempfile
+
+    from hftrainer import files
+
+    torch.save({"a": torch.zeros(1)}, tmp_path / "0.pt")
+    with zipfile.ZipFile(tmp_path / "0.zip", "w") as archive:
+        archive.write(tmp_path / "0.pt", "0.pt")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(files, "_swept", set())
+    code = f"""if True:
+        import os, signal
+        from hftrainer.models.checkpoint import open_checkpoint
+        held = open_checkpoint({str(tmp_path / "0.zip")!r})
+        os.kill(os.getpid(), signal.SIGKILL)"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    left = list((tmp_path / "tmp").glob(".hftrainer-unpacked-*"))
+    assert len(left) == 1
+    checkpoint = open_checkpoint(tmp_path / "0.zip")
+    assert not left[0].exists()
+    assert len(list((tmp_path / "tmp").glob(".hftrainer-unpacked-*"))) == 1  # its own
+    assert checkpoint["a"].tolist() == [0]
