@@ -208,7 +208,7 @@ def _naming(target: Path) -> Iterator[None]:
     them say something else."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         ours = isinstance(error, OSError) or type(error).__name__ in ("SafetensorError", "RuntimeError")
         if number is None and ours and _is_full(target.parent):

@@ -28,7 +28,7 @@ class Budget:
 
     operations: int = 2_000_000
     bytes: int = 128 << 20
-    seconds: float = 9.0
+    seconds: float = 6.0
     depth: int = 100
 
 
