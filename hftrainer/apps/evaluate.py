@@ -22,7 +22,6 @@ from hftrainer.evaluation.protocols.plan import Entry
 from hftrainer.evaluation.protocols.run import ProtocolResult, plan_items, run_protocol
 from hftrainer.evaluation.report import flat, markdown, terminal
 from hftrainer.files import check_writable, write_json, write_text
-from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.version import __version__
 
 PREDICTIONS = "predictions"
@@ -125,7 +124,7 @@ def evaluate(
         check_writable(out)
     clips = open_dataset(data, rules, split=split, texts=texts, limit=limit, progress=progress)
     planned = plan_items(rules, clips)
-    pairs = [] if source is None else protocol_pairs(rules, planned.kept, DEFAULT)
+    pairs = [] if source is None else protocol_pairs(rules, planned.kept, source.representation)
     judge = load_judge(evaluator, rules, device=device, cache_dir=cache_dir)
     if source is not None:
         about = {"captions": f"{texts or data} by {rules.name}"}

@@ -12,6 +12,7 @@ from typing import Any
 from hftrainer.data.text_motion.evaluation import Pair, captions_hash
 from hftrainer.files import check_writable, sha256
 from hftrainer.manifest import fingerprint
+from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.base import read_sampling
 from hftrainer.pipelines.exact_length import (
     Generation,
@@ -26,6 +27,7 @@ from hftrainer.pipelines.exact_length import (
 )
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import SamplingParams
+from hftrainer.zoo.detect import declared_representation
 from hftrainer.zoo.load import load_pipeline, locate
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -59,6 +61,12 @@ class Source:
     def folder(self) -> Path | None:
         """The artifact's folder; None for released files."""
         return locate(self.model)[0] if self.model else None
+
+    @property
+    def representation(self) -> str:
+        """What the model's motions are; released files are motion272."""
+        declared = declared_representation(self.folder) if self.folder is not None else None
+        return declared or DEFAULT
 
     def identify(self) -> tuple[str, str]:
         """Name and hash."""
@@ -117,6 +125,7 @@ class SetJob:
         return Generation(
             model=name, model_hash=digest, sampling=sampling, max_sample_steps=self.settings.steps,
             dtype=_RECORDED.get(dtype, dtype) if dtype else "as stored", about=about,
+            representation=self.source.representation,
         )  # fmt: skip
 
     @cached_property

@@ -25,7 +25,7 @@ from hftrainer.evaluation.protocols.scoring import score_embeddings
 from hftrainer.extras import need
 from hftrainer.models.motion.motionstreamer import MotionStreamer272Config, MotionStreamer272Evaluator
 from hftrainer.models.motion.motionstreamer.config import TextModelConfig
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.representation.convert import motion272_to_hml263
 
 Floats = NDArray[np.floating[Any]]
@@ -76,8 +76,9 @@ def ways(bench: MetricsBench, motions: Sequence[Floats]) -> list[Way]:
         text=TextModelConfig(source=None, vocab_size=200, layers=1),
     )  # fmt: skip
     evaluator = MotionStreamer272Evaluator.from_config(config).to(bench.device)
-    joints = [motion272.to_joints(motion) for motion in motions]
-    long = [motion272.to_joints(make_motion(content, _COMPARED, 0)) for content in sorted(CAPTIONS)][:8]
+    motion_format = get_representation(DEFAULT)
+    joints = [motion_format.to_joints(motion) for motion in motions]
+    long = [motion_format.to_joints(make_motion(content, _COMPARED, 0)) for content in sorted(CAPTIONS)][:8]
     text, real, made = embeddings(bench.clips, bench.latent)
     n, captions = bench.clips, [f"caption {number}" for number in range(bench.clips)]
     protocol = load_protocol("hftrainer-v1", [] if n >= 32 else [f"batches.size={n}"])
@@ -85,7 +86,11 @@ def ways(bench: MetricsBench, motions: Sequence[Floats]) -> list[Way]:
         Way("evaluator, motions", lambda: evaluator.encode_motions(motions), n),
         Way("metrics, 20 repeats", lambda: score_embeddings(protocol, text, real, made, captions), n),
         Way("physical metrics", lambda: [compute_physical_metrics(clip) for clip in joints], n),
-        Way("physical metrics in units", lambda: [physical_metrics_in_units(clip, fps=30) for clip in joints], n),
+        Way(
+            "physical metrics in units",
+            lambda: [physical_metrics_in_units(clip, fps=motion_format.fps) for clip in joints],
+            n,
+        ),
         Way(f"physical metrics, {_COMPARED} frames", lambda: [compute_physical_metrics(c) for c in long], len(long)),
         Way("272 to 263", lambda: [motion272_to_hml263(motion) for motion in motions], n),
     ]
@@ -97,7 +102,7 @@ def ways(bench: MetricsBench, motions: Sequence[Floats]) -> list[Way]:
 
 
 def clips(count: int) -> list[Floats]:
-    """Motions (t, 272) of 40 to 300 frames, cut out of a few made ones."""
+    """Motions (t, width) of 40 to 300 frames, cut out of a few made ones."""
     rng = np.random.default_rng(0)
     whole = [make_motion(content, _LONGEST, seed) for seed, content in enumerate(sorted(CAPTIONS))]
     motions: list[Floats] = []

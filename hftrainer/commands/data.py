@@ -200,6 +200,11 @@ def tokenize(args: argparse.Namespace) -> int:
 
     dataset = _open(args)
     tokenizer = load_tokenizer(args.model, device=args.device)
+    if tokenizer.representation != dataset.representation:
+        raise ValueError(
+            f"{dataset.root} holds {dataset.representation}, the tokenizer of {args.model} reads "
+            f"{tokenizer.representation}; convert the data set: hftrainer data convert-representation"
+        )
     names = list(dict.fromkeys(n for s in args.split for n in dataset.names(s))) if args.split else dataset.names()
     entries = write_tokens(
         dataset, names, dataset.root / args.out, tokenizer.encode,

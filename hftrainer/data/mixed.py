@@ -88,6 +88,10 @@ class MixedSource:
     def __init__(self, sources: Sequence[Any], weights: Sequence[float | None], names: Sequence[str]):
         self.sources, self.weights, self.names = list(sources), list(weights), list(names)
         self.config, self.collate = sources[0].config, sources[0].collate
+        kinds = [getattr(source, "representation", None) for source in sources]
+        if len(set(kinds)) > 1:
+            raise ConfigError(f"data.root: the sets hold different motions: {', '.join(map(str, kinds))}")
+        self.representation: str | None = kinds[0]
         if hasattr(sources[0], "tokens"):
             self.tokens = MixedTokens([source.tokens for source in sources])
         for what in ("contents", "styles"):

@@ -17,6 +17,7 @@ from typing import Any
 import lightning as L
 
 from hftrainer.config import ConfigError, Experiment
+from hftrainer.data.plausible import problem_of_source
 from hftrainer.registry import CALLBACKS, TASKS
 from hftrainer.training.strategies import is_zero
 
@@ -75,7 +76,14 @@ def _check_monitor(path: str, name: str, known: Iterable[str]) -> None:
 
 
 def check_data(experiment: Experiment, data: Any) -> None:
-    """Refuse a validation without data, unless none is wanted (``val_split: null``) and no callback waits for one."""
+    """Refuse motions that are not what they are taken for, and a validation without data.
+
+    The latter unless none is wanted (``val_split: null``) and no callback waits for one.
+    """
+    for source in getattr(data.source, "sources", [data.source]):
+        problem = problem_of_source(source)
+        if problem is not None:
+            raise ConfigError(f"data.root={getattr(source.config, 'root', '?')}: {problem}. See: hftrainer data verify")
     split = getattr(data.source.config, "val_split", None)
     waiting = any(section.get("name") != "ema" for section in experiment.callbacks)
     if experiment.trainer.val_every_n_steps is None or (split is None and not waiting):

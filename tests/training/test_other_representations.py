@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 
 pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 
+from hftrainer.cli import main
 from hftrainer.config import ConfigError, load_experiment
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.motion.packed import pack_motions
 from hftrainer.data.prepare.convert_dataset import convert_dataset
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.training.dry_run import dry_run
@@ -132,6 +135,37 @@ def test_a_dry_run_counts_the_tokenizer_of_263(hml, tmp_path):
     assert sum(p.parameters for p in found.parts) < sum(p.parameters for p in usual.parts)
     with pytest.raises(ConfigError, match="with 263 features"):
         dry_run(experiment(tmp_path / "run", hml.root))
+
+
+def test_other_data_than_the_models_is_not_tokenized(trained, synthetic, tmp_path, capsys):
+    """And its own are: the codes are of frames at 20 a second."""
+    data = shutil.copytree(synthetic, tmp_path / "data")
+    assert main(["data", "tokenize", str(data), "--model", str(trained / "last")]) == 1
+    assert "holds motion272, the tokenizer of" in capsys.readouterr().err
+
+
+def test_training_does_not_begin_on_z_scores(hml, tmp_path):
+    data = DatasetFolder(shutil.copytree(hml.root, tmp_path / "data"))
+    mean, std = data.statistics()
+    for name in data.names():
+        data.write_motion(name, (data.motion(name) - mean) / std)
+    for packed in (False, True):
+        root, source = data.root, []
+        if packed:
+            pack_motions(data, tmp_path / "packed")
+            root, source = tmp_path / "packed", ["data.name=packed_windows"]
+        with pytest.raises(ConfigError, match=r"data\.root=.*not hml263 in physical units \(normalized\)"):
+            fit(experiment(tmp_path / "run", root, "model.tokenizer.input_dim=263", *source))
+
+
+def test_sets_of_different_motions_do_not_mix(hml, synthetic, tmp_path):
+    both = [f"data.root=[{hml.root}, {synthetic}]", "model.tokenizer.input_dim=263", "data.name=motion_windows"]
+    with pytest.raises(ConfigError, match="the sets hold different motions: hml263, motion272"):
+        fit(experiment(tmp_path / "run", hml.root, *both))
+    again = shutil.copytree(hml.root, tmp_path / "again")
+    both[0] = f"data.root=[{hml.root}, {again}]"
+    run = fit(experiment(tmp_path / "run", hml.root, *both, "trainer.max_steps=20"))
+    assert MotionMillionBundle.from_pretrained(run / "last").representation == "hml263"
 
 
 def test_synthetic_data_of_another_representation(tmp_path):

@@ -17,7 +17,7 @@ import hftrainer.motion
 from hftrainer.motion.examine import examine
 from hftrainer.motion.io.read import read_motion
 from hftrainer.motion.io.source import MotionFileError
-from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.base import DEFAULT, Body, get_representation
 from hftrainer.motion.retarget import RetargetOptions, retarget
 from hftrainer.motion.skeleton_map import SkeletonMap
 
@@ -46,7 +46,7 @@ class ImportSettings:
 
 @dataclass
 class Converted:
-    """A clip (frames, 272) float32; `notes` say what was put right, `doubts` what is odd, `measures` has numbers."""
+    """A clip (frames, width) of motion272; `notes` say what was put right, `doubts` what is odd; `measures` are numbers."""
 
     motion: NDArray[np.float32]
     notes: list[str]
@@ -56,7 +56,7 @@ class Converted:
 
 
 def convert_motion(path: str | os.PathLike[str], settings: ImportSettings, clip: str = "") -> Converted:
-    """One file at 30 fps. Raises `MotionFileError` for files that cannot be used or hold no person's motion."""
+    """One file as motion272. Raises `MotionFileError` for files that cannot be used or hold no person's motion."""
     source = read_motion(path)
     made = retarget(source, settings.skeleton, settings.options_for(clip), source=str(path))
     joints = made.joints
@@ -66,7 +66,8 @@ def convert_motion(path: str | os.PathLike[str], settings: ImportSettings, clip:
         if not settings.accept:
             raise MotionFileError(f"{path}: {'; '.join(found.refused)} (--accept takes it as it is)")
         doubts = [*found.refused, *doubts]
-    motion = motion272.from_joints_and_rotations(joints, made.rotations).astype(np.float32)
+    body = Body(joints, made.fps, made.rotations, made.root)
+    motion = get_representation(DEFAULT).from_body(body).astype(np.float32)
     if not np.isfinite(motion).all():
         raise MotionFileError(f"{path}: comes out with numbers that are not finite")
     measures = {"frames": float(source.frames), "fps": settings.options_for(clip).recorded_fps or source.fps}

@@ -19,6 +19,7 @@ from hftrainer.data.prepare.import_records import ImportRecords, only_import
 from hftrainer.data.prepare.workers import run_all
 from hftrainer.files import atomic_path, sha256
 from hftrainer.motion.io.read import SUFFIXES, companions
+from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.readers import inside
 
 Progress = Callable[..., Iterable[Any]]
@@ -63,8 +64,11 @@ def import_motions(
     source = Path(source)
     names, clashes = clip_names(source, prefix)
     dataset = DatasetFolder(out, create=True)
-    if dataset.representation != "motion272":
-        raise ValueError(f"{dataset.root} holds {dataset.representation} motions; imports make motion272")
+    if dataset.representation != DEFAULT:
+        raise ValueError(
+            f"{dataset.root} holds {dataset.representation} motions; imports make {DEFAULT}. Import into another "
+            "folder, and convert that: hftrainer data convert-representation"
+        )
     dataset.root.mkdir(parents=True, exist_ok=True)
     with only_import(dataset.root):
         _remove_leftovers(dataset)

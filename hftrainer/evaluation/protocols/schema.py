@@ -11,6 +11,7 @@ from typing import Any
 
 from hftrainer.config import ConfigError, read_yaml, typed
 from hftrainer.evaluation.vocabulary import current_protocol
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.registry import METRICS
 
 SHIPPED = Path(__file__).parent
@@ -137,8 +138,8 @@ class Protocol:
     summary: str
     source: str
     evaluator: str
-    representation: str = "motion272"
-    fps: float = 30.0
+    representation: str = DEFAULT
+    fps: float = get_representation(DEFAULT).fps
     name: str = ""
     ids: IdRule = field(default_factory=IdRule)
     captions: CaptionRule = field(default_factory=CaptionRule)
