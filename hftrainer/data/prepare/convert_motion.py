@@ -46,7 +46,7 @@ class ImportSettings:
 
 @dataclass
 class Converted:
-    """A clip (frames, width) of motion272. `notes` say what was put right, `doubts` what is odd; `measures`: numbers."""
+    """A clip (frames, width) of motion272; `notes`: what was put right, `doubts`: what is odd, `measures`: numbers."""
 
     motion: NDArray[np.float32]
     notes: list[str]
