@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--to", dest="target_name", required=True, metavar="NAME", help="what to make of them")
     sub.add_argument("--out", required=True, help="folder for the results and conversion.json")
-    sub.add_argument("--fps", type=float, default=30.0, help="rate of joints given as source (default 30)")
+    sub.add_argument("--fps", type=float, help="rate of joints given as source (default 30)")
     sub.add_argument("--layout", default="columns_interleaved", help="6D layout of motion135: this, or columns")
     sub.add_argument("--skeleton", help=".npy of (22, 3) vectors from parent to joint, for joints made from rotations")
     sub.set_defaults(run=convert_representation)

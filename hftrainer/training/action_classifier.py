@@ -39,6 +39,12 @@ class ActionClassifierTask(Task):
     def __init__(self, config: ActionClassifierTaskConfig, *, bundle: ActionClassifier, source: Any):
         if not hasattr(source, "contents"):
             raise ConfigError("data: training a classifier needs labels, e.g. name: labelled_clips")
+        holds = getattr(source, "representation", None)
+        if holds not in (None, bundle.config.representation):
+            raise ConfigError(
+                f"model.representation={bundle.config.representation}, but that of the data set (data.root) is "
+                f"{holds}; they must be the same"
+            )
         bundle.config.contents = bundle.config.contents or source.contents
         bundle.config.styles = bundle.config.styles or source.styles
         if bundle.config.contents != source.contents or bundle.config.styles != source.styles:

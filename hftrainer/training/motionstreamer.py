@@ -53,6 +53,11 @@ class EvaluatorTask(Task):
         super().__init__(bundle, config.optimizer)
         if getattr(source, "statistics", None) is None or not hasattr(source, "train_captions"):
             raise ConfigError("data: an evaluator needs motions with captions and statistics, e.g. name: text_motion")
+        holds = getattr(source, "representation", None)
+        if holds not in (None, bundle.representation):
+            raise ConfigError(
+                f"the evaluator (model) reads {bundle.representation}, the data set (data.root) is {holds}"
+            )
         if bundle.config.text.source is None and not config.train_text_model:
             raise ConfigError("task.train_text_model must be true: model.text.source is null, so its weights are new")
         self.config, self.loss_terms = config, config.loss.build()

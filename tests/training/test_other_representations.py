@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,3 +186,20 @@ def test_synthetic_data_of_another_representation(tmp_path):
     assert len(column(run, "train/loss")) == 2
     with pytest.raises(ConfigError, match=r"data\.representation=motion272, but the data set in data\.root"):
         fit(experiment(tmp_path / "other", tmp_path / "data", "data.representation=motion272"))
+
+
+def test_judges_are_not_trained_on_motions_that_they_do_not_read(hml, tmp_path):
+    from hftrainer.models.action_classifier import ActionClassifier, ActionClassifierConfig
+    from hftrainer.registry import TASKS
+
+    source = SimpleNamespace(
+        contents=["a"], styles=["b"], representation="hml263", statistics=hml.statistics(), train_captions=list
+    )
+    judge = ActionClassifier(ActionClassifierConfig())
+    with pytest.raises(ConfigError, match=r"model\.representation=motion272.*\(data\.root\) is hml263"):
+        TASKS.build({"name": "action_classifier"}, bundle=judge, source=source)
+    fits = ActionClassifier(ActionClassifierConfig(representation="hml263"))
+    task = TASKS.build({"name": "action_classifier"}, bundle=fits, source=source)
+    assert task.bundle.classify([hml.motion(hml.names()[0])]) == (["a"], ["b"])
+    task.bundle.save_pretrained(tmp_path)
+    assert ActionClassifier.from_pretrained(tmp_path).config.representation == "hml263"

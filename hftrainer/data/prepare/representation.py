@@ -36,17 +36,17 @@ def convert_folder(
     source: str,
     target: str,
     *,
-    fps: float = 30.0,
+    fps: float | None = None,
     layout: str = "columns_interleaved",
     skeleton: str | os.PathLike[str] | None = None,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> ConversionReport:
     """Convert every .npy below `source_folder` to a float32 .npy of the same name below `out`.
 
-    `fps` is the rate of joints given as source, `layout` the 6D layout of motion135, `skeleton` an .npy of (22, 3)
-    vectors from parent to joint for positions made from rotations. conversion.json in `out` records these, and hashes
-    of every file and of what it was made from; a file whose record still fits is kept. A file that cannot be converted
-    is reported, not written, and an older result of it removed.
+    `fps` is the rate of joints given as source (None: their usual one), `layout` the 6D layout of motion135, `skeleton`
+    an .npy of (22, 3) vectors from parent to joint for positions made from rotations. conversion.json in `out` records
+    these, and hashes of every file and of what it was made from; a file whose record still fits is kept. A file that
+    cannot be converted is reported, not written, and an older result of it removed.
     """
     check_route(source, target)
     folder, out = Path(source_folder), Path(out)
@@ -56,6 +56,7 @@ def convert_folder(
     if out.resolve() == folder.resolve():
         raise ValueError(f"--out is the source folder {str(folder)!r}; its files would be overwritten")
     check_writable(out)
+    fps = fps or get_representation(source).fps
     settings = _settings(source, target, fps, layout, skeleton)
     manifest = _open_manifest(out / MANIFEST, settings)
     options = Options(fps, layout, _offsets(skeleton))
