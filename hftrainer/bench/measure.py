@@ -126,8 +126,9 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def read_bandwidth(device: torch.device, size: int = 2**28) -> float:
-    """Bytes a second that a plain sum over `size` bytes of float32 reads, the best of five."""
+def read_bandwidth(device: torch.device, size: int | None = None) -> float:
+    """Bytes a second that a plain sum over `size` bytes of float32 reads, the best of five; more than caches hold."""
+    size = size or (2**32 if device.type == "cuda" else 2**28)
     data = torch.ones(size // 4, device=device)
     best = float("inf")
     for _ in range(6):
@@ -139,8 +140,9 @@ def read_bandwidth(device: torch.device, size: int = 2**28) -> float:
     return size / best
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, n: int = 1024) -> float:
-    """Floating-point operations a second of an n x n matrix product, the best of five."""
+def matmul_rate(device: torch.device, dtype: torch.dtype, n: int | None = None) -> float:
+    """Floating-point operations a second of an n x n matrix product, the best of five; one that fills the device."""
+    n = n or (8192 if device.type == "cuda" else 1024)
     a, b = torch.ones(n, n, device=device, dtype=dtype), torch.ones(n, n, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(6):

@@ -29,7 +29,10 @@ class FSDP2(ModelParallelStrategy):
     def __init__(self, *, processes: int, in_bfloat16: bool = False):
         super().__init__(data_parallel_size=processes, tensor_parallel_size=1)
         self.policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if in_bfloat16 else None, reduce_dtype=torch.float32 if in_bfloat16 else None
+            param_dtype=torch.bfloat16 if in_bfloat16 else None,
+            reduce_dtype=torch.float32 if in_bfloat16 else None,
+            # else what blocks are given is rounded too, angles of positions among it; activations are bfloat16 already
+            cast_forward_inputs=False,
         )
 
     def shard(self, units: list[nn.Module], root: nn.Module, methods: list[str]) -> None:

@@ -87,7 +87,7 @@ def test_a_pipeline_loads_packed_and_is_not_saved_so(tiny_model, tmp_path):
 def test_what_cannot_be_is_refused(model, tiny_model, monkeypatch):
     with pytest.raises(ValueError, match="packed to one of"):
         quantize_linears(model, "int2", device=CPU)
-    with pytest.raises(ValueError, match="int4 has a kernel on CUDA devices alone, not on cpu"):
+    with pytest.raises(ValueError, match="int4 has a kernel only on CUDA devices, not on cpu"):
         MotionMillionBundle.from_pretrained(tiny_model, quantize="int4")
     with pytest.raises(ValueError, match=r"groups of 128 columns; .* has 64"):
         quantize_linears(model, "int4", device=torch.device("cuda"))

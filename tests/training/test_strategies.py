@@ -268,3 +268,12 @@ def test_names_are_known_to_the_documentation():
     text = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
     for name in strategies.NAMES:
         assert f"`{name}`" in text
+
+
+def test_fsdp2_rounds_weights_and_not_what_blocks_are_given():
+    """In bfloat16 the angles of positions must stay exact."""
+    from hftrainer.training.fsdp import FSDP2
+
+    policy = FSDP2(processes=1, in_bfloat16=True).policy
+    assert policy.param_dtype == torch.bfloat16
+    assert not policy.cast_forward_inputs

@@ -27,7 +27,7 @@ def is_plain(module: nn.Module) -> bool:
     """Whether a module is a plain linear layer (not a quantised or adapted one) in a dtype that CPUs compute in."""
     return (
         type(module) is nn.Linear
-        and type(module.weight.data) is Tensor
+        and not hasattr(module.weight, "__tensor_flatten__")
         and module.weight.dtype in (torch.float32, torch.bfloat16)
     )
 

@@ -47,6 +47,12 @@ def sample_ids(logits: Tensor, uniforms: Tensor, params: Distribution) -> Tensor
 
     Logits that are not numbers give some id; who decodes checks for them.
     """
+    if params.top_k is None and params.top_p is None:  # the order of ids does not matter, and sorting them is slow
+        reached = (logits.float() / params.temperature).softmax(dim=-1).cumsum(dim=-1)
+        total = reached[:, -1:]
+        # below the total even where rounding gives all of it: an id of no probability must not be met
+        target = torch.minimum(uniforms[:, None].to(total.dtype) * total, torch.nextafter(total, total - 1))
+        return torch.searchsorted(reached, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     top_p, k = params.top_p, min(params.top_k or logits.shape[-1], logits.shape[-1])
     ordered, ids = torch.topk(logits.float() / params.temperature, k, dim=-1)
     probabilities = ordered.softmax(dim=-1)
