@@ -14,7 +14,6 @@ from hftrainer.data.text_motion.prompt_file import read_prompt_file
 from hftrainer.evaluation.physical_table import physical_table
 from hftrainer.evaluation.report import physical_rows, pipe_table
 from hftrainer.files import check_writable, write_json, write_text
-from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.outputs import Job, run_job
 
 NAME = "motionmillion-eval"
@@ -77,7 +76,7 @@ def run_benchmark(
         "motions": len(manifest["items"]) - len(failed),
         "failed": failed,
         "ended_by_itself": sum(bool(item.get("ended")) for item in manifest["items"]),
-        "physical": measure(out, manifest),
+        "physical": measure(out, manifest, pipeline.representation),
     }
     write_json(out / "benchmark.json", result)
     write_text(out / "benchmark.md", markdown(result))
@@ -97,10 +96,10 @@ def read_benchmark(path: str | os.PathLike[str]) -> tuple[list[str], dict[str, A
     return prompts, {"prompts": len(prompts), "published_prompts": same}
 
 
-def measure(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Physical metrics over the motions of a manifest."""
+def measure(out: Path, manifest: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Physical metrics over the motions of a manifest, of the representation `kind`."""
     stems = [item["stem"] for item in manifest["items"] if "error" not in item]
-    return physical_table(stems, lambda stem: load_motion(out / f"{stem}.npy"), DEFAULT).summary()
+    return physical_table(stems, lambda stem: load_motion(out / f"{stem}.npy", kind), kind).summary()
 
 
 def markdown(result: dict[str, Any]) -> str:

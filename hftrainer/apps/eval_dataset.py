@@ -15,8 +15,10 @@ from hftrainer.evaluation.predictions import converted
 from hftrainer.evaluation.protocols.clips import EvaluationSet, MotionStore
 from hftrainer.evaluation.protocols.plan import Entry, draw
 from hftrainer.evaluation.protocols.schema import Protocol
+from hftrainer.motion.plausible import problem_of_most
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
+_LOOKED_AT = 32  # clips whose values are looked at before work is spent
 
 
 def open_dataset(
@@ -26,12 +28,14 @@ def open_dataset(
     split: str | None = None,
     texts: str | os.PathLike[str] | None = None,
     limit: int = 0,
+    any_values: bool = False,
     progress: Progress = iter,
 ) -> EvaluationSet:
     """The real clips of a `split` (default: the protocol's) of a data set folder; `limit`: only the first so many.
 
-    `texts`: another folder with captions. Where the protocol judges another representation than the folder holds, clips
-    are converted. Raises ``ValueError`` for clips without a motion file and for names that lead out of a folder.
+    `texts`: another folder with captions. Where the protocol judges another representation than the folder holds,
+    clips are converted. Raises ``ValueError`` for clips without a motion file, for names that lead out of a folder and,
+    unless `any_values`, where most of a few clips are z-scored, in other units, or something else.
     """
     folder = DatasetFolder(root)
     if texts is not None:
@@ -45,16 +49,29 @@ def open_dataset(
         raise ValueError(f"{root}: {len(missing)} clips of split {split!r} have no motion file ({missing[0]}, ...)")
     captions = {name: folder.captions(name) for name in ids}
     stored = folder.representation
+    clips = MotionStore(folder.motion)
+    if not any_values:
+        looked_at = ids[:: max(1, len(ids) // _LOOKED_AT)]
+        problem = problem_of_most(folder.motion_format, ((name, _clip(clips, name)) for name in looked_at))
+        if problem is not None:
+            raise ValueError(f"{root}: {problem}. Nothing can be judged beside such clips")
     if stored == protocol.representation:
-        return EvaluationSet(ids, captions, {name: folder.frames(name) for name in ids}, MotionStore(folder.motion))
+        return EvaluationSet(ids, captions, {name: folder.frames(name) for name in ids}, clips)
 
     def load(name: str) -> np.ndarray:
-        values = converted(folder.motion(name).astype(np.float64), stored, protocol.representation)
+        values = converted(_clip(clips, name).astype(np.float64), stored, protocol.representation)
         return np.asarray(values, dtype=np.float32)
 
     real = MotionStore(load)
-    frames = {name: len(real(name)) for name in progress(ids)}  # type: ignore[arg-type]
+    frames = {name: len(_clip(real, name)) for name in progress(ids)}
     return EvaluationSet(ids, captions, frames, real)
+
+
+def _clip(clips: MotionStore, name: str) -> Any:
+    """A clip that is there."""
+    motion = clips(name)
+    assert motion is not None
+    return motion
 
 
 def one_prediction_a_clip(protocol: Protocol) -> bool:

@@ -122,7 +122,7 @@ def evaluate(
         raise ValueError("a model needs --out, where its motions are kept")
     if out is not None:
         check_writable(out)
-    clips = open_dataset(data, rules, split=split, texts=texts, limit=limit, progress=progress)
+    clips = open_dataset(data, rules, split=split, texts=texts, limit=limit, any_values=any_values, progress=progress)
     planned = plan_items(rules, clips)
     pairs = [] if source is None else protocol_pairs(rules, planned.kept, source.representation)
     judge = load_judge(evaluator, rules, device=device, cache_dir=cache_dir)

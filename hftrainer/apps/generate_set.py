@@ -28,7 +28,7 @@ from hftrainer.pipelines.exact_length import (
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import SamplingParams
 from hftrainer.zoo.detect import declared_representation
-from hftrainer.zoo.load import load_pipeline, locate
+from hftrainer.zoo.load import card_of, load_pipeline, locate
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 Say = Callable[[str], None]
@@ -62,11 +62,13 @@ class Source:
         """The artifact's folder; None for released files."""
         return locate(self.model)[0] if self.model else None
 
-    @property
+    @cached_property
     def representation(self) -> str:
-        """What the model's motions are; released files are motion272."""
-        declared = declared_representation(self.folder) if self.folder is not None else None
-        return declared or DEFAULT
+        """What its motions are made of, by its card or its model_index.json; a folder that does not say makes
+        motion272."""
+        card = card_of(self.model) if self.model else None
+        declared = None if self.folder is None else declared_representation(self.folder)
+        return declared or (card.representation if card is not None else None) or DEFAULT
 
     def identify(self) -> tuple[str, str]:
         """Name and hash."""

@@ -56,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
         args.pair_source, args.anno, args.anno_data_dir, args.data, args.split, args.texts, args.protocol, args.limit,
         args.skip_unusable,
     )  # fmt: skip
+    source = source_of(args) or Source()
+    pairs = read_pairs(asked, made=source.representation, say=_say)
     job = SetJob(
-        source_of(args) or Source(), args.out, read_pairs(asked, say=_say), settings_of(args), args.generations,
-        args.generations_of, asked.about(),
+        source, args.out, pairs, settings_of(args), args.generations, args.generations_of, asked.about()
     )  # fmt: skip
     job.claim(overwrite=args.overwrite)
     bar = progress_lines("motions")

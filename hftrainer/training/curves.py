@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hftrainer.evaluation.physical import KEYS, table_scaled_physical_metrics
+from hftrainer.evaluation.vocabulary import current_name
 from hftrainer.extras import need
 from hftrainer.files import atomic_path
 
@@ -31,8 +33,18 @@ def read_curves(run: Path) -> dict[str, Curve]:
                 step = int(float(row["step"]))
                 for name, text in row.items():
                     if name not in ("step", "epoch") and text:
-                        curves.setdefault(name, {})[step] = float(text)
+                        today, value = _in_todays_terms(name, float(text))
+                        curves.setdefault(today, {})[step] = value
     return {name: sorted(points.items()) for name, points in sorted(curves.items())}
+
+
+def _in_todays_terms(name: str, value: float) -> tuple[str, float]:
+    """Name and value of a scalar that a run of an earlier version may have logged, physical metrics without units."""
+    today = current_name(name)
+    metric = today.rpartition("/")[2]
+    if today != name and metric in KEYS:
+        value = table_scaled_physical_metrics({metric: value})[metric]
+    return today, value
 
 
 def choose_panels(names: Sequence[str]) -> list[list[str]]:
@@ -40,9 +52,9 @@ def choose_panels(names: Sequence[str]) -> list[list[str]]:
     panels: dict[str, list[str]] = {}
     for name in names:
         kind, _, rest = name.partition("/")
-        key = rest.removeprefix("real_") or kind
+        key = rest.removeprefix("real/") or kind
         panels.setdefault(key, []).append(name)
-    return [sorted(group, key=lambda name: ("real_" in name, name)) for group in panels.values()]
+    return [sorted(group, key=lambda name: ("/real/" in name, name)) for group in panels.values()]
 
 
 def draw_curves(
@@ -54,6 +66,7 @@ def draw_curves(
     """
     need("PIL", "drawing curves")
     curves = read_curves(run)
+    names = None if names is None else [current_name(name) for name in names]
     unknown = [name for name in names or [] if name not in curves]
     if unknown:
         raise ValueError(f"{run} did not log {unknown}; it logged {list(curves)}")

@@ -45,7 +45,7 @@ class EvaluatorTask(Task):
     Config = EvaluatorTaskConfig
     bundle: MotionStreamer272Evaluator
     logged = (
-        "val/loss", "val/reconstruction", "val/kl", "val/latent", "val/contrastive", "val/matching", "val/R@1",
+        "val/loss", "val/reconstruction", "val/kl", "val/latent", "val/contrastive", "val/MM-Dist", "val/R@1",
         "val/R@2", "val/R@3",
     )  # fmt: skip
 
@@ -103,7 +103,7 @@ class EvaluatorTask(Task):
         pool = min(32, len(groups))
         shares = r_precision(text, motion, min(3, pool), pool, groups)
         self.log_dict({f"val/R@{k}": float(share) for k, share in enumerate(shares, 1)})
-        self.log("val/matching", matching_distance(text, motion))
+        self.log("val/MM-Dist", matching_distance(text, motion))
 
     def losses(self, batch: TextMotionBatch) -> tuple[dict[str, Tensor], Gaussian, Gaussian]:
         """Terms of `TextMotionLoss`; what the texts and the motions were encoded as."""

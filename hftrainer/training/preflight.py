@@ -18,6 +18,7 @@ import lightning as L
 
 from hftrainer.config import ConfigError, Experiment
 from hftrainer.data.plausible import problem_of_source
+from hftrainer.evaluation.vocabulary import current_name
 from hftrainer.registry import CALLBACKS, TASKS
 from hftrainer.training.strategies import is_zero
 
@@ -64,7 +65,7 @@ def check_monitors(experiment: Experiment) -> None:
     if all(name is not None for name in names):
         known = {one for name in names for one in name or ()}
         for path, name in monitors.items():
-            _check_monitor(path, name, known)
+            _check_monitor(path, current_name(name), known)
 
 
 def _check_monitor(path: str, name: str, known: Iterable[str]) -> None:

@@ -88,6 +88,19 @@ def test_an_evaluator_of_another_representation_is_refused():
         load_judge(None, load_protocol("hftrainer-v1"))
 
 
+def test_a_model_says_what_its_motions_are_made_of(tiny_model, tmp_path):
+    import shutil
+
+    assert Source(str(tiny_model)).representation == "motion272"
+    assert Source("gotozero-nano").representation == "motion272"
+    assert Source(released={"fsq": "a", "ar": "b"}).representation == "motion272"
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps({**index, "representation": "hml263"}))
+    assert Source(str(other)).representation == "hml263"
+
+
 def test_a_folder_with_weights_is_a_model(tiny_model, folder, tmp_path):
     assert source_or_folders(str(tiny_model)) == (Source(model=str(tiny_model)), [])
     assert source_or_folders(folder) == (None, [folder])
@@ -216,6 +229,14 @@ def test_bad_velocities_are_a_models_quality_and_not_another_unit(data, judge, t
 
     made = changed(data, tmp_path / "made", sloppy)
     assert evaluate(made, data.root, evaluator=judge).result["implausible"] == {}
+
+
+def test_a_data_set_of_something_else_is_refused(data, judge, folder, tmp_path, synthetic):
+    bad = make_data(tmp_path / "set", synthetic)
+    for name in bad.names():
+        bad.write_motion(name, z_scored(bad.motion(name), 0))
+    with pytest.raises(ValueError, match=r"looked at are not motion272 in physical units .*Nothing can be judged"):
+        evaluate(folder, bad.root, evaluator=judge)
 
 
 def test_a_few_implausible_motions_are_named_and_judged(data, judge, tmp_path):

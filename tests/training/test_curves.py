@@ -24,16 +24,25 @@ def run(tmp_path):
 
 def test_a_resumed_run_is_one_curve(run):
     curves = read_curves(run)
-    assert curves["val/fid"] == [(9, 30.0), (12, 20.0)]
+    assert curves["val/FID"] == [(9, 30.0), (12, 20.0)]
     assert dict(curves["train/loss"])[8] == 0.7
     assert dict(curves["train/loss"])[7] == 5.0 / 8
     with pytest.raises(ValueError, match="name the output_dir of a run"):
         read_curves(run / "logs")
 
 
+def test_runs_of_earlier_versions_are_read_in_todays_names(tmp_path):
+    folder = tmp_path / "logs" / "version_0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("step,val/r1,val/real_slide,val/Jitter\n4,0.5,0.002,3.5\n")
+    assert read_curves(tmp_path) == {
+        "val/Jitter": [(4, 3.5)], "val/R@1": [(4, 0.5)], "val/real/Slide": [(4, pytest.approx(2.0))],
+    }  # fmt: skip
+
+
 def test_what_belongs_together_is_one_panel():
-    names = ["train/loss", "val/loss", "val/real_slide", "val/slide", "lr"]
-    assert choose_panels(names) == [["train/loss", "val/loss"], ["val/slide", "val/real_slide"], ["lr"]]
+    names = ["train/loss", "val/loss", "val/real/Slide", "val/Slide", "lr"]
+    assert choose_panels(names) == [["train/loss", "val/loss"], ["val/Slide", "val/real/Slide"], ["lr"]]
 
 
 def test_a_picture_of_both(run):

@@ -84,12 +84,12 @@ def test_validation_leaves_motions_and_a_page(run):
 
 
 def test_metrics_are_logged_beside_those_of_real_clips(run):
-    rows = [row for row in rows_of(run) if row.get("val/fid")]
+    rows = [row for row in rows_of(run) if row.get("val/FID")]
     assert len(rows) == 2
-    for name in ("fid", "fid_normalized", "r1", "r3", "matching", "diversity", "slide", "jitter", "dynamic"):
+    for name in ("FID", "FID-unit", "R@1", "R@3", "MM-Dist", "Diversity", "Slide", "Jitter", "Dynamic"):
         assert np.isfinite(float(rows[-1][f"val/{name}"]))
-    for name in ("r1", "matching", "diversity", "slide"):
-        assert float(rows[0][f"val/real_{name}"]) == float(rows[1][f"val/real_{name}"])
+    for name in ("R@1", "MM-Dist", "Diversity", "Slide"):
+        assert float(rows[0][f"val/real/{name}"]) == float(rows[1][f"val/real/{name}"])
     assert float(rows[-1]["val/failed"]) < 1
     assert 0 < float(rows[-1]["val/evaluation_time_share"]) < 1
     assert float(rows[-1]["val/generated_seconds"]) == pytest.approx(1.0)
@@ -107,7 +107,7 @@ def test_training_goes_on_as_without_them(places, run):
 def test_a_checkpoint_may_monitor_fid(places):
     judge = judged_by(places, repeats=1)
     made = fit(experiment(places, places / "fid", f"callbacks=[{judge}, {{name: artifact, monitor: val/fid}}]"))
-    assert "val/fid" in json.loads((made / "best.json").read_text())["metrics"]
+    assert "val/FID" in json.loads((made / "best.json").read_text())["metrics"]
 
 
 def test_a_failing_prompt_does_not_end_the_run(places, monkeypatch, caplog):
@@ -186,7 +186,7 @@ def test_a_failing_caption_is_left_out_and_counted(places, monkeypatch, caplog):
     values = callback._measure_or_not(motions, "motion272")
     assert values["val/failed"] >= sum(cursed) / len(cursed) - 1e-9
     assert all(np.isfinite(value) for name, value in values.items())
-    assert values["val/real_fid"] > 0
+    assert values["val/real/FID"] > 0
     monkeypatch.undo()
     alone = callback._generate(trainer, bundle)
     for before, after in zip(motions, alone, strict=True):  # what failed changed nothing else
@@ -201,8 +201,8 @@ def test_an_evaluation_that_fails_is_not_the_end(places, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         values = callback._measure_or_not(list(callback.real), "motion272")
     assert "the evaluation failed" in caplog.text
-    assert np.isnan(values["val/fid"])
-    assert np.isnan(values["val/real_r3"])
+    assert np.isnan(values["val/FID"])
+    assert np.isnan(values["val/real/R@3"])
     assert callback._measure_or_not([None] * len(callback.real), "motion272")["val/failed"] == 1
 
 

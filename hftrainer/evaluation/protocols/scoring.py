@@ -156,7 +156,7 @@ def _split_half(figures: Figures, protocol: Protocol, metrics: Sequence[Any], re
     order = stream(protocol, repeat).permutation(len(real.motion))
     half = len(order) // 2
     for metric in metrics:
-        if isinstance(metric, FID):
+        if isinstance(metric, FID) and half > 1:
             first, other = real.motion[order[:half]], real.motion[order[half : 2 * half]]
             figures.add({metric.name: metric.distance(first, other)})
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 
+from hftrainer.evaluation.vocabulary import current_name
 from hftrainer.files import write_json
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.ema import deployed
@@ -26,6 +27,7 @@ class ArtifactConfig:
     def __post_init__(self) -> None:
         if self.mode not in ("min", "max"):
             raise ValueError(f"mode must be 'min' or 'max', got {self.mode!r}")
+        self.monitor = current_name(self.monitor)  # "val/fid" of configurations of earlier versions
 
 
 @CALLBACKS.register("artifact")

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from hftrainer.config import ConfigError
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.evaluation.metrics import frechet_distance
-from hftrainer.evaluation.physical import KEYS, aggregate_physical_metrics, compute_physical_metrics
-from hftrainer.evaluation.protocols import load_protocol
-from hftrainer.evaluation.protocols.scoring import score_embeddings
+from hftrainer.evaluation.validation import FIGURES, physical_figures, retrieval_figures
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.representation.convert import check_route, convert
 from hftrainer.pipelines.base import TextToMotionPipeline, pipeline_of
@@ -31,14 +28,6 @@ from hftrainer.training.faults import PROGRAMMING_ERRORS
 from hftrainer.zoo.load import load_evaluator
 
 log = logging.getLogger(__name__)
-_NAMES = {
-    "FID": "fid", "FID-unit": "fid_normalized", "R@1": "r1", "R@2": "r2", "R@3": "r3", "MM-Dist": "matching",
-    "Diversity": "diversity",
-}  # fmt: skip
-
-
-REAL = ("fid", "r1", "r2", "r3", "matching", "diversity", *map(str.lower, KEYS))
-LOGGED = ("fid_normalized", *REAL, *(f"real_{name}" for name in REAL))
 
 
 @dataclass
@@ -83,16 +72,17 @@ class T2MEvaluationConfig:
 
 @CALLBACKS.register("t2m_evaluation")
 class T2MEvaluationCallback(L.Callback):
-    """Logs ``val/fid``, ``val/fid_normalized``, ``val/r1`` to ``r3``, ``val/matching``, ``val/diversity``, physical
-    metrics (``val/slide`` and so on) and the real clips' values (``val/real_r1`` ...), all of which checkpoints may
-    monitor, ``val/failed`` (share of clips) and ``val/evaluation_time_share``. Clips are shared out over ranks.
+    """Logs ``val/FID``, ``val/FID-unit``, ``val/R@1`` to ``R@3``, ``val/MM-Dist``, ``val/Diversity``, the published
+    physical metrics (``val/Slide`` and so on) and the real clips' values (``val/real/R@1`` ...), all of which
+    checkpoints may monitor, ``val/failed`` (share of clips) and ``val/evaluation_time_share``. The work is divided
+    among the ranks.
 
-    ``val/real_fid`` is that of one half of the real clips against the other: what chance alone makes of so few. A
-    caption that fails is left out and counted; where nothing can be measured, every value is NaN.
+    ``val/real/FID`` is that of one half of the real clips against the other: what chance makes of so few. A caption
+    that fails is left out and counted; where nothing can be measured, every value is NaN.
     """
 
     Config = T2MEvaluationConfig
-    logged = tuple(f"val/{name}" for name in (*LOGGED, "failed", "evaluation_time_share"))
+    logged = tuple(f"val/{name}" for name in (*FIGURES, "failed", "evaluation_time_share"))
 
     def __init__(self, config: T2MEvaluationConfig):
         self.config = config
@@ -179,7 +169,7 @@ class T2MEvaluationCallback(L.Callback):
     def _measure_or_not(self, motions: list[NDArray[np.float32] | None], made_of: str) -> dict[str, float]:
         """Failed clips are counted, not hidden: they are left out of every metric and reported as ``val/failed``."""
         kept = [i for i, motion in enumerate(motions) if motion is not None]
-        values = {f"val/{name}": float("nan") for name in LOGGED} | {"val/failed": 1 - len(kept) / len(motions)}
+        values = {f"val/{name}": float("nan") for name in FIGURES} | {"val/failed": 1 - len(kept) / len(motions)}
         if len(kept) < 2:
             log.warning("only %d of %d motions could be made; nothing is measured", len(kept), len(motions))
             return values
@@ -198,28 +188,13 @@ class T2MEvaluationCallback(L.Callback):
             self._reference = texts, self._embed(self.real, self.data_format.name)
         text, real = (embeddings[kept] for embeddings in self._reference)
         ours = self._embed(generated, made_of)
-        protocol = load_protocol(
-            "hftrainer-v1",
-            [
-                f"batches.size={max(2, min(self.config.pool, len(kept)))}", f"repeats={self.config.repeats}",
-                f"seed={self.config.seed}", f"metrics.diversity_pairs={min(300, len(kept) // 2)}",
-            ],
+        figures = retrieval_figures(
+            text, real, ours, [self.captions[i] for i in kept], pool=self.config.pool, repeats=self.config.repeats,
+            seed=self.config.seed,
         )  # fmt: skip
-        rows = score_embeddings(protocol, text, real, ours, [self.captions[i] for i in kept])
-        values: dict[str, float] = {}
-        for row, prefix in (("predicted", ""), ("real", "real_")):
-            for name, figure in rows[row].items():
-                if name in _NAMES:
-                    values[f"val/{prefix}{_NAMES[name]}"] = figure["mean"]
-        if len(kept) >= 4:
-            values["val/real_fid"] = frechet_distance(real[::2], real[1::2])
-        theirs = [self.real[i] for i in kept]
-        for prefix, clips, form in (("", generated, get_representation(made_of)), ("real_", theirs, self.data_format)):
-            bodies = [compute_physical_metrics(form.to_joints(clip)) for clip in clips if len(clip) >= 4]
-            for key, value in aggregate_physical_metrics(bodies).items():
-                if key != "n":
-                    values[f"val/{prefix}{key.lower()}"] = value
-        return values
+        figures |= physical_figures(generated, get_representation(made_of))
+        figures |= physical_figures([self.real[i] for i in kept], self.data_format, "real/")
+        return {f"val/{name}": value for name, value in figures.items()}
 
     def text_motion_distances(
         self, texts: Sequence[str], motions: Sequence[NDArray[np.float32]], made_of: str
