@@ -136,8 +136,6 @@ def in_centimetres(name: str) -> Iterator[tuple[str, np.ndarray]]:
     ids=["z-scored", "centimetres", "sign", "frozen"],
 )
 def test_what_is_wrong_with_a_set_is_named(name, spoil, kinds):
-    if name == "motion135" and spoil is in_centimetres:
-        pytest.skip("motion135 stores no bones, and a path of any length is a path")
     representation = get_representation(name)
     said = problem_of_most(representation, spoil(name))
     assert said is not None

@@ -35,6 +35,7 @@ LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = 
     "columns": (to_columns_6d, from_columns_6d),
 }
 SPACES = ("local", "global")
+_HIGHEST = 10.0  # metres; a clip may be on a tower, most of a set are not
 
 # The mean body of HumanML3D-272's clips (SMPL-X neutral with their subjects' shapes): metres from parent to joint.
 CANON272_OFFSETS = (
@@ -189,7 +190,10 @@ class Motion135(Representation):
         columns = np.stack([six[..., :3], six[..., 3:]], axis=-2)
         interleaved = np.stack([six[..., ::2], six[..., 1::2]], axis=-2)
         found = unit_length_problem(columns) and unit_length_problem(interleaved)
-        if not found and float(np.median(motion[:, 1])) < 0:
+        height = float(np.median(motion[:, 1]))
+        if not found and abs(height) > _HIGHEST:
+            found = [Problem("units", f"its pelvis is at a height of {height:.3g} m; is it in centimetres?", False)]
+        if not found and height < 0:
             # a floor somewhere above the pelvis is possible, but not for most clips of a set
             found = [Problem("upside down", "its pelvis is below height 0; is the sign wrong?", False)]
         return found or frozen_problem(motion)
