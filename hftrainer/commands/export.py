@@ -11,13 +11,20 @@ from hftrainer.commands.exporting import FORMATS_HELP, add_export, formats_of, o
 EPILOG = """examples:
   hftrainer export out/000_a-person-walks_s0.npy --formats bvh,glb --out exported/
   hftrainer export walk.bvh --formats amass --out for_robots/
-  hftrainer export out/*.npz --formats glb --skeleton unreal --fps 60 --together moves.glb"""
+  hftrainer export out/*.npz --formats glb --skeleton unreal --fps 60 --together moves.glb
+  hftrainer export out/before out/after --together compare.html"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("motions", nargs="+", type=Path, help=".npy of 272 features, .npz (ours, AMASS), .bvh, .glb")
+    parser.add_argument(
+        "motions",
+        nargs="+",
+        type=Path,
+        help=".npy of 272 features, .npz (ours, AMASS), .bvh, .glb; "
+        "or two to four folders of `hftrainer generate`, to be compared on one page",
+    )
     parser.add_argument("--out", "-o", type=Path, default=Path("exported"), help="folder (default exported/)")
     parser.add_argument("--formats", default="npz,bvh,glb,mp4,html", help=FORMATS_HELP)
     parser.add_argument("--together", metavar="FILE", help="all motions in one .glb, .html or video in --out")
@@ -40,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     formats = formats_of(args, options) if args.together is None else (format_of(args.together),)
     if "npy" in formats:
         raise ValueError("npy holds a model's own features, which only `hftrainer generate` writes; choose npz")
+    if all(path.is_dir() for path in args.motions):
+        return _compare(args)
     body = body_of(locate(args.model)[0]) if args.model else None
     out = check_writable(args.out)
     shown, titles, failed = [], [], 0
@@ -66,6 +75,19 @@ def run(args: argparse.Namespace) -> int:
         write_viewer(out / "index.html", clips_of(shown, titles), title=f"{len(shown)} motions")
     print(f"{len(shown)} motions exported to {out}, {failed} failed")
     return 1 if failed else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from hftrainer.apps.compare_folders import compare_folders
+    from hftrainer.files import check_writable
+    from hftrainer.motion.body import body_of
+    from hftrainer.zoo.load import locate
+
+    path = check_writable(args.out) / (args.together or "compare.html")
+    body = body_of(locate(args.model)[0]) if args.model else None
+    count = compare_folders(args.motions, path, body=body)
+    print(f"{count} prompts of {len(args.motions)} folders side by side: {path}")
+    return 0
 
 
 def _free(stem: str, taken: set[str]) -> str:

@@ -25,7 +25,7 @@ from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.folder import MANIFEST as MANIFEST
 from hftrainer.pipelines.folder import Item, existing, wanted
 from hftrainer.render.export import ENDINGS, ExportOptions, check_formats, write, write_features
-from hftrainer.render.viewer import ViewerClip, write_viewer
+from hftrainer.render.viewer import clip_of, write_viewer
 from hftrainer.requests import SamplingParams
 from hftrainer.version import __version__
 
@@ -133,7 +133,9 @@ def write_page(out: Path, records: Sequence[dict[str, Any]], model: str, body: B
             continue
         shown = _shown_again(out, record, body or smpl_body())
         notes = {"seed": str(record["seed"]), "length": f"{shown.seconds:.1f} s", "end": ending(record)}
-        clips.append(ViewerClip(shown.joints, record["prompt"], notes, shown.fps))
+        ends = [(name, name.removeprefix(record["stem"] + ".")) for name in record["files"]]
+        files = {end: name for name, end in ends if end != "npy"}
+        clips.append(clip_of(shown, record["prompt"], notes, files=files))
     if clips:
         write_viewer(out / PAGE, clips, title=f"{model}: {len(clips)} motion{'s' if len(clips) > 1 else ''}")
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from hftrainer.files import write_text
 from hftrainer.motion.body import BodyMotion
+from hftrainer.motion.contacts import contacts
 from hftrainer.motion.skeleton import N_JOINTS
 
 _STEPS = 65535
@@ -38,7 +39,9 @@ class ViewerClip:
     """A motion and what the page says about it.
 
     `joints` (T, 22, 3): metres, Y up. `title` is the prompt; `notes` are small facts such as the seed, shown in their
-    order. `color`, as "#rrggbb", tints the body, its path and its number; without one the page chooses.
+    order. `color`, as "#rrggbb", tints the body, its path and its number; without one the page chooses. `contacts`
+    (T, 4): whether left ankle, right ankle, left toes and right toes stand. `files`: formats and the names of files
+    beside the page, offered for download. Motions with the same `group` are shown together, to be compared.
     """
 
     joints: NDArray[np.floating[Any]]
@@ -46,6 +49,9 @@ class ViewerClip:
     notes: dict[str, str] = field(default_factory=dict)
     fps: float = 30.0
     color: str | None = None
+    contacts: NDArray[np.bool_] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    group: str | None = None
 
 
 def write_viewer(path: str | os.PathLike[str], clips: Sequence[ViewerClip], *, title: str) -> None:
@@ -95,11 +101,27 @@ def _packed(clip: ViewerClip, number: int) -> dict[str, Any]:
         "fps": float(clip.fps),
         "frames": len(joints),
         "color": clip.color,
+        **_extras(clip, len(joints), number),
         "path": _base64(pelvis),
         "pose": _base64(steps),
         "low": low.tolist(),
         "step": step.tolist(),
     }
+
+
+def _extras(clip: ViewerClip, frames: int, number: int) -> dict[str, Any]:
+    """What not every clip has."""
+    extras: dict[str, Any] = {}
+    if clip.contacts is not None:
+        standing = np.asarray(clip.contacts, dtype=bool)
+        if standing.shape != (frames, 4):
+            raise ValueError(f"clip {number}: contacts must have shape ({frames}, 4), got {standing.shape}")
+        extras["contacts"] = _base64((standing * np.array([1, 2, 4, 8])).sum(axis=1).astype(np.uint8))
+    if clip.files:
+        extras["files"] = {_readable(name): _readable(file) for name, file in clip.files.items()}
+    if clip.group is not None:
+        extras["group"] = _readable(clip.group)
+    return extras
 
 
 def _checked(clip: ViewerClip, number: int) -> NDArray[np.float64]:
@@ -143,4 +165,10 @@ def _page_file(name: str) -> str:
 
 def clips_of(motions: Sequence[BodyMotion], titles: Sequence[str]) -> list[ViewerClip]:
     """The clips of a page that shows `motions`."""
-    return [ViewerClip(m.joints, title, fps=m.fps) for m, title in zip(motions, titles, strict=True)]
+    return [clip_of(motion, title) for motion, title in zip(motions, titles, strict=True)]
+
+
+def clip_of(motion: BodyMotion, title: str, notes: dict[str, str] | None = None, **more: Any) -> ViewerClip:
+    """The clip of a motion, with the feet that stand; `more` are other fields of `ViewerClip`."""
+    standing = contacts(motion.joints, motion.body, fps=motion.fps) > 0.5
+    return ViewerClip(motion.joints, title, notes or {}, motion.fps, contacts=standing, **more)

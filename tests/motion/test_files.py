@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -152,6 +155,46 @@ def test_khronos_validator_finds_nothing(tmp_path):
         cwd=WEB, check=True, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert json.loads(done.stdout) == [[0, 0]] * 3
+
+
+@pytest.mark.slow
+def test_three_js_plays_the_file_in_a_browser(tmp_path):
+    """A page with three.js and the file in it: bones, skin and animation as a web developer gets them."""
+    chromium = shutil.which("chromium")
+    if not chromium or not (WEB / "node_modules" / "three").is_dir():
+        pytest.skip("needs chromium and `npm ci` in tools/web")
+    save_glb(tmp_path / "a.glb", [MOTION, OTHER], titles=["walk", "wave"])
+    (tmp_path / "main.js").write_text("""
+        import { AnimationMixer, PerspectiveCamera, Scene, Vector3, WebGLRenderer } from "three";
+        import { GLTFLoader } from "three/examples/jsm/loaders/GLTFLoader.js";
+        import file from "./a.glb";
+        new GLTFLoader().parse(file.buffer, "", (gltf) => {
+          const scene = new Scene().add(gltf.scene);
+          const mixer = new AnimationMixer(gltf.scene);
+          mixer.clipAction(gltf.animations[0]).play();
+          mixer.setTime(1);
+          const camera = new PerspectiveCamera(40, 1, 0.1, 50);
+          camera.position.set(0, 1, 6);
+          new WebGLRenderer().render(scene, camera);
+          const wrist = gltf.scene.getObjectByName("left_wrist").getWorldPosition(new Vector3());
+          document.body.dataset.found = JSON.stringify([gltf.animations.map(({ name }) => name), wrist.toArray()]);
+        });""")
+    command = ["npx", "esbuild", str(tmp_path / "main.js"), "--bundle", "--loader:.glb=binary"]
+    command += [f"--outfile={tmp_path / 'page.js'}", "--log-level=error"]
+    paths = {**os.environ, "NODE_PATH": str(WEB / "node_modules")}
+    subprocess.run(command, cwd=WEB, check=True, timeout=120, env=paths)
+    (tmp_path / "page.html").write_text('<body><script src="page.js"></script></body>')
+    flags = "--headless=new --no-sandbox --disable-gpu-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader "
+    flags += "--disable-background-networking --no-first-run --virtual-time-budget=5000 --dump-dom"
+    done = subprocess.run(
+        [chromium, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()],
+        check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    found = re.search(r'data-found="([^"]*)"', done.stdout)
+    assert found is not None, done.stdout[:500]
+    names, wrist = json.loads(html.unescape(found[1]))
+    assert names == ["walk", "wave"]
+    np.testing.assert_allclose(wrist, MOTION.joints[30, 20], atol=1e-4)
 
 
 # --- other files ---

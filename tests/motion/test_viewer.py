@@ -283,3 +283,37 @@ def test_a_browser_draws_the_page(tmp_path, flags, state):
     labels = re.findall(r'<span class="label-text">([^<]*)</span>', done.stdout)
     assert len(labels) == 2
     assert labels[1] == "another"
+
+
+def test_contacts_files_and_groups_reach_the_page():
+    standing = np.zeros((31, 4), bool)
+    standing[10:, [0, 3]] = True
+    clip = ViewerClip(walker(31), "a walk", contacts=standing, files={"glb": "a b.glb"}, group="walks")
+    program = in_page([clip])
+    program += """
+        const [clip] = clips;
+        console.log(JSON.stringify([clip.contactsAt(0), clip.contactsAt(0.9), clip.files, clip.group]));
+        """
+    assert run_node(program) == [0, 0b1001, [["glb", "a b.glb"]], "walks"]
+    with pytest.raises(ValueError, match=r"contacts must have shape \(31, 4\), got \(30, 4\)"):
+        viewer_html([ViewerClip(walker(31), "x", contacts=standing[1:])], title="t")
+
+
+@pytest.mark.parametrize(
+    ("link", "found"),
+    [
+        ("#show=1,3&t=2.5", {"shown": [0, 2], "time": 2.5}),
+        ("#show=3,3,99,x", {"shown": [2], "time": 0}),
+        ("#t=2", None),
+        ("#show=9", None),
+        ("", None),
+    ],
+)
+def test_links_lead_to_a_moment(link, found):
+    program = 'import { readMoment } from "./moment.js";'
+    assert run_node(program + f"console.log(JSON.stringify(readMoment({json.dumps(link)}, 4)));") == found
+
+
+def test_phones_get_short_rows():
+    program = 'import { rowFor } from "./layout.js"; console.log(JSON.stringify([0.46, 1, 1.8].map(rowFor)));'
+    assert run_node(program) == [2, 3, 6]

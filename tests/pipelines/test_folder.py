@@ -96,3 +96,16 @@ def test_unquoted_sentences_become_one_prompt(capsys):
     assert 'one prompt: "a person walks"' in capsys.readouterr().err
     assert one_sentence(["walk", "run", "wave"]) == ["walk", "run", "wave"]
     assert one_sentence(["a person walks", "someone", "a"]) == ["a person walks", "someone", "a"]
+
+
+def test_two_folders_are_compared_prompt_by_prompt(tiny_model, tmp_path, capsys):
+    for name, prompts in (("a", ["a person walks", "someone bows"]), ("b", ["someone bows", "a person runs"])):
+        arguments = ["--model", str(tiny_model), "--out", str(tmp_path / name), "--seconds", "0.6", "--formats", "npz"]
+        assert main(["generate", *prompts, *arguments]) == 0
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(["export", *folders, "--out", str(tmp_path / "c"), "--together", "compare.html"]) == 0
+    page = (tmp_path / "c" / "compare.html").read_text()
+    assert page.count('"group":"someone bows / 0"') == 2
+    assert "a person runs" not in page
+    assert main(["export", folders[0], "--out", str(tmp_path / "c")]) == 1
+    assert "two to 4 folders" in capsys.readouterr().err

@@ -18,6 +18,7 @@ export class Bar {
     press("loop", act.loop);
     press("mode", act.mode);
     press("trail", act.trail);
+    press("contacts", act.contacts);
     press("follow", act.follow);
     press("reset", act.reset);
     press("theme", act.theme);
@@ -41,7 +42,7 @@ export class Bar {
     this.find("ticks").replaceChildren(...ticks);
   }
 
-  update({ mode, trail, follow }) {
+  update({ mode, trail, follow, contacts }) {
     const { clock } = this;
     this.scrub.value = String(clock.time);
     this.scrub.style.setProperty("--done", `${(100 * clock.time) / clock.end}%`);
@@ -51,6 +52,7 @@ export class Bar {
     this.press("play", clock.playing);
     this.press("loop", clock.loop);
     this.press("trail", trail);
+    this.press("contacts", contacts);
     this.press("follow", follow);
     this.write("mode-name", MODE_NAMES[mode]);
     this.speed.value = String(clock.speed);
@@ -75,7 +77,7 @@ export class Bar {
       " ": act.play, ArrowLeft: () => act.step(-jump), ArrowRight: () => act.step(jump),
       Home: () => act.seek(0), End: () => act.seek(this.clock.end),
       "-": () => this.shiftSpeed(-1, act), "+": () => this.shiftSpeed(1, act), "=": () => this.shiftSpeed(1, act),
-      l: act.loop, b: act.mode, t: act.trail, f: act.follow, r: act.reset, n: () => act.next(1), p: () => act.next(-1),
+      l: act.loop, b: act.mode, t: act.trail, c: act.contacts, f: act.follow, r: act.reset, n: () => act.next(1), p: () => act.next(-1),
     };
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action) return;

@@ -18,6 +18,9 @@ export class Clip {
     this.fps = packed.fps;
     this.frames = packed.frames;
     this.color = packed.color;
+    this.group = packed.group ?? null; // motions of one group are compared with each other
+    this.files = Object.entries(packed.files ?? {}); // names of formats and of files beside the page
+    this.contacts = packed.contacts ? new Uint8Array(bytes(packed.contacts)) : null;
     this.duration = packed.frames / packed.fps;
     this.packed = packed;
   }
@@ -45,6 +48,12 @@ export class Clip {
     return out;
   }
 
+  // Bits for left ankle, right ankle, left toes, right toes that stand at `seconds`.
+  contactsAt(seconds) {
+    if (!this.contacts) return 0;
+    return this.contacts[Math.min(this.frames - 1, Math.max(0, Math.round(seconds * this.fps)))];
+  }
+
   // Where the body goes: the box of all its joints over all frames, and the height of the label above it.
   get bounds() {
     return (this.measured ??= measure(this.joints));
@@ -70,6 +79,20 @@ function bytes(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
 }
 
+// How far from the pelvis a body reaches on the floor, most of the time.
+function reach(joints) {
+  const distances = [];
+  for (let start = 0; start < joints.length; start += WIDTH) {
+    let most = 0;
+    for (let i = start + 3; i < start + WIDTH; i += 3) {
+      most = Math.max(most, Math.hypot(joints[i] - joints[start], joints[i + 2] - joints[start + 2]));
+    }
+    distances.push(most);
+  }
+  distances.sort((a, b) => a - b);
+  return distances[Math.floor(0.98 * (distances.length - 1))];
+}
+
 function measure(joints) {
   const low = [Infinity, Infinity, Infinity];
   const high = [-Infinity, -Infinity, -Infinity];
@@ -81,5 +104,5 @@ function measure(joints) {
   for (let i = 3 * JOINT.head + 1; i < joints.length; i += WIDTH) heads.push(joints[i]);
   heads.sort((a, b) => a - b);
   const head = heads[Math.floor(0.9 * (heads.length - 1))]; // most of the time it is no higher
-  return { low, high, label: head + Math.min(HIGHEST, Math.max(ABOVE_HEAD, high[1] - head + ABOVE_HANDS)) };
+  return { low, high, reach: reach(joints), label: head + Math.min(HIGHEST, Math.max(ABOVE_HEAD, high[1] - head + ABOVE_HANDS)) };
 }

@@ -1,21 +1,21 @@
 // Where each motion of a side-by-side view stands: no two paths share ground.
 
 const FLESH = 0.14; // metres from a joint to the skin, about
-const ARM = 0.5; // how far from the pelvis a body may reach to be in the picture
+const ARM = 0.5; // how far from the pelvis every body has room in the picture
 const GAP = 0.3;
 const ROW_LENGTH = 6;
 const SLICE = 0.25; // metres of depth that get one bounding box of a path
 
 // One floor offset [x, z] for each clip. Bodies that start at their own origin start in one line, left to right on the
 // screen; more than six make rows behind, shifted by half a place so that nobody is hidden.
-export function sideBySide(clips) {
+export function sideBySide(clips, rowLength = ROW_LENGTH) {
   const offsets = [];
   let back = 0;
-  for (let start = 0; start < clips.length; start += ROW_LENGTH) {
-    const row = clips.slice(start, start + ROW_LENGTH);
+  for (let start = 0; start < clips.length; start += rowLength) {
+    const row = clips.slice(start, start + rowLength);
     const places = inOneRow(row.map(slices));
     const [first, last] = [places[0], places[places.length - 1]];
-    const shift = ((start / ROW_LENGTH) % 2) * 0.5 * ((last - first) / row.length) - (first + last) / 2;
+    const shift = ((start / rowLength) % 2) * 0.5 * ((last - first) / row.length) - (first + last) / 2;
     const z = start ? back - GAP - FLESH - Math.max(...row.map(({ bounds }) => bounds.high[2])) : 0;
     back = z - FLESH + Math.min(...row.map(({ bounds }) => bounds.low[2]));
     for (const place of places) offsets.push([place + shift, z]);
@@ -59,11 +59,17 @@ function slices({ joints, frames }) {
   return widths;
 }
 
+// How many bodies stand in a row of a picture that is so many times as wide as high: on a phone, two.
+export function rowFor(aspect) {
+  return Math.max(2, Math.min(ROW_LENGTH, Math.round(3.4 * aspect)));
+}
+
 // Points that a camera has to see for a body of which `x` and `z` are the pelvis, from the floor to the label.
-export function aroundBody(x, z, label) {
+export function aroundBody(x, z, { label, reach }) {
+  const room = Math.max(ARM, Math.min(1.1, reach + FLESH));
   const points = [];
-  for (const across of [-ARM, ARM]) {
-    for (const along of [-ARM, ARM]) points.push([x + across, 0, z + along], [x + across, label, z + along]);
+  for (const across of [-room, room]) {
+    for (const along of [-room, room]) points.push([x + across, 0, z + along], [x + across, label, z + along]);
   }
   return points;
 }
@@ -73,7 +79,7 @@ export function aroundPath({ joints, frames, bounds }, [x, z]) {
   const step = Math.max(1, Math.floor(frames / 40));
   const points = [];
   for (let frame = 0; frame < frames; frame += step) {
-    points.push(...aroundBody(joints[66 * frame] + x, joints[66 * frame + 2] + z, bounds.label));
+    points.push(...aroundBody(joints[66 * frame] + x, joints[66 * frame + 2] + z, bounds));
   }
   return points;
 }

@@ -8,6 +8,7 @@ import { Clip } from "./clip.js";
 import { Clock } from "./clock.js";
 import { Labels } from "./labels.js";
 import { sideBySide } from "./layout.js";
+import { readMoment, writeMoment } from "./moment.js";
 import { Panel } from "./panel.js";
 import { Stage2D } from "./stage2d.js";
 import { Stage3D } from "./stage3d.js";
@@ -29,7 +30,7 @@ class Viewer {
     this.clock = new Clock();
     this.labels = new Labels(byId("labels"));
     this.panel = new Panel(byId("panel"), this.clips, title, (index, add) => this.choose(index, add));
-    this.shown = { mode: "body", trail: true, follow: false };
+    this.shown = { mode: "body", trail: true, follow: false, contacts: false };
     this.followChosen = false; // by the reader, and then not changed for them
     this.stale = true;
     this.slow = 0;
@@ -38,8 +39,24 @@ class Viewer {
     this.listen();
     this.setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     this.resize();
-    const atFirst = innerWidth < 600 ? AT_FIRST / 2 : AT_FIRST;
-    this.select(this.clips.slice(0, atFirst).map(({ index }) => index));
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.clock.playing = false;
+    this.openAt(readMoment(location.hash, this.clips.length));
+  }
+
+  // What the address asks for, or the first motions (of a comparison, the first group).
+  openAt(moment) {
+    const atFirst = innerWidth < 600 ? AT_FIRST - 2 : AT_FIRST;
+    const first = this.clips[0]?.group ? this.together(0) : this.clips.slice(0, atFirst).map(({ index }) => index);
+    this.select((moment?.shown ?? first).slice(0, AT_MOST));
+    if (!moment) return;
+    this.clock.playing = false;
+    this.clock.seek(moment.time);
+  }
+
+  // A motion with those that it is compared with.
+  together(index) {
+    const { group } = this.clips[index];
+    return group ? this.clips.filter((clip) => clip.group === group).map((clip) => clip.index) : [index];
   }
 
   openStage() {
@@ -68,8 +85,9 @@ class Viewer {
   // Shows the motions with these numbers (from 0) side by side, from their start.
   select(indices, { rewind = true } = {}) {
     const clips = indices.map((index) => this.clips[index]);
-    const offsets = sideBySide(clips);
-    this.entries = clips.map((clip, slot) => ({ clip, offset: offsets[slot], color: colorsOf(clip, slot) }));
+    this.rowLength = this.stage.rowLength;
+    const offsets = sideBySide(clips, this.rowLength);
+    this.entries = clips.map((clip, slot) => ({ clip, offset: offsets[slot], color: colorsOf(clip) }));
     const { time } = this.clock;
     this.clock.load(clips);
     if (!rewind) this.clock.seek(time);
@@ -81,13 +99,21 @@ class Viewer {
     this.labels.setClips(this.entries);
     this.panel.mark(this.entries);
     this.bar.setClips(clips);
+    this.describe(clips);
     this.stale = true;
+  }
+
+  // What the picture shows, for those who do not see it.
+  describe(clips) {
+    const canvas = byId("picture").firstElementChild;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `Moving figures: ${clips.map(({ title }) => title || "no text").join("; ")}`);
   }
 
   choose(index, add) {
     const now = this.entries.map(({ clip }) => clip.index);
     if (!add) {
-      this.select([index]);
+      this.select(this.together(index));
       if (innerWidth <= 760) this.togglePanel(false); // there it covers the picture
     } else if (!now.includes(index)) this.select([...now, index].slice(-AT_MOST).sort((a, b) => a - b));
     else if (now.length > 1) this.select(now.filter((other) => other !== index));
@@ -97,9 +123,12 @@ class Viewer {
   next(step) {
     const { listed } = this.panel;
     if (!listed.length) return;
-    const here = listed.indexOf(this.entries[0].clip.index);
-    const there = listed[(here + step + listed.length) % listed.length];
-    this.select([there]);
+    const shown = new Set(this.entries.map(({ clip }) => clip.index));
+    let here = listed.indexOf(this.entries[0].clip.index);
+    do here = (here + step + listed.length) % listed.length;
+    while (shown.has(listed[here]) && shown.size > 1 && listed.some((index) => !shown.has(index)));
+    const there = listed[here];
+    this.select(this.together(there));
     this.panel.reveal(there);
   }
 
@@ -118,6 +147,7 @@ class Viewer {
       loop: then(() => (clock.loop = !clock.loop)),
       mode: then(() => show({ mode: MODES[(MODES.indexOf(this.shown.mode) + 1) % MODES.length] })),
       trail: then(() => show({ trail: !this.shown.trail })),
+      contacts: then(() => show({ contacts: !this.shown.contacts })),
       follow: then(() => {
         this.followChosen = true;
         show({ follow: !this.shown.follow });
@@ -167,7 +197,9 @@ class Viewer {
     if (!clientWidth || !clientHeight) return;
     this.stage.resize(clientWidth, clientHeight);
     if (this.entries) this.labels.measure();
-    if (this.entries && !this.stage.touched) this.stage.resetView();
+    if (this.entries && this.rowLength !== this.stage.rowLength) {
+      this.select(this.entries.map(({ clip }) => clip.index), { rewind: false });
+    } else if (this.entries && !this.stage.touched) this.stage.resetView();
     this.stale = true;
   }
 
@@ -182,6 +214,7 @@ class Viewer {
     this.stale = false;
     this.stage.update(this.clock.time);
     this.stage.draw();
+    if (!this.clock.playing) writeMoment(this.entries.map(({ clip }) => clip.index), this.clock.time);
     this.labels.update(this.stage, this.clock.time);
     this.bar.update(this.shown);
     const { dataset } = document.body;
@@ -216,8 +249,9 @@ function freshCanvas() {
   return canvas;
 }
 
-function colorsOf(clip, slot) {
-  return { accent: clip.color ?? ACCENTS[slot % ACCENTS.length], body: clip.color ?? BODY };
+// A motion keeps its colour whatever is shown beside it.
+function colorsOf(clip) {
+  return { accent: clip.color ?? ACCENTS[clip.index % ACCENTS.length], body: clip.color ?? BODY };
 }
 
 function fail(error) {

@@ -51,6 +51,19 @@ export class Panel {
   }
 }
 
+// Links to the files of a motion that lie beside the page.
+function downloads(files) {
+  const links = element("span", "files");
+  for (const [name, file] of files) {
+    const link = element("a", "file", name);
+    link.href = encodeURIComponent(file);
+    link.download = file;
+    link.title = `Download ${file}, which lies beside this page`;
+    links.append(link);
+  }
+  return links;
+}
+
 function row(clip, choose) {
   const item = element("li", "row");
   const pick = element("button", "pick");
@@ -71,6 +84,7 @@ function row(clip, choose) {
   }
   main.append(element("span", "prompt", clip.title || "(no text)"), facts);
   item.append(pick, main);
+  if (clip.files.length) main.after(downloads(clip.files));
   pick.addEventListener("click", () => choose(clip.index, true));
   main.addEventListener("click", (event) => choose(clip.index, event.ctrlKey || event.metaKey || event.shiftKey));
   const searched = [clip.title, ...clip.notes.flat()].join(" ").toLowerCase();

@@ -1,6 +1,6 @@
 // The same stage without WebGL: stick figures on a flat canvas, seen in perspective, that can be turned and zoomed.
 
-import { around, aroundPath } from "./layout.js";
+import { around, aroundPath, rowFor } from "./layout.js";
 import { JOINT, JOINTS, N_JOINTS, PARENTS, SIDES } from "./skeleton.js";
 import { FIELD_OF_VIEW, cameraAxes, direction, fitView, startDirection } from "./view.js";
 
@@ -28,6 +28,10 @@ export class Stage2D {
   setClips(entries) {
     this.actors = entries.map((entry) => ({ ...entry, numbers: new Float32Array(3 * N_JOINTS) }));
     this.box = around(entries.map(({ clip }) => clip.bounds), entries.map(({ offset }) => offset));
+  }
+
+  get rowLength() {
+    return rowFor(this.size.width / this.size.height);
   }
 
   show(changed) {

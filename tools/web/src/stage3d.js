@@ -7,8 +7,9 @@ import {
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { Body } from "./body.js";
 import { Bones } from "./bones.js";
+import { Contacts } from "./contacts.js";
 import { ContactShade, Ground } from "./ground.js";
-import { around, aroundBody, aroundPath } from "./layout.js";
+import { around, aroundBody, aroundPath, rowFor } from "./layout.js";
 import { N_JOINTS } from "./skeleton.js";
 import { Trail } from "./trail.js";
 import { FIELD_OF_VIEW, fitView, startDirection } from "./view.js";
@@ -24,6 +25,8 @@ export class Stage3D {
   // Throws where the browser has no WebGL. `onChange` is called when the picture is out of date.
   constructor(canvas, onChange) {
     this.renderer = new WebGLRenderer({ canvas, antialias: true, alpha: true });
+    this.plain = drawnInSoftware(this.renderer);
+    this.sharpness = this.plain ? 0.7 : 2; // pixels of the canvas to one of the page, at most
     this.renderer.toneMapping = NeutralToneMapping;
     this.renderer.shadowMap.enabled = true;
     this.renderer.shadowMap.type = VSMShadowMap;
@@ -39,11 +42,10 @@ export class Stage3D {
     this.controls.addEventListener("change", onChange);
     this.controls.addEventListener("start", () => (this.touched = true));
     this.actors = [];
-    this.shown = { mode: "body", trail: true, follow: false };
+    this.shown = { mode: "body", trail: true, follow: false, contacts: false };
     this.framing = { middle: new Vector3(), distance: 1 };
     this.point = new Vector3();
     this.size = { width: 1, height: 1 };
-    this.sharpness = 2; // pixels of the canvas to one of the page, at most
   }
 
   // Puts `clips` on the stage; entries are { clip, color, offset: [x, z] }.
@@ -62,29 +64,31 @@ export class Stage3D {
   actor({ clip, color, offset }) {
     const actor = {
       clip, offset, body: new Body(clip, color.body), bones: new Bones(), trail: new Trail(clip, color.accent),
+      contacts: new Contacts(clip),
       group: new Group(), numbers: new Float32Array(3 * N_JOINTS),
     };
     actor.group.position.set(offset[0], 0, offset[1]);
-    actor.group.add(actor.body.group, actor.bones.group, actor.trail.mesh);
+    actor.group.add(actor.body.group, actor.bones.group, actor.trail.mesh, actor.contacts.group);
     this.scene.add(actor.group);
     return actor;
   }
 
   remove(actor) {
     this.scene.remove(actor.group);
-    for (const part of [actor.body, actor.bones, actor.trail]) part.dispose();
+    for (const part of [actor.body, actor.bones, actor.trail, actor.contacts]) part.dispose();
   }
 
   // mode: "body", "bones" or "both".
-  show({ mode = this.shown.mode, trail = this.shown.trail, follow = this.shown.follow }) {
-    if (follow && !this.shown.follow) this.startFollowing();
-    this.shown = { mode, trail, follow };
+  show(changed) {
+    if (changed.follow && !this.shown.follow) this.startFollowing();
+    const { mode, trail, contacts } = (this.shown = { ...this.shown, ...changed });
     for (const actor of this.actors) {
       actor.body.group.visible = mode !== "bones";
       actor.body.setGhost(mode === "both");
       actor.bones.group.visible = mode !== "body";
       actor.bones.setOverlay(mode === "both");
       actor.trail.mesh.visible = trail;
+      actor.contacts.group.visible = contacts;
     }
   }
 
@@ -137,8 +141,14 @@ export class Stage3D {
       if (this.shown.mode !== "bones") actor.body.update(actor.numbers);
       if (this.shown.mode !== "body") actor.bones.update(actor.numbers);
       actor.trail.update(seconds, pixel);
+      actor.contacts.update(seconds, actor.numbers);
       this.contact.update(index, actor.numbers, actor.offset);
     });
+  }
+
+  // How many bodies stand in a row.
+  get rowLength() {
+    return rowFor(this.size.width / this.size.height);
   }
 
   // The camera's own motion since the last picture `elapsed` seconds ago. It keeps the bodies where on the screen, and
@@ -207,13 +217,13 @@ export class Stage3D {
 
   placesNow() {
     return this.actors.flatMap(({ clip, numbers, offset: [x, z] }) =>
-      aroundBody(numbers[0] + x, numbers[2] + z, clip.bounds.label),
+      aroundBody(numbers[0] + x, numbers[2] + z, clip.bounds),
     );
   }
 
   addKeyLight() {
     this.key = new DirectionalLight("#fff6ea", 2);
-    this.key.castShadow = true;
+    this.key.castShadow = !this.plain;
     this.key.shadow.mapSize.set(1024, 1024);
     this.key.shadow.radius = 3.5;
     this.key.shadow.normalBias = 0.02;
@@ -237,6 +247,14 @@ export class Stage3D {
     this.controls.dispose();
     this.renderer.dispose();
   }
+}
+
+// Whether there is no graphics card behind WebGL: then the simplest picture is drawn from the start.
+function drawnInSoftware(renderer) {
+  const gl = renderer.getContext();
+  const known = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = known ? gl.getParameter(known.UNMASKED_RENDERER_WEBGL) : gl.getParameter(gl.RENDERER);
+  return /swiftshader|llvmpipe|software|basic render/i.test(String(name));
 }
 
 // Light from all around, as in a photographer's studio: a bright ceiling, large soft boxes, a dim floor.
