@@ -12,6 +12,7 @@ import numpy as np
 from hftrainer.motion.body import Body, BodyMotion, body_of, smpl_body
 from hftrainer.motion.fit import pose
 from hftrainer.motion.io.read_body import read_motions
+from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.pipelines.shown import Shown
 from hftrainer.render.export import ExportOptions, format_of, write
 
@@ -23,11 +24,13 @@ def export(
     body: Body | str | os.PathLike[str] | None = None,
     skeleton_map: str | None = None,
     raw: bool = False,
+    representation: str = DEFAULT,
     **options: Any,
 ) -> None:
     """Write a motion, or for .glb, .html and videos a list of them, in the format of the ending of `path`.
 
-    `motion`: what a pipeline returns, a `BodyMotion`, an array of 272 features, or a file (.npy, .npz, .bvh, .glb).
+    `motion`: what a pipeline returns, a `BodyMotion`, an array (frames, width) of the `representation`, or a
+    file (.npy, .npz, .bvh, .glb).
     `body`: the body that features are fitted to, as a `Body` or a model's folder; default SMPL's proportions; what a
     pipeline returned has its model's. `skeleton_map`: which map fits the bones of a BVH file. `options` are those of
     `ExportOptions`: skeleton, fps, unit, up, in_place, root_motion, loop, transparent.
@@ -37,13 +40,17 @@ def export(
     if not given:
         raise ValueError(f"{path}: there is no motion to export, the list is empty")
     on = body if isinstance(body, Body) else body_of(body) if body is not None else None
-    found = [pair for one in given for pair in named_motions(one, on, skeleton_map, raw)]
+    found = [pair for one in given for pair in named_motions(one, on, skeleton_map, raw, representation)]
     titles = [name for name, _ in found]
     write(path, [chosen.apply(shown) for _, shown in found], chosen, titles=titles, kind=kind)
 
 
 def named_motions(
-    motion: Any, body: Body | None = None, skeleton_map: str | None = None, raw: bool = False
+    motion: Any,
+    body: Body | None = None,
+    skeleton_map: str | None = None,
+    raw: bool = False,
+    representation: str = DEFAULT,
 ) -> Sequence[tuple[str, BodyMotion]]:
     """Motions with their names of anything that `export` takes."""
     if isinstance(motion, BodyMotion):
@@ -55,10 +62,14 @@ def named_motions(
     if type(motion).__module__.partition(".")[0] == "torch":
         motion = motion.detach().cpu().numpy()
     if isinstance(motion, np.ndarray):
-        if motion.ndim != 2 or motion.shape[1] != 272 or not len(motion):
-            raise ValueError(f"a motion as an array has 272 features, (frames, 272), got shape {motion.shape}")
-        return [("motion", pose(motion, body or smpl_body(), raw=raw))]
+        width = get_representation(representation).width
+        if motion.ndim != 2 or motion.shape[1] != width or not len(motion):
+            raise ValueError(
+                f"a motion as an array of {representation} has {width} features, (frames, {width}), got shape "
+                f"{motion.shape}"
+            )
+        return [("motion", pose(motion, body or smpl_body(), representation=representation, raw=raw))]
     raise TypeError(
-        f"cannot export {type(motion).__name__}: give what a pipeline returns, a BodyMotion, an array (frames, 272), "
+        f"cannot export {type(motion).__name__}: give what a pipeline returns, a BodyMotion, an array (frames, width), "
         "or the path of a .npy, .npz, .bvh or .glb"
     )

@@ -21,6 +21,7 @@ from hftrainer.files import write_json
 from hftrainer.motion.body import Body, BodyMotion, smpl_body
 from hftrainer.motion.fit import pose
 from hftrainer.motion.io.read_body import read_motions
+from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.folder import MANIFEST as MANIFEST
 from hftrainer.pipelines.folder import Item, existing, wanted
@@ -153,7 +154,7 @@ def _shown_again(out: Path, record: dict[str, Any], body: Body) -> BodyMotion:
     if arrays.name in record["files"]:
         return read_motions(arrays)[0][1]
     features = read_npy(out / f"{record['stem']}.npy")
-    return pose(features, body, representation=record.get("representation", "motion272"))
+    return pose(features, body, representation=record.get("representation", DEFAULT))
 
 
 def _make_batch(

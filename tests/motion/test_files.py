@@ -293,3 +293,15 @@ def test_what_cannot_be_exported_is_said(tmp_path, motion, name, options, error,
 def test_positions_without_rotations_are_fitted_too():
     found = fit(MOTION.joints, None, BODY, smoothing=1)
     assert np.abs(found.joints - MOTION.joints).max() < 0.01
+
+
+def test_features_of_another_representation_are_exported(tmp_path):
+    import hftrainer
+    from hftrainer.motion.io.read_body import read_motions
+
+    features = make_motion("walk", 40, 0, "hml263")
+    hftrainer.export(features, tmp_path / "walk.npz", representation="hml263")
+    ((_, found),) = read_motions(tmp_path / "walk.npz")
+    assert (len(found.joints), found.fps) == (len(features), 20)
+    with pytest.raises(ValueError, match=r"an array of motion272 has 272 features, \(frames, 272\), got shape"):
+        hftrainer.export(features, tmp_path / "other.npz")
