@@ -104,7 +104,7 @@ def measure(out: Path, manifest: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def markdown(result: dict[str, Any]) -> str:
     """The benchmark's page."""
-    own = f"prompts of one's own, not the published file of {PUBLISHED_PROMPTS}"
+    own = f"your own prompts, not the published file of {PUBLISHED_PROMPTS}"
     source = "the published prompts" if result["published_prompts"] else own
     lines = [
         f"# MotionMillion-Eval: {result['model']}",

@@ -163,7 +163,7 @@ def evaluate(
 def the_protocol(
     protocol: str | os.PathLike[str] | Protocol, overrides: Sequence[str] = (), split: str | None = None
 ) -> Protocol:
-    """A protocol with its overrides, of which a split of one's own is one."""
+    """A protocol with its overrides; another split is one of them."""
     if isinstance(protocol, Protocol):
         if overrides:
             raise ValueError("overrides change a protocol that is given by name; change the object itself")

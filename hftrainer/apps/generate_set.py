@@ -15,12 +15,12 @@ from hftrainer.manifest import fingerprint
 from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.base import read_sampling
 from hftrainer.pipelines.exact_length import (
-    Generation,
-    Order,
+    ClipRequest,
+    GenerationSettings,
     coverage,
     finished,
     generate,
-    make_orders,
+    make_requests,
     prepare,
     shard_of,
     write_manifest,
@@ -113,7 +113,7 @@ class SetJob:
     pipeline: Any = None
 
     @cached_property
-    def generation(self) -> Generation:
+    def generation(self) -> GenerationSettings:
         """Model, its hash, and settings; no weights are loaded for it."""
         name, digest = self.source.identify()
         own = read_sampling(self.source.folder) if self.source.folder is not None else SamplingParams()
@@ -124,20 +124,20 @@ class SetJob:
             )
         about = {**self.about, "captions_hash": captions_hash(self.pairs), "seed": self.settings.seed}
         dtype = self.settings.dtype
-        return Generation(
+        return GenerationSettings(
             model=name, model_hash=digest, sampling=sampling, max_sample_steps=self.settings.steps,
             dtype=_RECORDED.get(dtype, dtype) if dtype else "as stored", about=about,
             representation=self.source.representation,
         )  # fmt: skip
 
     @cached_property
-    def orders(self) -> list[Order]:
+    def requests(self) -> list[ClipRequest]:
         """One for each motion."""
-        return make_orders(self.pairs, self.settings.seed, generations=self.generations, of_first=self.generations_of)
+        return make_requests(self.pairs, self.settings.seed, generations=self.generations, of_first=self.generations_of)
 
     def claim(self, *, overwrite: bool = False) -> None:
         """Make sure that `out` can be written and holds nothing of another generation."""
-        _ = self.generation, self.orders  # what is wrong with them is said before a folder is made
+        _ = self.generation, self.requests  # what is wrong with them is said before a folder is made
         check_writable(self.out)
         prepare(self.out, self.generation, overwrite=overwrite)
 
@@ -173,7 +173,7 @@ def make_shards(
     job: SetJob, numbers: Sequence[int], total: int, *, say: Say = silent, progress: Progress = iter
 ) -> SetResult:
     """Make these shards of `total` one after another with one loaded model; what is there already stays."""
-    wanted = [order for number in numbers for order in shard_of(job.orders, number, total)]
+    wanted = [request for number in numbers for request in shard_of(job.requests, number, total)]
     todo = len(wanted) - len(finished(job.out, job.generation, wanted))
     say(f"shards {','.join(map(str, numbers))} of {total}: {len(wanted)} motions, {todo} to make")
     if todo:
@@ -189,9 +189,9 @@ def make_shards(
 
 def look(job: SetJob, numbers: Sequence[int], total: int) -> SetResult:
     """Write the manifest over all that is there, and say what is missing: of these shards, and of the others."""
-    manifest = write_manifest(job.out, job.generation, job.orders)
-    missing = coverage(job.out, job.generation, job.orders)
-    ours = {order.name for number in numbers for order in shard_of(job.orders, number, total)}
+    manifest = write_manifest(job.out, job.generation, job.requests)
+    missing = coverage(job.out, job.generation, job.requests)
+    ours = {request.name for number in numbers for request in shard_of(job.requests, number, total)}
     failed = {name: reason for name, reason in missing.items() if name in ours}
     return SetResult(
         job.out, manifest["wanted"], manifest["made"], failed, manifest["padded_clips"], manifest["padded_frames"],

@@ -39,7 +39,7 @@ def run_shards(
     places = visible_devices(len(split), "cpu" if job.settings.device == "cpu" else "cuda")
     logs = logs or job.out.parent / "_logs"
     files = [logs / f"{job.out.name}_s{part[0]}of{total}.log" for part in split]
-    say(f"{len(job.orders)} motions in {total} shards by {len(split)} processes; logs are in {logs}")
+    say(f"{len(job.requests)} motions in {total} shards by {len(split)} processes; logs are in {logs}")
     run_workers([command(part, total) for part in split], places, files)
     return look(job, here, total)
 

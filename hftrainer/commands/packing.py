@@ -83,5 +83,5 @@ def synthetic_rows(args: argparse.Namespace) -> int:
 
 def _common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("dataset", type=Path, help="dataset folder")
-    sub.add_argument("--out", type=Path, required=True, help="folder of the packed set; appears whole or not at all")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the packed set; appears complete or not at all")
     sub.add_argument("--split", action="append", help="may be given several times; default: every split")

@@ -1,6 +1,6 @@
 """Do generated motions do what their text says? A classifier trained on real clips is the judge.
 
-A motion of one action is judged whole. A motion of two is right if it can be cut in two so that the judge sees the
+A motion of one action is judged as one. A motion of two is right if it can be cut in two so that the judge sees the
 first action before the cut and the second after it; how often that happens by chance is measured with motions of one
 action, judged as if a second had been asked for.
 """
@@ -46,9 +46,9 @@ class Outcome:
 
 def judge(outcomes: Sequence[Outcome], classifier: ActionClassifier) -> None:
     """Fill in what the classifier sees and whether the contents are right. A motion that is too short is wrong."""
-    whole = [o for o in outcomes if len(o.motion) >= 4]
-    contents, styles = classifier.classify([o.motion for o in whole])
-    for outcome, content, style in zip(whole, contents, styles, strict=True):
+    judged = [o for o in outcomes if len(o.motion) >= 4]
+    contents, styles = classifier.classify([o.motion for o in judged])
+    for outcome, content, style in zip(judged, contents, styles, strict=True):
         outcome.seen_content, outcome.seen_style = content, style
         wanted = outcome.trial.contents
         outcome.right = (

@@ -98,7 +98,7 @@ class Predictions:
                 )
 
     def _lengths(self, names: Iterable[str]) -> Iterable[tuple[str, int]]:
-        """Lengths from file headers alone; broken files are found later."""
+        """Lengths from file headers; broken files are found later."""
         for name in names:
             path = self.path(name)
             if path.is_file():

@@ -62,8 +62,12 @@ def current_result(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def current_protocol(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A protocol's fields of any version: ``metrics.fid`` and ``metrics.diversity`` were two lists of kinds."""
+    """A protocol's fields of any version: ``metrics.fid`` and ``metrics.diversity`` were two lists of kinds, and "full"
+    crops were called "whole"."""
     out = dict(fields)
+    for section, key in (("crop", "length"), ("prediction", "crop")):
+        if isinstance(out.get(section), Mapping) and out[section].get(key) == "whole":
+            out[section] = {**out[section], key: "full"}
     metrics = fields.get("metrics")
     if not isinstance(metrics, Mapping) or not {"fid", "diversity"} & metrics.keys():
         return out

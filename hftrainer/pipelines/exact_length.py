@@ -39,7 +39,7 @@ SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
-class Order:
+class ClipRequest:
     """One motion that is wanted: `frames` frames of `caption`, drawn with `seed`, as `<name>.npy`."""
 
     name: str
@@ -49,8 +49,8 @@ class Order:
 
 
 @dataclass
-class Generation:
-    """What decides about motions beside their orders. `about` is only noted: sources, commands, hashes of captions.
+class GenerationSettings:
+    """What decides about motions beside the requests. `about` is only noted: sources, commands, hashes of captions.
 
     `representation` is the model's, which `model_hash` stands for.
     """
@@ -77,10 +77,10 @@ class OtherSettings(ValueError):
     """The folder holds motions that were made by another model, with other settings, or by something else."""
 
 
-def make_orders(
+def make_requests(
     pairs: Iterable[tuple[str, str, int]], seed: int, *, generations: int = 1, of_first: int | None = None
-) -> list[Order]:
-    """An order for each (name, caption, frames), seeds counting up where a caption comes again.
+) -> list[ClipRequest]:
+    """A request for each (name, caption, frames), seeds counting up where a caption comes again.
 
     With `generations`, the first `of_first` clips (all of them by default) get more of them: ``<name>_1``, ``<name>_2``
     and so on beside ``<name>``, for multimodality. Seeds are given out here, before sharding, so that they depend on
@@ -98,12 +98,12 @@ def make_orders(
         inside("the output folder", name, suffix=".npy", what="a clip's name")
     seeds = seeded_rows([caption for _, caption, _ in rows], seed)
     return [
-        Order(name, caption, int(frames), int(row_seed or 0))
+        ClipRequest(name, caption, int(frames), int(row_seed or 0))
         for (name, caption, frames), (_, row_seed) in zip(rows, seeds, strict=True)
     ]
 
 
-def prepare(out: Path, generation: Generation, *, overwrite: bool = False) -> None:
+def prepare(out: Path, generation: GenerationSettings, *, overwrite: bool = False) -> None:
     """Claim `out` for a generation; `OtherSettings` if it holds another one's motions."""
     path = out / RECORDS / SETTINGS
     settings = generation.settings()
@@ -127,51 +127,51 @@ def prepare(out: Path, generation: Generation, *, overwrite: bool = False) -> No
     write_json(path, {"settings": settings, "model": generation.model, "about": generation.about})
 
 
-def shard_of(orders: Sequence[Order], index: int, total: int) -> list[Order]:
-    """The orders whose place modulo `total` is `index`."""
+def shard_of(requests: Sequence[ClipRequest], index: int, total: int) -> list[ClipRequest]:
+    """The requests whose place modulo `total` is `index`."""
     if not 0 <= index < total:
         raise ValueError(f"shard {index} of {total}: the index must lie between 0 and {total - 1}")
-    return list(orders[index::total])
+    return list(requests[index::total])
 
 
 def generate(
     pipeline: TextToMotionPipeline,
-    generation: Generation,
-    orders: Sequence[Order],
+    generation: GenerationSettings,
+    requests: Sequence[ClipRequest],
     out: Path,
     *,
     batch_size: int | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     label: str = "0of1",
 ) -> dict[str, str]:
-    """Make the orders whose motions are not there yet; what went wrong, by name.
+    """Make the requests whose motions are not there yet; what went wrong, by name.
 
     Every motion is written as soon as it is decoded. A motion without any frame (the model ended at once) is a failure:
     there is nothing that could be held at rest.
     """
-    done = finished(out, generation, orders)
-    todo = [order for order in orders if order.name not in done]
+    done = finished(out, generation, requests)
+    todo = [request for request in requests if request.name not in done]
     failed: dict[str, str] = {}
     if not todo:
         return failed
     if pipeline.representation != generation.representation:
         raise ValueError(
             f"the model makes {pipeline.representation}, but {generation.representation} is to be written; "
-            "say Generation(representation=...) as the model's"
+            "give GenerationSettings(representation=...) as the model's"
         )
     with open(_open_records(out, label), "a", encoding="utf-8") as records:
         before = time.perf_counter()
-        for order, made in progress(SizedIterator(_stream(pipeline, generation, todo, batch_size), len(todo))):
+        for request, made in progress(SizedIterator(_stream(pipeline, generation, todo, batch_size), len(todo))):
             now = time.perf_counter()
-            record = {**_describe(order, generation, made), "wall_seconds": round(now - before, 4), "at": time.time()}
+            record = {**_describe(request, generation, made), "wall_seconds": round(now - before, 4), "at": time.time()}
             before = now
             if len(made.motion) == 0:
-                failed[order.name] = record["error"] = "the model ended before the first frame"
+                failed[request.name] = record["error"] = "the model ended before the first frame"
             elif not np.isfinite(made.motion).all():
-                failed[order.name] = record["error"] = "the motion holds NaN or infinite values"
+                failed[request.name] = record["error"] = "the motion holds NaN or infinite values"
             else:
                 record["sha256"] = _write(
-                    out / f"{order.name}.npy", fit_length(made.motion, order.frames, made.representation)
+                    out / f"{request.name}.npy", fit_length(made.motion, request.frames, made.representation)
                 )
             records.write(json.dumps(record, ensure_ascii=False) + "\n")
             records.flush()
@@ -184,14 +184,14 @@ def fit_length(motion: Float32, frames: int, representation: str = DEFAULT) -> F
 
 
 def _stream(
-    pipeline: TextToMotionPipeline, generation: Generation, todo: Sequence[Order], batch_size: int | None
-) -> Iterator[tuple[Order, GeneratedMotion]]:
+    pipeline: TextToMotionPipeline, generation: GenerationSettings, todo: Sequence[ClipRequest], batch_size: int | None
+) -> Iterator[tuple[ClipRequest, GeneratedMotion]]:
     """Motions as they get ready. No codes are decoded that the cut would drop."""
     steps, floor = generation.max_sample_steps, generation.sampling.min_new_tokens
     requests = []
-    for order in todo:
-        most = min(steps, pipeline.codes_for(order.frames))
-        requests.append(GenerationRequest(order.caption, order.seed, most, min(floor, most), order.frames))
+    for request in todo:
+        most = min(steps, pipeline.codes_for(request.frames))
+        requests.append(GenerationRequest(request.caption, request.seed, most, min(floor, most), request.frames))
     for number, made in pipeline.stream(requests, generation.sampling, batch_size=batch_size):
         yield todo[number], made
 
@@ -203,43 +203,43 @@ def _write(path: Path, motion: Float32) -> str:
         return sha256(temporary)
 
 
-def _describe(order: Order, generation: Generation, made: GeneratedMotion) -> dict[str, Any]:
+def _describe(request: ClipRequest, generation: GenerationSettings, made: GeneratedMotion) -> dict[str, Any]:
     return {
-        **asdict(order),
-        "key": order_key(order, generation),
+        **asdict(request),
+        "key": request_key(request, generation),
         "codes": len(made.tokens),
         "ended": made.ended,
         "text_tokens": made.text_tokens,
-        "seconds": round(order.frames / get_representation(made.representation).fps, 4),
-        "padded_frames": max(0, order.frames - len(made.motion)),
+        "seconds": round(request.frames / get_representation(made.representation).fps, 4),
+        "padded_frames": max(0, request.frames - len(made.motion)),
     }
 
 
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-def order_key(order: Order, generation: Generation) -> str:
-    """Identity of a motion: its order and everything else that it depends on."""
-    content = json.dumps([asdict(order), generation.settings()], sort_keys=True)
+def request_key(request: ClipRequest, generation: GenerationSettings) -> str:
+    """Identity of a motion: its request and everything else that it depends on."""
+    content = json.dumps([asdict(request), generation.settings()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:24]
 
 
-def finished(out: Path, generation: Generation, orders: Sequence[Order]) -> dict[str, dict[str, Any]]:
+def finished(out: Path, generation: GenerationSettings, requests: Sequence[ClipRequest]) -> dict[str, dict[str, Any]]:
     """Records, by name, of the motions that are there and are what is asked for: every file is opened and compared."""
     records = read_records(out)
     found = {}
-    for order in orders:
-        record = records.get(order.name)
-        if record is None or "error" in record or record.get("key") != order_key(order, generation):
+    for request in requests:
+        record = records.get(request.name)
+        if record is None or "error" in record or record.get("key") != request_key(request, generation):
             continue
-        path = out / f"{order.name}.npy"
-        if why_not_valid(path, order.frames, record.get("sha256"), generation.representation) is None:
-            found[order.name] = record
+        path = out / f"{request.name}.npy"
+        if why_not_valid(path, request.frames, record.get("sha256"), generation.representation) is None:
+            found[request.name] = record
     return found
 
 
 def why_not_valid(path: Path, frames: int, digest: str | None = None, representation: str = DEFAULT) -> str | None:
-    """What is wrong with a motion file; None if it is whole: shape, type, finite numbers and, if given, its hash."""
+    """What is wrong with a motion file; None if nothing is: shape, type, finite numbers and, if given, its hash."""
     if not path.is_file():
         return "missing"
     try:
@@ -275,32 +275,34 @@ def _open_records(out: Path, label: str) -> Path:
     return path
 
 
-# --- the whole folder -------------------------------------------------------------------------------------------------
+# --- the complete folder ----------------------------------------------------------------------------------------------
 
 
-def coverage(out: Path, generation: Generation, orders: Sequence[Order]) -> dict[str, str]:
+def coverage(out: Path, generation: GenerationSettings, requests: Sequence[ClipRequest]) -> dict[str, str]:
     """What is not there or not as asked for, by name, with the reason. Empty if everything is."""
-    return _lacking(out, orders, finished(out, generation, orders), generation.representation)
+    return _missing(out, requests, finished(out, generation, requests), generation.representation)
 
 
-def _lacking(out: Path, orders: Sequence[Order], done: Mapping[str, Any], representation: str) -> dict[str, str]:
-    records, lacking = read_records(out), {}
-    for order in orders:
-        if order.name not in done:
-            path = out / f"{order.name}.npy"
-            wrong = why_not_valid(path, order.frames, None, representation) or "made with other settings, or changed"
-            lacking[order.name] = str(records.get(order.name, {}).get("error", wrong))
-    return lacking
+def _missing(
+    out: Path, requests: Sequence[ClipRequest], done: Mapping[str, Any], representation: str
+) -> dict[str, str]:
+    records, missing = read_records(out), {}
+    for request in requests:
+        if request.name not in done:
+            path = out / f"{request.name}.npy"
+            wrong = why_not_valid(path, request.frames, None, representation) or "made with other settings, or changed"
+            missing[request.name] = str(records.get(request.name, {}).get("error", wrong))
+    return missing
 
 
-def write_manifest(out: Path, generation: Generation, orders: Sequence[Order]) -> dict[str, Any]:
-    """Write manifest.json over all that is there of the orders; its content.
+def write_manifest(out: Path, generation: GenerationSettings, requests: Sequence[ClipRequest]) -> dict[str, Any]:
+    """Write manifest.json over all that is there of the requests; its content.
 
-    Processes that finish together wait for each other, so that the last one's manifest is the whole one.
+    Processes that finish together wait for each other, so that the last one's manifest is complete.
     """
     with _alone(out / RECORDS / "lock"):
-        done = finished(out, generation, orders)
-        items = [done[order.name] for order in orders if order.name in done]
+        done = finished(out, generation, requests)
+        items = [done[request.name] for request in requests if request.name in done]
         manifest = {
             "format_version": 1,
             "hftrainer": __version__,
@@ -309,12 +311,12 @@ def write_manifest(out: Path, generation: Generation, orders: Sequence[Order]) -
             **generation.about,
             "representation": generation.representation,
             "fps": get_representation(generation.representation).fps,
-            "wanted": len(orders),
+            "wanted": len(requests),
             "made": len(items),
             "padded_clips": sum(item["padded_frames"] > 0 for item in items),
             "padded_frames": sum(item["padded_frames"] for item in items),
             "wall_seconds": round(sum(item["wall_seconds"] for item in items), 3),
-            "lacking": _lacking(out, orders, done, generation.representation),
+            "missing": _missing(out, requests, done, generation.representation),
             "items": items,
         }
         write_json(out / MANIFEST, manifest)

@@ -24,7 +24,7 @@ from hftrainer.registry import DATASETS
 
 @pytest.fixture
 def dataset(synthetic, tmp_path) -> DatasetFolder:
-    """Captions for whole clips and for parts, long clips and joined ones; codes of 240."""
+    """Captions for full clips and for parts, long clips and joined ones; codes of 240."""
     dataset = DatasetFolder(shutil.copytree(synthetic, tmp_path / "data"))
     names, labels = dataset.names("train"), dataset.labels()
     dataset.write_captions(names[0], ["he turns#he/PRON#0.4#1.4", "Ein Mensch läuft übermütig – 走る"])

@@ -1,6 +1,6 @@
 """Every protocol again, slowly and in the plainest words: what its description says, clip by clip and pair by pair.
 
-Shares no code with the package. `data` is a list of dictionaries with id, lines [(text, start, end)], real, pred.
+Has no code in common with the package. `data` is a list of dictionaries: id, lines [(text, start, end)], real, pred.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def coin_crop(length, rng):
 
 
 def legacy_figures(texts, real, pred, refk=None, few=lambda n: n, seed=0):
-    """Shuffle once, full batches alone, everything over the items in them."""
+    """Shuffle once, only full batches, everything over the items in them."""
     groups = batches(list(np.random.RandomState(seed).permutation(len(texts))))
     kept = [i for batch in groups for i in batch]
     out = {}

@@ -19,7 +19,7 @@ from hftrainer.evaluation import predictions as prediction_files
 from hftrainer.evaluation.physical_table import joints_of_clip, skeleton_note
 from hftrainer.evaluation.protocols import load_protocol
 from hftrainer.evaluation.protocols.clips import EvaluationSet, MotionStore
-from hftrainer.pipelines.exact_length import make_orders
+from hftrainer.pipelines.exact_length import make_requests
 from tests.evaluation.runs import make_data, make_judge, noisy
 from tests.tiny import tiny_evaluator
 
@@ -274,7 +274,7 @@ def test_names_that_lead_out_of_a_folder_are_refused(data, judge, tiny_model, tm
     with pytest.raises(UnusablePairs, match="is not a name that a file below"):
         check_names(["fine", name], "split 'test'")
     with pytest.raises(ValueError, match="is not a name that a file below"):
-        make_orders([Pair(name, "a person walks", 20)], 0)
+        make_requests([Pair(name, "a person walks", 20)], 0)
 
 
 @pytest.mark.parametrize("kind", ["evaluator", "official_split"])

@@ -102,7 +102,7 @@ def test_an_official_split(tmp_path):
     assert official_pairs(tmp_path) == [Pair("two", "plain", 41), Pair("one", "the whole", 50)]
     corrected = tmp_path / "corrected"
     write(corrected / "one.txt", "corrected#x/Y#0.0#0.0\n")
-    with pytest.raises(UnusablePairs, match=r"two .no caption of the whole clip."):
+    with pytest.raises(UnusablePairs, match=r"two .no caption of the full clip."):
         official_pairs(tmp_path, texts=corrected)
     write(corrected / "two.txt", "first\nsecond\n")
     with pytest.raises(UnusablePairs, match="has 2 captions; a folder of corrected captions has one"):

@@ -225,4 +225,8 @@ def test_reports_and_protocols_of_earlier_versions_are_read():
     assert current_protocol({"metrics": {"diversity": ["unit_l1"]}})["metrics"]["use"] == [
         "R@k", "MM-Dist", "Diversity-unit-L1", "FID",
     ]  # fmt: skip
+    assert load_protocol("motionclip-135", ["crop.length=whole"]).crop.length == "full"
+    assert (
+        current_protocol({"prediction": {"crop": "whole"}, "crop": {"length": "coin"}})["prediction"]["crop"] == "full"
+    )
     assert load_protocol("hftrainer-v1", ["metrics.fid=[raw]"]).metrics.use == ["R@k", "MM-Dist", "Diversity", "FID"]

@@ -253,14 +253,15 @@ def test_very_short_clips_do_not_break_the_coin():
 def test_what_is_left_out_has_a_reason():
     protocol = load_protocol("hml3d-272-allcaptions")
     captions = {
-        "a": [Caption("whole"), Caption("part", 1.0, 4.0), Caption("blink", 1.0, 1.5)], "b": [], "c": [Caption("long")],
+        "a": [Caption("all of it"), Caption("part", 1.0, 4.0), Caption("blink", 1.0, 1.5)], "b": [],
+        "c": [Caption("long")],
     }  # fmt: skip
     found = entries(protocol, ["a", "b", "c"], captions, {"a": 200, "b": 100, "c": 300})
     assert [entry.key for entry in found.kept] == ["a#0", "a@0"]
     assert (found.kept[1].start, found.kept[1].end) == (30, 120)
     assert found.dropped == {"part with a length outside 60 to 300 (excluded)": ["a@1"],
                              "length outside 60 to 300 (excluded)": ["c"]}  # fmt: skip
-    with pytest.raises(ValueError, match="clip a has 2 captions of the whole clip; motius-strict wants exactly one"):
+    with pytest.raises(ValueError, match="clip a has 2 captions of the full clip; motius-strict wants exactly one"):
         entries(load_protocol("motius-strict"), ["a"], {"a": [Caption("x"), Caption("y")]}, {"a": 100})
     with pytest.raises(ValueError, match="clip b has no length"):
         entries(protocol, ["a", "b"], captions, {"a": 100})
@@ -272,7 +273,7 @@ def test_what_is_left_out_has_a_reason():
     ("overrides", "message"),
     [
         (["crop.lenght=coin"], "did you mean 'length'"),
-        (["crop.length=dice"], "crop.length must be one of coin, units, whole, got 'dice'"),
+        (["crop.length=dice"], "crop.length must be one of coin, units, full, got 'dice'"),
         (["metrics.use=[FDI]"], "no metric called 'FDI'. Did you mean 'FID'"),
         (["metrics.use=[3]"], "metrics.use holds names of metrics, got 3"),
         (["missing=failure"], "missing=failure needs metrics.positives=same_caption"),

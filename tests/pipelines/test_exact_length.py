@@ -1,4 +1,4 @@
-"""Generation for an evaluation: exact lengths, rest at the end, reruns, processes that share one folder."""
+"""GenerationSettings for an evaluation: exact lengths, rest at the end, reruns, processes that share one folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from hftrainer.motion.representation import motion272
 from hftrainer.pipelines.exact_length import (
-    Generation,
+    GenerationSettings,
     OtherSettings,
     coverage,
     fit_length,
     generate,
-    make_orders,
+    make_requests,
     prepare,
     read_records,
     shard_of,
@@ -39,7 +39,7 @@ def pipe():
 
 
 def generation(**changes):
-    return Generation("tiny", "sha256:x", **{"max_sample_steps": 30, **changes})
+    return GenerationSettings("tiny", "sha256:x", **{"max_sample_steps": 30, **changes})
 
 
 def make(pipe, out, orders, given=None, **options):
@@ -50,7 +50,7 @@ def make(pipe, out, orders, given=None, **options):
 
 
 def test_every_motion_has_its_length_and_rests_at_the_end(pipe, tmp_path):
-    orders = make_orders(PAIRS, 0)
+    orders = make_requests(PAIRS, 0)
     failed, manifest = make(pipe, tmp_path, orders)
     assert failed == {}
     free = pipe.infer_t2m([caption for _, caption, _ in PAIRS], max_sample_steps=30)
@@ -69,7 +69,7 @@ def test_every_motion_has_its_length_and_rests_at_the_end(pipe, tmp_path):
     assert (c["codes"], c["ended"], c["seed"]) == (30, False, 0)
     assert {"model_hash", "dtype", "sampling", "max_sample_steps"} <= manifest.keys()
     assert manifest["made"] == manifest["wanted"] == 4
-    assert manifest["lacking"] == {}
+    assert manifest["missing"] == {}
 
 
 def test_repeating_the_last_vector_would_have_drifted():
@@ -84,7 +84,7 @@ def test_repeating_the_last_vector_would_have_drifted():
 
 
 def test_a_rerun_makes_only_what_is_not_whole(pipe, tmp_path):
-    orders = make_orders(PAIRS, 0)
+    orders = make_requests(PAIRS, 0)
     make(pipe, tmp_path, orders)
     before = {p.name: p.read_bytes() for p in tmp_path.rglob("*.npy")}
     times = {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npy")}
@@ -99,7 +99,7 @@ def test_a_rerun_makes_only_what_is_not_whole(pipe, tmp_path):
     for path in tmp_path.rglob("*.npy"):
         assert path.read_bytes() == before[path.name]
         assert (path.stat().st_mtime_ns == times[path.name]) == (path.name in ("b.npy", "c.npy"))
-    changed = make_orders([PAIRS[0], ("d", "turn left while walking", 33), *PAIRS[1:3]], 0)
+    changed = make_requests([PAIRS[0], ("d", "turn left while walking", 33), *PAIRS[1:3]], 0)
     make(pipe, tmp_path, changed, progress=lambda items: made.append(len(items)) or iter(items))
     assert made == [2, 1]  # another caption is another motion, whatever lies under its name
     assert read_records(tmp_path)["d"]["caption"] == "turn left while walking"
@@ -124,7 +124,7 @@ def test_a_folder_belongs_to_one_generation(pipe, tmp_path):
 def test_shards_make_what_one_process_makes(pipe, tmp_path):
     sampled = generation(sampling=SamplingParams(do_sample=True, min_new_tokens=2))
     pairs = [*PAIRS, ("e", PAIRS[0][1], 17), ("f", PAIRS[0][1], 17)]  # one caption three times: seeds count up
-    orders = make_orders(pairs, 5)
+    orders = make_requests(pairs, 5)
     assert [order.seed for order in orders] == [5, 5, 5, 5, 6, 7]
     make(pipe, tmp_path / "one", orders, sampled)
     prepare(tmp_path / "many", sampled)
@@ -147,7 +147,7 @@ def test_shards_make_what_one_process_makes(pipe, tmp_path):
 
 
 def test_a_motion_without_frames_is_a_failure(pipe, tmp_path, monkeypatch):
-    orders = make_orders(PAIRS[:2], 0)
+    orders = make_requests(PAIRS[:2], 0)
     real = pipe.stream
 
     def stream(*arguments, **options):
@@ -158,16 +158,16 @@ def test_a_motion_without_frames_is_a_failure(pipe, tmp_path, monkeypatch):
     monkeypatch.setattr(pipe, "stream", stream)
     failed, manifest = make(pipe, tmp_path, orders)
     assert failed == {"sub/b": "the model ended before the first frame"}
-    assert manifest["lacking"] == failed
+    assert manifest["missing"] == failed
     assert not (tmp_path / "sub" / "b.npy").exists()
 
 
 def test_several_generations_of_the_first_clips():
-    orders = make_orders(PAIRS, 0, generations=3, of_first=2)
+    orders = make_requests(PAIRS, 0, generations=3, of_first=2)
     assert [order.name for order in orders] == ["a", "sub/b", "c", "d", "a_1", "sub/b_1", "a_2", "sub/b_2"]
     assert [order.seed for order in orders if order.caption == PAIRS[0][1]] == [0, 1, 2]
     with pytest.raises(ValueError, match="'a_1' is a clip's name and one of several"):
-        make_orders([*PAIRS, ("a_1", "x", 9)], 0, generations=2)
+        make_requests([*PAIRS, ("a_1", "x", 9)], 0, generations=2)
 
 
 def test_what_is_wrong_with_a_file(tmp_path):

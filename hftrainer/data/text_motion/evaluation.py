@@ -1,6 +1,6 @@
 """What is generated for an evaluation: names, captions and exact lengths, from an annotation file or an official split.
 
-Names are the clips' own ("000021", "M000021"), so that predictions are found by them. Nothing is replaced in secret: an
+Names are the clips' own ("000021", "M000021"), so that predictions are found by them. Nothing is replaced silently: an
 entry whose caption file is missing is an error, not an entry with another caption, because the first raw captions of
 HumanML3D are known to be wrong for several clips, which is why corrected ones exist.
 """
@@ -80,20 +80,20 @@ def official_pairs(
 ) -> list[Pair]:
     """The clips of a split of a data set folder, in its order, with the lengths of their motion files.
 
-    Captions are the first of the whole clip in the folder's own ``texts/``; or the only one in another folder `texts`,
+    Captions are the first of the full clip in the folder's own ``texts/``; or the only one in another folder `texts`,
     of corrected captions, where more than one is an error.
     """
     folder = DatasetFolder(root)
     pairs, unusable = [], []
     for name in folder.names(split):
         if texts is None:
-            whole = [caption for caption in folder.captions(name) if caption.start == 0 and caption.end == 0]
+            full = [caption for caption in folder.captions(name) if caption.start == 0 and caption.end == 0]
         else:
-            whole = _only_caption(Path(texts) / f"{name}.txt")
-        if not whole or not folder.motion_path(name).is_file():
-            unusable.append(f"{name} ({'no motion file' if whole else 'no caption of the whole clip'})")
+            full = _only_caption(Path(texts) / f"{name}.txt")
+        if not full or not folder.motion_path(name).is_file():
+            unusable.append(f"{name} ({'no motion file' if full else 'no caption of the full clip'})")
         else:
-            pairs.append(Pair(name, whole[0].text, folder.frames(name)))
+            pairs.append(Pair(name, full[0].text, folder.frames(name)))
     return _checked(pairs, unusable, f"split {split!r} of {folder.root}", skip_unusable)
 
 

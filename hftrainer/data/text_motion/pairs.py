@@ -185,7 +185,7 @@ class TextMotionDataset(Dataset[Row]):
         return self._motions[name] if self.config.in_memory else self.folder.motion(name)
 
     def _entries(self, name: str, frames: int, captions: list[Caption], group: int) -> list[Entry]:
-        """The whole clip with its captions, and each part that a caption with times is about."""
+        """The full clip with its captions, and each part that a caption with times is about."""
         whole = tuple(caption.text for caption in captions if caption.start == 0 and caption.end == 0)
         spans = [(0, frames, whole)] if whole else []
         for caption in captions:

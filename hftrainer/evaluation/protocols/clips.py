@@ -65,7 +65,7 @@ class EvaluationSet:
         return entry.key if self.by_key else entry.id
 
     def wanted(self, kept: Sequence[Entry]) -> dict[str, int]:
-        """Frames of what each prediction stands for: a whole clip, or the part that its caption is about."""
+        """Frames of what each prediction stands for: a full clip, or the part that its caption is about."""
         if self.by_key:
             return {entry.key: entry.end - entry.start for entry in kept}
         return {entry.id: self.frames[entry.id] for entry in kept}

@@ -1,4 +1,4 @@
-"""From names to items: which caption and which frames of which clip are judged. Numbers alone; no file is opened.
+"""From names to items: which caption and which frames of which clip are judged. No file is opened.
 
 `entries` are what a protocol's rules leave of a data set; `draw` makes the choices that chance decides, the same ones
 for the same seed. A generator that is to be judged under drawn captions or crops asks `draw` first.
@@ -20,7 +20,7 @@ SECOND_PASS = 100_003  # repeats are counted from here for a second drawing
 
 
 class CaptionLine(Structure):
-    """A caption, as `hftrainer.data.folder.Caption` is one: about the whole clip where start and end are 0."""
+    """A caption, as `hftrainer.data.folder.Caption` is one: about the full clip where start and end are 0."""
 
     @property
     def text(self) -> str:
@@ -73,8 +73,8 @@ def entries(
 ) -> Entries:
     """Apply the caption rule and the length filter to clips, in the order of `ids`.
 
-    The length of the whole clip is looked at first: parts of a clip that is filtered out are gone too. A clip of less
-    than one unit is dropped. Nothing is dropped without a reason in the result.
+    The length of the full clip is looked at first: parts of a clip that is filtered out are left out too. A clip of
+    less than one unit is dropped. Nothing is dropped without a reason in the result.
     """
     out = Entries()
     for name in ids:
@@ -82,7 +82,7 @@ def entries(
             raise ValueError(f"clip {name} has no length: is its motion missing? {protocol.name} judges it")
         if not protocol.lengths.allows(frames[name]):
             out.dropped[f"length outside {_range(protocol)}"].append(name)
-        elif protocol.crop.length != "whole" and frames[name] < protocol.crop.unit:
+        elif protocol.crop.length != "full" and frames[name] < protocol.crop.unit:
             out.dropped[f"shorter than {protocol.crop.unit} frames"].append(name)
         else:
             _add(out, protocol, name, captions.get(name, ()), frames[name])
@@ -95,16 +95,16 @@ def _add(out: Entries, protocol: Protocol, name: str, lines: Sequence[Any], fram
     read = [(getattr(line, rule.read), line.start, line.end) for line in lines]
     if any(not text for text, _, _ in read):
         raise ValueError(f"clip {name}: a caption has no {rule.read}, which {protocol.name} reads")
-    whole = [text for text, start, end in read if start == 0 and end == 0]
-    if rule.rule == "only" and len(whole) != 1:
-        raise ValueError(f"clip {name} has {len(whole)} captions of the whole clip; {protocol.name} wants exactly one")
-    if not whole and not rule.subclips:
-        out.dropped["no caption of the whole clip"].append(name)
+    full = [text for text, start, end in read if start == 0 and end == 0]
+    if rule.rule == "only" and len(full) != 1:
+        raise ValueError(f"clip {name} has {len(full)} captions of the full clip; {protocol.name} wants exactly one")
+    if not full and not rule.subclips:
+        out.dropped["no caption of the full clip"].append(name)
         return
     if rule.rule == "each":
-        out.kept += [Entry(f"{name}#{i}", name, (text,), 0, frames) for i, text in enumerate(whole)]
-    elif whole:
-        kept = whole[:1] if rule.rule == "first" else whole
+        out.kept += [Entry(f"{name}#{i}", name, (text,), 0, frames) for i, text in enumerate(full)]
+    elif full:
+        kept = full[:1] if rule.rule == "first" else full
         out.kept.append(Entry(name, name, tuple(kept), 0, frames))
     if not rule.subclips:
         return
@@ -141,7 +141,7 @@ def prediction_frames(
         rng = stream(protocol, repeat)
         return [_crop(protocol.crop, n, rng) for n in capped]
     unit = protocol.crop.unit
-    if rule.crop == "whole":
+    if rule.crop == "full":
         return [(0, min(n, protocol.crop.max_frames)) for n in capped]
     return [(0, min(n, item.frames) // unit * unit) for n, item in zip(capped, items, strict=True)]
 
@@ -165,7 +165,7 @@ def stream(protocol: Protocol, repeat: int) -> Any:
 
 def _crop(rule: CropRule, frames: int, rng: Any) -> tuple[int, int]:
     """Start and length of a crop; the coin is drawn before the start."""
-    if rule.length == "whole":
+    if rule.length == "full":
         length = min(frames, rule.max_frames)
     else:
         units = min(frames, rule.max_frames) // rule.unit

@@ -19,9 +19,9 @@ SHIPPED = Path(__file__).parent
 _CHOICES = {
     "captions.rule": ("first", "only", "random", "each"),
     "captions.read": ("text", "tokens"),
-    "crop.length": ("coin", "units", "whole"),
+    "crop.length": ("coin", "units", "full"),
     "crop.start": ("first", "random"),
-    "prediction.crop": ("own", "reference", "common", "whole"),
+    "prediction.crop": ("own", "reference", "common", "full"),
     "batches.tail": ("drop", "refill"),
     "generator": ("legacy", "pcg64"),
     "metrics.fid_items": ("batches", "all"),
@@ -44,7 +44,7 @@ class IdRule:
 class CaptionRule:
     """Which caption a clip gets.
 
-    `rule`: "first" caption of the whole clip; "only": it must have exactly one; "random": drawn from all of the whole
+    `rule`: "first" caption of the full clip; "only": it must have exactly one; "random": drawn from all of the whole
     clip; "each": one item a caption. `subclips`: captions of a part of a clip are items of their own. `read`: the
     sentence, or its tagged words (HumanML3D's second field).
     """
@@ -72,7 +72,7 @@ class CropRule:
     """Which frames of a real clip are seen.
 
     `length`: "coin" is the most whole units, or with probability 1/3 one unit less; "units" the most whole units;
-    "whole" every frame. At most `max_frames`. `start`: at the first frame, or drawn.
+    "full" every frame. At most `max_frames`. `start`: at the first frame, or drawn.
     """
 
     length: str = "units"
@@ -85,8 +85,8 @@ class CropRule:
 class PredictionRule:
     """Which frames of a prediction are seen.
 
-    `crop`: "own" the crop rule anew on its length; "reference" the first frames, as many as of the real clip (or what
-    there is, in whole units); "common" both real and prediction cut to the shorter from the first frame; "whole" all of
+    `crop`: "own" the crop rule on its own length; "reference" the first frames, as many as of the real clip (or what
+    there is, in whole units); "common" both real and prediction cut to the shorter from the first frame; "full" all of
     it. `max_frames` caps it before that. `exact_length`: a prediction that is not as long as its clip is a failure (of
     a clip longer than ``crop.max_frames``, that many frames suffice).
     """
@@ -129,7 +129,7 @@ class MetricRule:
 
 @dataclass
 class Protocol:
-    """One way of evaluating. `redraw`: captions and crops are drawn, and embedded, anew in each of `repeats`.
+    """One way of evaluating. `redraw`: captions and crops are drawn, and embedded again in each of `repeats`.
 
     `second_pass`: FID's reference is a second drawing of the real clips, so that real clips have a FID too. `missing`:
     what a prediction that is absent, unreadable or of wrong length is; "failure" counts it as a wrong answer.
@@ -189,7 +189,7 @@ def protocol_names() -> list[str]:
 
 
 def load_protocol(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Protocol:
-    """A shipped protocol by name, or one's own YAML file by path; ``a.b=value`` overrides change its name.
+    """A shipped protocol by name, or another YAML file by path; ``a.b=value`` overrides change its name.
 
     A changed protocol is another protocol: its name gets the overrides appended, so that a report cannot hide them.
     """

@@ -10,7 +10,7 @@ __all__ = ["HumanML263Evaluator"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on use, so that `network` alone can be imported with torch alone."""
+    """Import on use, so that `network` can be imported with nothing but torch."""
     if name == "HumanML263Evaluator":
         return import_module(f"{__name__}.evaluator").HumanML263Evaluator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

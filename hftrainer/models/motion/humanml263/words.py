@@ -45,7 +45,7 @@ class WordVectors:
         self._row = {word: row for row, word in enumerate(self.words)}
         missing = [word for word in (_START, _END, _UNKNOWN) if word not in self._row]
         if missing:
-            raise ValueError(f"the vocabulary lacks {missing}; is it HumanML3D's (our_vab)?")
+            raise ValueError(f"the vocabulary has no {missing}; is it HumanML3D's (our_vab)?")
 
     @classmethod
     def from_released(cls, folder: str | os.PathLike[str], name: str = "our_vab") -> WordVectors:

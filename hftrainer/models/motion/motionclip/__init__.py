@@ -10,7 +10,7 @@ __all__ = ["MotionCLIP135Evaluator"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on use, so that `network` alone can be imported with torch alone."""
+    """Import on use, so that `network` can be imported with nothing but torch."""
     if name == "MotionCLIP135Evaluator":
         return import_module(f"{__name__}.evaluator").MotionCLIP135Evaluator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@
     stats.json                      transl, global_orient.rotation_6d, body_pose.rotation_6d: mean and std of each
     tokenizer/                      CLIP's
 
-Published artifacts hold the first two alone; statistics and tokenizer are then arguments of `from_pretrained`, and
+Published artifacts hold only the first two; statistics and tokenizer are then arguments of `from_pretrained`, and
 `save_pretrained` writes all four.
 """
 
@@ -199,7 +199,7 @@ def build(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, s
         known = {f.name for f in dataclasses.fields(TowerConfig)} - {"positions"}
         missing = sorted(known - {"layer_norm_eps"} - fields.keys())
         if missing:
-            raise CheckpointError(f"{source}: {name} lacks {', '.join(missing)}")
+            raise CheckpointError(f"{source}: {name} has no {', '.join(missing)}")
         towers[name] = TowerConfig(**{key: fields[key] for key in known & fields.keys()}, positions=positions[0])
     dim = shapes.get("motion_model.embeddings.motion_projection.weight", (0, 0))[-1]
     if dim != MOTION135.width:

@@ -20,7 +20,7 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on use, so that `network` alone can be imported with torch alone."""
+    """Import on use, so that `network` can be imported with nothing but torch."""
     if name in _WHERE:
         return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -103,10 +103,10 @@ def read_lightning(
         part, _, rest = name.partition(".")
         if part in ("textencoder", "motionencoder") and not rest.endswith("position_ids"):  # of older transformers
             names[f"{part.removesuffix('encoder')}_encoder.{rest}"] = name
-    lacking = [part for part in ("text", "motion") if not any(n.startswith(f"{part}_encoder.") for n in names)]
-    if lacking:
+    missing = [part for part in ("text", "motion") if not any(n.startswith(f"{part}_encoder.") for n in names)]
+    if missing:
         raise CheckpointError(
-            f"{checkpoint} is not the evaluator's checkpoint: no tensor is called {lacking[0]}encoder.*; it holds e.g. "
+            f"{checkpoint} is not the evaluator's checkpoint: no tensor is called {missing[0]}encoder.*; it holds e.g. "
             f"{next(iter(found), None)!r}"
         )
     state = found.renamed(names)
@@ -117,7 +117,7 @@ def read_lightning(
 
 
 def write(evaluator: MotionStreamer272Evaluator, folder: Path) -> None:
-    """Write an artifact folder. It appears whole or not at all."""
+    """Write an artifact folder. It appears complete or not at all."""
     if evaluator.tokenizer is None:
         raise ValueError("this evaluator has no tokenizer yet: training gives it one, from its captions")
     config = plain(evaluator.config)
@@ -208,7 +208,7 @@ def _config_of(state: Checkpoint, stored: dict[str, Any], source: str) -> Motion
     }
     for name in needed.values():
         if name not in state:
-            raise CheckpointError(f"{source} does not hold an evaluator: it lacks {name!r}")
+            raise CheckpointError(f"{source} does not hold an evaluator: it has no {name!r}")
     latent, features = state.shape_of(needed["embedding"])
     layers = {m[1] for name in state if (m := re.match(r"motion_encoder\.seqTransEncoder\.layers\.(\d+)\.", name))}
     read_off = {

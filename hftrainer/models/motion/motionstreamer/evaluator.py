@@ -107,7 +107,7 @@ class MotionStreamer272Evaluator(nn.Module):
         return cls(artifact.read_lightning(Path(checkpoint), text_model, mean, std), device=device)._frozen(cache_dir)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write an artifact folder. It appears whole or not at all."""
+        """Write an artifact folder. It appears complete or not at all."""
         artifact.write(self, Path(folder))
 
     @property

@@ -127,7 +127,7 @@ class Transformer(nn.Module):
 
 
 class Layer(nn.Module):
-    """torch's ``TransformerEncoderLayer`` (post-norm, exact gelu), computed for the first positions alone."""
+    """torch's ``TransformerEncoderLayer`` (post-norm, exact gelu), computed only for the first positions."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float):
         super().__init__()
