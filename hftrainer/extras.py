@@ -20,6 +20,7 @@ _EXTRA_OF = {
     "pxr": "usd",
     "gradio": "serve",
     "torchao": "quant",
+    "ufbx": "fbx",
 }
 
 

@@ -97,6 +97,8 @@ def retarget(
 ) -> RetargetedMotion:
     """Put `motion` on the SMPL-22 skeleton. Raises `MotionFileError` when mapped joints are missing."""
     options = options or RetargetOptions()
+    if not (options.recorded_fps or motion.fps):
+        raise MotionFileError(f"{source}: does not say its frame rate; give it with --fps")
     mapped, faces, notes = _map(motion, skeleton, options, source)
     clip = _solve(mapped, skeleton.straighten)
     skip = frames_to_skip(clip.joints, mapped.fps) if options.skip_first is None else options.skip_first
