@@ -7,7 +7,8 @@ import pytest
 
 from hftrainer.data.prepare.convert_motion import ImportSettings, convert_motion
 from hftrainer.data.synthetic.motions import make_motion
-from hftrainer.motion.io.npz import write_npz
+from hftrainer.motion.body import BodyMotion, smpl_body
+from hftrainer.motion.io.npz import amass_arrays, write_npz
 from hftrainer.motion.io.smpl_npz import read_smpl_npz
 from hftrainer.motion.io.source import MotionFileError
 from hftrainer.motion.representation import motion272
@@ -56,8 +57,11 @@ def test_smpl_x_with_root_and_body_apart_and_any_rate(tmp_path):
 
 
 def test_our_own_export_comes_back(tmp_path):
-    write_npz(tmp_path / "ours.npz", WALK)
-    check(tmp_path / "ours.npz")
+    motion = BodyMotion(ROTATIONS, ROOT, smpl_body())
+    write_npz(tmp_path / "ours.npz", motion)
+    np.testing.assert_allclose(check(tmp_path / "ours.npz").joints, motion.joints, atol=1e-5)
+    np.savez(tmp_path / "amass.npz", **amass_arrays(motion))
+    check(tmp_path / "amass.npz")
     check(tmp_path / "ours.npz", "smpl22")
 
 

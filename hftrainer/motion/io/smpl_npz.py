@@ -27,7 +27,8 @@ _BODIES = ("pose_body", "body_pose")
 _TRANSLATIONS = ("trans", "transl", "root_position")
 _RATES = ("mocap_framerate", "mocap_frame_rate", "mocap_fps", "fps", "frame_rate", "framerate")
 _Z_TO_Y = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])
-_KEYS = (*_POSES, *_ROOTS, *_BODIES, *_TRANSLATIONS, *_RATES)
+_OUR_BONES = "bone_offsets"  # our own export says whose bones its joints have
+_KEYS = (*_POSES, *_ROOTS, *_BODIES, *_TRANSLATIONS, *_RATES, _OUR_BONES)
 
 
 def read_smpl_npz(path: str | os.PathLike[str]) -> SkeletalMotion:
@@ -47,7 +48,9 @@ def read_smpl_npz(path: str | os.PathLike[str]) -> SkeletalMotion:
     if "root_position" not in arrays and _stands_along_z(rotations):
         rotations[:, 0], root = _Z_TO_Y @ rotations[:, 0], root @ _Z_TO_Y.T
         notes.append("stands along +Z, as AMASS does; put upright")
-    offsets = smpl_body().offsets
+    offsets = np.asarray(arrays.get(_OUR_BONES, smpl_body().offsets), dtype=np.float64)
+    if offsets.shape != (len(JOINTS), 3) or not np.isfinite(offsets).all():
+        raise MotionFileError(f"{path}: bone_offsets should be (22, 3), got {offsets.shape}")
     translations = np.broadcast_to(offsets, (frames, len(JOINTS), 3)).copy()
     translations[:, 0] = root
     return SkeletalMotion(
