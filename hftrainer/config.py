@@ -182,10 +182,7 @@ def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
     ``upgrade(fields, path)`` gets to translate what an earlier release wrote. Fields made by `hftrainer.registry.part`
     become the parts that their sections name.
     """
-    upgrade = getattr(schema, "upgrade", None)
-    fields = upgrade(dict(fields), path) if upgrade is not None else fields
-    _check_keys(schema, fields, path)
-    fields = {**fields, **_parts(schema, fields, path)}
+    fields = _prepared(schema, fields, path)
     try:
         defaults = OmegaConf.structured(schema, flags={"allow_objects": True})
         merged = OmegaConf.merge(defaults, OmegaConf.create(dict(fields), flags={"allow_objects": True}))
@@ -205,14 +202,20 @@ def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
     return config
 
 
-def _parts(schema: type, fields: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The parts that are written for the fields that hold one; None stays None."""
-    found = {}
+def _prepared(schema: type, fields: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """`fields` with their keys checked, old spellings translated and named parts resolved, at every level."""
+    upgrade = getattr(schema, "upgrade", None)
+    fields = upgrade(dict(fields), path) if upgrade is not None else dict(fields)
+    _check_keys(schema, fields, path)
+    hints = get_type_hints(schema)
     for field_ in dataclasses.fields(schema):
-        registry, value = field_.metadata.get("registry"), fields.get(field_.name)
+        registry, value, where = field_.metadata.get("registry"), fields.get(field_.name), _join(path, field_.name)
+        nested = _nested_schema(hints[field_.name])
         if registry is not None and value is not None:
-            found[field_.name] = registry.part(value, path=_join(path, field_.name))
-    return found
+            fields[field_.name] = registry.part(value, path=where)
+        elif nested is not None and isinstance(value, Mapping):
+            fields[field_.name] = _prepared(nested, value, where)
+    return fields
 
 
 def plain(config: Any) -> Any:
@@ -242,9 +245,6 @@ def _check_keys(schema: type, fields: Mapping[str, Any], path: str) -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"unknown key {_join(path, str(key))!r}; {hint}")
         _check_container(hints[key], value, _join(path, str(key)))
-        nested = _nested_schema(hints[key])
-        if nested is not None and isinstance(value, Mapping):
-            _check_keys(nested, value, _join(path, str(key)))
 
 
 def _check_container(hint: Any, value: Any, where: str) -> None:

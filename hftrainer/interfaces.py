@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Bundle(Protocol):
-    """The parts of a model, a ``torch.nn.Module`` of the registry MODELS: what training makes and an artifact holds."""
+    """The parts of a model, a ``torch.nn.Module`` of the registry MODELS: what training makes and an artifact holds.
+
+    One with motion codes has a `codebook_size`, one with statistics ``set_statistics(mean, std, representation)``.
+    """
 
     representation: str  # a name in REPRESENTATIONS: what its motions are made of
     pipeline: str  # a name in PIPELINES: what makes motions with it

@@ -154,6 +154,20 @@ def test_a_named_part_is_checked_built_and_written_back():
             typed(BoxConfig, fields, path="box")
 
 
+def test_parts_are_found_in_sections_within_sections():
+    @dataclass
+    class Shelf:
+        box: BoxConfig = field(default_factory=BoxConfig)
+        boxes: int = 1
+
+    found = typed(Shelf, {"box": {"lid": {"name": "round", "radius": 3}}}, path="shelf")
+    assert found.box.lid.build().radius == 3
+    with pytest.raises(ConfigError, match=r"shelf\.box\.lid\.name: there is no shape"):
+        typed(Shelf, {"box": {"lid": {"name": "square"}}}, path="shelf")
+    with pytest.raises(ConfigError, match=r"unknown key 'shelf\.box\.widht'"):
+        typed(Shelf, {"box": {"widht": 3}}, path="shelf")
+
+
 def test_a_schema_may_translate_what_an_earlier_release_wrote():
     @dataclass
     class New:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from hftrainer.evaluation.protocols.clips import EvaluationSet, MotionStore
 from hftrainer.evaluation.protocols.plan import Entry, draw
 from hftrainer.evaluation.protocols.schema import Protocol
 from hftrainer.motion.plausible import problem_of_most
+from hftrainer.motion.representation.base import get_representation
+from hftrainer.motion.representation.convert import check_route
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 _LOOKED_AT = 32  # clips whose values are looked at before work is spent
@@ -79,17 +82,22 @@ def one_prediction_a_clip(protocol: Protocol) -> bool:
     return protocol.captions.rule != "each" and not protocol.captions.subclips
 
 
+def frames_to_make(frames: int, made: str, judged: str) -> int:
+    """Frames of the representation `made` that give at least so many of the one that is judged."""
+    if made == judged:
+        return frames
+    return math.ceil(frames * get_representation(made).fps / get_representation(judged).fps) + 1
+
+
 def protocol_pairs(protocol: Protocol, kept: Sequence[Entry], made: str) -> list[Pair]:
     """Everything that a protocol judges, as (name, caption, frames) for a generator of the representation `made`.
 
     Names are the clips', or where a clip has several captions or parts the entries' keys. Captions that chance decides
-    are drawn as the protocol will draw them.
+    are drawn as the protocol will draw them. Motions of another representation are converted when they are judged;
+    they are asked for one frame longer than their clips, since conversion may drop the last.
     """
     if protocol.representation != made:
-        raise ValueError(
-            f"{protocol.name} judges {protocol.representation}, the model makes {made}; generate for the data set "
-            "(--pair-source official_split) and give that folder, which is converted where there is a way"
-        )
+        check_route(made, protocol.representation)
     if protocol.redraw and protocol.captions.rule == "random":
         raise ValueError(
             f"{protocol.name} draws captions again in each of {protocol.repeats} repeats; one motion a clip cannot "
@@ -97,6 +105,10 @@ def protocol_pairs(protocol: Protocol, kept: Sequence[Entry], made: str) -> list
         )
     single = one_prediction_a_clip(protocol)
     return [
-        Pair(item.id if single else item.key, item.caption, entry.end - entry.start)
+        Pair(
+            item.id if single else item.key,
+            item.caption,
+            frames_to_make(entry.end - entry.start, made, protocol.representation),
+        )
         for entry, item in zip(kept, draw(protocol, kept), strict=True)
     ]

@@ -201,6 +201,7 @@ def attach(
         first.path(e.key).is_file() for e in kept if e.key != e.id
     )
     wanted = clips.wanted(kept)
+    first.cut_converted(wanted)
     if not any_rate:
         first.check_rate(wanted, protocol.fps)
     further = [Predictions(folder, protocol.representation) for folder in folders[1:]]

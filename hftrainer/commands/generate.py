@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     folder, _ = locate(args.model)
     pipeline = load_pipeline(
         args.model, device=device_of(args), dtype=args.dtype, quantize=args.quantize, text_features=args.text_features,
-        text_encoder=args.text_encoder or "artifact", free_text_encoder=args.free_text_encoder,
+        free_text_encoder=args.free_text_encoder, **({"text_encoder": args.text_encoder} if args.text_encoder else {}),
     )  # fmt: skip
     sampling = sampling_of(args, pipeline.sampling)
     if args.num_motions > 1 and not sampling.do_sample:

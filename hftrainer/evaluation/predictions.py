@@ -23,6 +23,7 @@ _LOOKED_AT = 16  # files whose width is looked at before anything is judged
 _USUAL_RATES = (10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 50.0, 60.0, 100.0, 120.0)
 _ALIKE, _FEWEST = 0.9, 8  # share, and least number, of clips whose lengths must tell the same story
 _ROUNDING = 1.5  # frames
+_SURPLUS = 3  # frames by which a converted motion may be longer than its clip
 
 
 class Predictions:
@@ -38,13 +39,24 @@ class Predictions:
         if not self.root.is_dir():
             raise ValueError(f"there is no folder of predictions {str(root)!r}")
         self.stored = self._stored_representation()
+        self._clip_frames: dict[str, int] = {}
 
     def __call__(self, name: str) -> Floats | None:
         """The motion (frames, width) called `name`."""
         path = self.path(name)
         if not path.is_file():
             return None
-        return converted(read_prediction(path, get_representation(self.stored).width), self.stored, self.representation)
+        stored = read_prediction(path, get_representation(self.stored).width)
+        motion = converted(stored, self.stored, self.representation)
+        surplus = len(motion) - self._clip_frames.get(name, len(motion))
+        return motion[: len(motion) - surplus] if 0 < surplus <= _SURPLUS else motion
+
+    def cut_converted(self, frames: Mapping[str, int]) -> None:
+        """Cut converted motions that are a few frames longer than their clips, which have `frames`.
+
+        Frame rates need not divide each other: no length at one rate may give exactly that length at another.
+        """
+        self._clip_frames = dict(frames) if self.stored != self.representation else {}
 
     def path(self, name: str) -> Path:
         """Where its file is, or would be; ``ValueError`` for a name that leads out of the folder."""

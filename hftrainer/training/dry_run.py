@@ -95,9 +95,8 @@ def _build_task(experiment: Experiment, bundle: nn.Module, source: Any, found: D
 def _absent_data(bundle: Any, source: Any) -> Any:
     """What a task asks of its data before it has seen a row, for data that are not here."""
     config = getattr(bundle, "config", None)
-    vqvae = getattr(bundle, "vqvae", None)
     tokens = SimpleNamespace(
-        codebook_size=vqvae.codebook_size if vqvae is not None else 0,
+        codebook_size=getattr(bundle, "codebook_size", 0),
         check_tokenizer=lambda fingerprint: None,
         folder="data that are not here",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -40,7 +41,8 @@ def load_pipeline(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
             raise ConfigError(_makes_none(str(name_or_path), "evaluator"))
         raise not_recognized(PIPELINES, folder)
     options.pop("revision", None)  # of the folder, which is here now
-    return PIPELINES.get(name).from_pretrained(folder, **options)  # type: ignore[attr-defined]
+    target: Any = PIPELINES.get(name)
+    return target.from_pretrained(folder, **_accepted(name, target.from_pretrained, options))
 
 
 def load_evaluator(name_or_path: str | os.PathLike[str], kind: str | None = None, **options: Any) -> Any:
@@ -122,3 +124,15 @@ def _folder(
     except ModelNotFound as error:
         places = f"; its folder is looked for at {' or '.join(card.folders)}" if card.folders else ""
         raise ModelNotFound(f"{card.name}: {error}{places}") from error
+
+
+def _accepted(name: str, load: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a pipeline takes; one that it does not take, and that asks for something, is an error."""
+    parameters = inspect.signature(load).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return options
+    asked = sorted(key for key, value in options.items() if key not in parameters and value not in (None, False))
+    if asked:
+        known = ", ".join(key for key in list(parameters)[1:])
+        raise ConfigError(f"the pipeline {name!r} cannot be loaded with {', '.join(asked)}; it takes {known}")
+    return {key: value for key, value in options.items() if key in parameters}

@@ -111,8 +111,8 @@ def test_options_reach_the_conversion(folder, tmp_path):
 
 
 def test_what_cannot_be_done_is_said_before_work(folder, tmp_path):
-    with pytest.raises(ValueError, match="no joint rotations"):
-        convert_folder(folder, tmp_path / "out", "hml263", "motion272")
+    with pytest.raises(ValueError, match="source and target are both motion272"):
+        convert_folder(folder, tmp_path / "out", "motion272", "motion272")
     with pytest.raises(ValueError, match=r"no \.npy files"):
         convert_folder(tmp_path / "nothing", tmp_path / "out", "motion272", "hml263")
     assert not (tmp_path / "out").exists()

@@ -4,17 +4,19 @@
     motion135 --> joints, motion272, hml263        hml263 --> joints (20 fps)
 
 `convert` goes between any two that are registered, plug-ins' included, as long as the source holds what the target is
-made from. hml263 and joints hold no rotations of a body's joints, so there is no way from them to motion272 or
-motion135 without fitting a body (inverse kinematics).
+made from. hml263 and joints hold no rotations of a body's joints; on the way from them to motion272 or motion135 a body
+is posed to follow the joints (`hftrainer.motion.posed`), which keeps positions and makes up how limbs are twisted.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from hftrainer.motion.array import Array, astype, expect_shape, namespace, widen
+import numpy as np
+
+from hftrainer.motion.array import Array, astype, expect_shape, like, namespace, widen
 from hftrainer.motion.representation import hml263, motion135, motion272
-from hftrainer.motion.representation.base import Representation, get_representation
+from hftrainer.motion.representation.base import Body, Representation, get_representation
 from hftrainer.motion.representation.spec import HML263, MOTION272
 from hftrainer.motion.resample import resample_positions, resampled_frames
 from hftrainer.motion.skeleton import N_JOINTS, forward_kinematics
@@ -138,6 +140,8 @@ def convert(motion: Array, source: str, target: str, options: Options | None = N
     if taken.any_rate:
         told["fps"] = given.fps
     body = taken.to_body(widen(motion), rotations=made.needs_rotations or made.holds_rotations, **told)
+    if made.needs_rotations and body.rotations is None:
+        body = _posed(body)
     return Converted(astype(made.from_body(body, layout=given.layout), motion), body.fps if made.any_rate else made.fps)
 
 
@@ -151,10 +155,7 @@ def check_route(source: str, target: str) -> None:
         raise ValueError(f"source and target are both {source}; from it there are ways to {ways}")
     if not made.can_be_made:
         raise ValueError(f"{target} can be read, but cannot be made; from {source} there are ways to {ways}")
-    raise ValueError(
-        f"there is no way from {source} to {target}: {source} holds no joint rotations, a body would have to be fitted "
-        f"to it; from {source} there are ways to {ways}"
-    )
+    raise ValueError(f"there is no way from {source} to {target}; from {source} there are ways to {ways}")
 
 
 def targets(source: str) -> list[str]:
@@ -164,5 +165,21 @@ def targets(source: str) -> list[str]:
     return [other.name for other in others if _reaches(taken, other)]
 
 
+def makes_up_rotations(source: str, target: str) -> bool:
+    """Whether `convert` has to pose a body, since `target` holds rotations and `source` does not."""
+    return get_representation(target).needs_rotations and not get_representation(source).holds_rotations
+
+
 def _reaches(taken: Representation, made: Representation) -> bool:
-    return made.can_be_made and (taken.holds_rotations or not made.needs_rotations)
+    """There is a way: each representation gives joints, and joints can be posed."""
+    return made.can_be_made
+
+
+def _posed(body: Body) -> Body:
+    """The body with rotations that follow its joints (..., T, 22, 3)."""
+    from hftrainer.motion.posed import posed  # which reads motion272
+
+    joints = np.asarray(body.joints, dtype=np.float64)
+    clips = joints.reshape(-1, *joints.shape[-3:])
+    rotations = np.stack([posed(clip, body.fps) for clip in clips]).reshape(*joints.shape, 3)
+    return Body(body.joints, body.fps, like(rotations, body.joints), body.joints[..., 0, :])

@@ -226,6 +226,11 @@ class MotionMillionBundle(nn.Module):
         """The name of what motions are made of."""
         return self.config.motions
 
+    @property
+    def codebook_size(self) -> int:
+        """Number of motion codes."""
+        return self.vqvae.codebook_size
+
     def parts(self) -> dict[str, nn.Module | None]:
         """Tokenizer, transformer and text encoder, by the names that they have in a configuration."""
         return {"tokenizer": self.vqvae, "ar": self.ar, "text_encoder": self.text_encoder}
