@@ -9,6 +9,11 @@ PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted
 .PHONY: demo test test-all check bench format clean
 demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
 	$(RUN) -m hftrainer generate $(PROMPTS) --model gotozero-nano --out out/demo
+	@echo
+	@echo "play them:      out/demo/index.html (any browser, no network)"
+	@echo "the files:      out/demo/*.glb .bvh .npz .npy .mp4 (docs/files.md)"
+	@echo "your own words: $(VENV)/bin/hftrainer generate \"a person waves\" --out out/mine"
+	@echo "or once:        source $(VENV)/bin/activate   and then just: hftrainer generate ..."
 
 test: $(SETUP)  ## the default tests
 	$(RUN) -m pytest -n 2 -m "not slow and not gpu and not weights"

@@ -23,7 +23,7 @@ from hftrainer.motion.body import Body, smpl_body
 from hftrainer.motion.representation.base import Representation, get_representation
 from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
 from hftrainer.pipelines.shown import Shown
-from hftrainer.pipelines.sized import SizedIterator
+from hftrainer.pipelines.sized import SizedIterator, show_progress
 from hftrainer.readers import read_json
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
@@ -163,7 +163,7 @@ class TextToMotionPipeline:
         top_p: float | None = None,
         batch_size: int | None = None,
         truncate: bool = False,
-        progress: Progress = iter,
+        progress: Progress = show_progress,
     ) -> list[GeneratedMotion]:
         """`num_motions` motions for each prompt, prompt by prompt.
 
@@ -173,7 +173,8 @@ class TextToMotionPipeline:
         `seconds`: exactly so long; the model keeps moving until then (END is not allowed before) and is cut there.
         Without it a motion ends when the model says so, after at most `max_sample_steps` codes. `temperature`, `top_k`
         and `top_p` replace those of `sampling` and imply that codes are drawn at random. Text longer than the model is
-        shown is an error unless `truncate`.
+        shown is an error unless `truncate`. `progress` wraps the motions as they get ready; by default a bar on a terminal
+        or in a notebook.
         """
         if isinstance(num_motions, bool) or not isinstance(num_motions, int) or num_motions < 1:
             raise ValueError(f"num_motions must be a whole number of at least 1, got {num_motions!r}")

@@ -1,9 +1,10 @@
-"""An iterator that knows how many items come."""
+"""An iterator that knows how many items come, and a bar for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -19,3 +20,14 @@ class SizedIterator(Generic[Item]):
 
     def __len__(self) -> int:
         return self.count
+
+
+def show_progress(items: Iterable[Any]) -> Iterable[Any]:
+    """A bar on a terminal or in a notebook; elsewhere, and for a single item, nothing."""
+    notebook = "ipykernel" in sys.modules
+    if not (notebook or sys.stderr.isatty()) or (isinstance(items, SizedIterator) and len(items) < 2):
+        return items
+    from tqdm.auto import tqdm
+
+    bar: Iterable[Any] = tqdm(items, desc="motions")
+    return bar
