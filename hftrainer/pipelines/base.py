@@ -173,8 +173,8 @@ class TextToMotionPipeline:
         `seconds`: exactly so long; the model keeps moving until then (END is not allowed before) and is cut there.
         Without it a motion ends when the model says so, after at most `max_sample_steps` codes. `temperature`, `top_k`
         and `top_p` replace those of `sampling` and imply that codes are drawn at random. Text longer than the model is
-        shown is an error unless `truncate`. `progress` wraps the motions as they get ready; by default a bar on a terminal
-        or in a notebook.
+        shown is an error unless `truncate`. `progress` wraps the motions as they get ready: by default a bar, on a
+        terminal or in a notebook.
         """
         if isinstance(num_motions, bool) or not isinstance(num_motions, int) or num_motions < 1:
             raise ValueError(f"num_motions must be a whole number of at least 1, got {num_motions!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class PromptTooLong(ValueError):
@@ -20,13 +20,18 @@ def seeded_rows(captions: Sequence[str], seed: int | None) -> list[tuple[str, in
 
 
 def check_captions(captions: Sequence[str]) -> list[str]:
-    """The captions as a list; an empty one is an error that names its place."""
-    if isinstance(captions, str):
-        raise TypeError("captions must be a list of strings, got one string")
+    """The captions as a list; no captions, and an empty one with its place, are errors."""
+    if isinstance(captions, (str, bytes)) or not isinstance(captions, Iterable):
+        raise TypeError(f"captions must be a list of strings, got {type(captions).__name__} {captions!r}")
+    captions = list(captions)
+    if not captions:
+        raise ValueError("there is no prompt, the list is empty; give at least one sentence")
     for i, caption in enumerate(captions):
-        if not isinstance(caption, str) or not caption.strip():
+        if not isinstance(caption, str):
+            raise TypeError(f"prompt {i + 1} of {len(captions)} must be a string, got {caption!r}")
+        if not caption.strip():
             raise ValueError(f"prompt {i + 1} of {len(captions)} is empty; describe what the person does")
-    return list(captions)
+    return captions
 
 
 def shorten_text(text: str, width: int = 60) -> str:

@@ -13,6 +13,7 @@ from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.io.read_body import read_motions
 from hftrainer.pipelines.base import GeneratedMotion
 from hftrainer.pipelines.folder import slug, wanted
+from hftrainer.pipelines.prompts import check_captions
 
 MADE = GeneratedMotion(
     motion=make_motion("walk", 40, 0).astype(np.float32), prompt="a <walk>", seed=0, tokens=np.zeros(20, np.int64),
@@ -89,6 +90,20 @@ def test_a_motion_without_frames_says_so():
     empty = GeneratedMotion(MADE.motion[:0], "x", 0, MADE.tokens[:0], True, 1, "motion272")
     with pytest.raises(ValueError, match="the motion of 'x' has no frames"):
         empty.save("x.glb")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "error", "words"),
+    [
+        ([], ValueError, "there is no prompt, the list is empty"),
+        (7, TypeError, "must be a list of strings, got int 7"),
+        (["walk", None], TypeError, "prompt 2 of 2 must be a string, got None"),
+        (["walk", "  "], ValueError, "prompt 2 of 2 is empty"),
+    ],
+)
+def test_prompts_that_are_none_say_so(prompts, error, words):
+    with pytest.raises(error, match=words):
+        check_captions(prompts)
 
 
 def test_unquoted_sentences_become_one_prompt(capsys):
