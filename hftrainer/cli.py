@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from hftrainer.blame import TRACEBACK, explain, last_file
+from hftrainer.processes import die_with_parent_if_told
+from hftrainer.terminal import guarded_streams
 from hftrainer.version import __version__
 
 COMMANDS = {
@@ -29,8 +34,31 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0 only if everything that was asked for was done."""
+    """Run the command line; the exit status is 0 only if everything that was asked for was done, 2 for wrong usage."""
+    die_with_parent_if_told()
     argv = list(sys.argv[1:] if argv is None else argv)
+    with guarded_streams(), last_file() as opened:
+        args = _parse(argv)
+        try:
+            status = int(args.run(args))
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # who read our output has closed it, as `head` does
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            message = explain(error, opened)
+            if message is None or os.environ.get(TRACEBACK):
+                raise  # a bug: its traceback is what is needed
+            print(f"hftrainer {args.command}: {message}", file=sys.stderr)
+            return 1
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
     name = argv[0] if argv and argv[0] in COMMANDS else None
     parser = argparse.ArgumentParser(
         prog="hftrainer",
@@ -51,17 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not getattr(args, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
-    try:
-        return int(args.run(args))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        # what users do wrong, and what is missing: one line, no traceback; bugs keep theirs
-        if isinstance(error, ImportError) and type(error).__name__ != "MissingExtra":
-            raise
-        print(f"hftrainer {args.command}: {error}", file=sys.stderr)
-        return 1
+    return args
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and no code in them. Every mistake (a wrong key, type or name) is a `ConfigError
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from hftrainer.environment import environment_for, without_secrets
 from hftrainer.fields import choice, number, problems
 from hftrainer.files import write_text
+from hftrainer.readers import MAX_YAML, check_plain, read_text, yaml_reason
 
 T = TypeVar("T")
 
@@ -92,6 +95,8 @@ class Experiment:
     `output_dir` may hold ``{run_id}``, which is W&B's id of the run (that of a sweep's trial, where there is one).
     `num_workers`: processes that load data, `prefetch` batches ahead each. `max_bad_samples`: unreadable samples that
     are named and replaced by others; one more stops the run. Scalars always go to CSV; `loggers` says where else.
+    `allow_env`: environment variables that the file may ask for by ``${oc.env:NAME}``; what they hold is written
+    nowhere and reaches no logger.
     """
 
     model: dict[str, Any]
@@ -106,6 +111,7 @@ class Experiment:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
     loggers: list[dict[str, Any]] = field(default_factory=list)
+    allow_env: list[str] = field(default_factory=list)
 
     @classmethod
     def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
@@ -160,19 +166,33 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         if "=" not in item or item.startswith(("-", "=")):
             raise ConfigError(f"an override must look like trainer.max_steps=20, got {item!r}")
     try:
-        base = OmegaConf.load(Path(path))
+        base = OmegaConf.load(io.StringIO(read_text(path, MAX_YAML, error=ConfigError)))
         if not isinstance(base, DictConfig):
             raise ConfigError(f"{path}: expected a mapping at the top level, got a {type(base).__name__}")
         merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(merged, resolve=True)
+        raw = OmegaConf.to_container(merged, resolve=False)
+        check_plain(raw, str(path), error=ConfigError)
+        with environment_for(_allowed_names(raw, path)):
+            plain = OmegaConf.to_container(merged, resolve=True)
+        check_plain(plain, str(path), error=ConfigError)
     except ConfigError:
         raise
     except YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise ConfigError(f"{path} is not YAML: {yaml_reason(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} nests too deeply, or a value refers to itself") from error
+    except (OmegaConfBaseException, ValueError, TypeError, OSError, AttributeError) as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _allowed_names(raw: Any, path: str | os.PathLike[str]) -> list[str]:
+    """What `allow_env` lists: variables of the environment that this configuration may read."""
+    names = raw.get("allow_env") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: allow_env must be a list of names of environment variables, got {names!r}")
+    return names
 
 
 def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
@@ -233,7 +253,7 @@ def plain(config: Any) -> Any:
 
 def save_yaml(config: Any, path: str | os.PathLike[str]) -> None:
     """Write a configuration so that `read_yaml` gives it back, atomically."""
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(without_secrets(plain(config)))))
 
 
 def _check_keys(schema: type, fields: Mapping[str, Any], path: str) -> None:

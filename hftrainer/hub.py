@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,18 @@ from hftrainer.manifest import MANIFEST, verify_manifest
 FOREIGN_WEIGHTS = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
 
 
+ON_HUB = "hf:"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_USUAL_FOLDERS = ("checkpoints", "ckpt", "data", "dataset", "datasets", "exp", "experiments", "models", "out", "output",
+                  "outputs", "pretrained", "results", "run", "runs", "tmp", "weights")  # fmt: skip
+
+
 class ModelNotFound(ValueError):
     """Neither a folder nor a repository that can be reached; the message says what was tried."""
+
+
+class FolderMeant(ModelNotFound):
+    """A name that looks like a mistyped folder, which the hub is not asked for."""
 
 
 class UploadFailed(ValueError):
@@ -32,6 +44,9 @@ def find_model(
 ) -> Path:
     """The local folder of a model. A name like ``owner/repository`` is downloaded (or found in the cache).
 
+    ``hf:owner/repository`` always means the hub. Without ``hf:``, a name that may be a mistyped folder is refused: who
+    owns that name on the hub would supply the weights.
+
     `revision` is a branch, tag or commit; `token` True, or the token itself, for private repositories. Files that match
     the patterns `without` ("text_encoder/*"), and other frameworks' weights, are not downloaded. Raises
     `ModelNotFound`.
@@ -39,12 +54,20 @@ def find_model(
     path = Path(name_or_path)
     if path.is_dir():
         return path
-    text = str(name_or_path)
-    if text.count("/") != 1 or text.startswith((".", "/", "~")) or path.exists():
+    text = os.fspath(name_or_path)
+    name = text.removeprefix(ON_HUB)
+    if _NAME.fullmatch(name) is None or path.exists():
         raise ModelNotFound(
             f"{text!r} is not a model folder, and not a hub name either (owner/repository); "
             "`hftrainer zoo` lists the models that have short names"
         )
+    like = _folder_like(name.partition("/")[0])
+    if not text.startswith(ON_HUB) and like is not None:
+        raise FolderMeant(
+            f"there is no model folder {text!r}, and {like}, so it is not looked for on the hub; if the hub is meant, "
+            f"write {ON_HUB}{text}"
+        )
+    text = name
     import huggingface_hub
 
     try:
@@ -60,6 +83,15 @@ def find_model(
         )
     except _hub_errors() as error:
         raise ModelNotFound(_why_not_here(text, revision, local_files_only, error)) from error
+
+
+def _folder_like(owner: str) -> str | None:
+    """Why the first part of a name may be a folder rather than an owner on the hub; None if it may not."""
+    if owner.lower() in _USUAL_FOLDERS:
+        return f"{owner!r} is a usual name of a folder"
+    here = [entry.name for entry in os.scandir() if entry.is_dir()]
+    near = get_close_matches(owner, here, n=1, cutoff=0.8)
+    return f"there is a folder {near[0]!r} here" if near else None
 
 
 def push_folder(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.files import sha256, write_json
+from hftrainer.hashes import file_hash
 from hftrainer.readers import check_type, inside, json_field, read_json
 
 MANIFEST = "manifest.json"
-_HASH_WHOLE_BELOW = 2 << 30  # bytes; larger models without a manifest are identified by sizes and file headers
+_DECIDES = (".safetensors", ".npy", ".pt", ".pth", ".bin", ".json", ".model", ".txt")
 
 
 class ManifestError(ValueError):
@@ -47,34 +48,23 @@ def verify_manifest(folder: str | os.PathLike[str]) -> int:
 
 
 def fingerprint(folder: str | os.PathLike[str]) -> str:
-    """A model folder's identity.
+    """A model folder's identity: "sha256:..." over the bytes of every weight, statistic, vocabulary and configuration.
 
-    "sha256:..." over every weight, statistic and configuration, from the manifest where there is one (what that says is
-    compared by `verify_manifest`, not here). "sha256-headers:..." for folders of several gigabytes without one:
-    names, sizes and the first megabyte of each file.
+    manifest.json is not asked, for it says what the files were. Hashes of files of 64 MB and more are remembered in the
+    user's cache, for as long as the file's number, size and times of change stay what they were.
     """
     folder = Path(folder)
     digest = hashlib.sha256()
-    if (folder / MANIFEST).is_file():
-        for entry in _entries(folder):
-            if _counts(Path(entry["path"])):
-                digest.update(f"{entry['path']} {entry['bytes']} {entry['sha256']}".encode())
-        return f"sha256:{digest.hexdigest()}"
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder)))
-    whole = sum(p.stat().st_size for p in files) < _HASH_WHOLE_BELOW
-    for path in files:
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
         name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-        if whole:
-            digest.update(f"{name} {size} {sha256(path)}".encode())
-        else:
-            with open(path, "rb") as stream:
-                digest.update(f"{name} {size} ".encode() + stream.read(1 << 20))
-    return f"sha256{'' if whole else '-headers'}:{digest.hexdigest()}"
+        digest.update(f"{name} {size} {file_hash(path)}".encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _counts(path: Path) -> bool:
     """Whether a file decides what the model does."""
-    return path.suffix in (".safetensors", ".npy", ".pt", ".json", ".model") and path.name != MANIFEST
+    hidden = any(part.startswith(".") for part in path.parts)  # temporary names, and the hub's notes
+    return path.suffix in _DECIDES and path.name != MANIFEST and not hidden
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:

@@ -128,8 +128,7 @@ def read_yaml(
         raise error(f"{_name(path)} is not a YAML file: {yaml_reason(reason)}") from reason
     except (RecursionError, ValueError, TypeError) as reason:
         raise error(f"{_name(path)} is not a YAML file: {str(reason) or type(reason).__name__}") from reason
-    if _deeper_than(value, MAX_DEPTH, MAX_YAML_ITEMS):
-        raise error(f"{_name(path)} nests deeper than {MAX_DEPTH} or holds more than {MAX_YAML_ITEMS} items")
+    check_plain(value, _name(path), error=error)
     check_type(value, expected, _name(path), error=error)
     return value
 
@@ -239,6 +238,13 @@ def visible(text: str) -> str:
 
 
 _JOINERS = "\u200c\u200d"  # which scripts and emoji need
+
+
+def check_plain(value: Any, what: str, *, error: type[ValueError] = FileError) -> None:
+    """Raise `error` if data nest deeper than 64 or hold more than a million items, shared ones counted as often as
+    they occur."""
+    if _deeper_than(value, MAX_DEPTH, MAX_YAML_ITEMS):
+        raise error(f"{what} nests deeper than {MAX_DEPTH} or holds more than {MAX_YAML_ITEMS} items")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

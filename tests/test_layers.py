@@ -17,9 +17,11 @@ BASE = {
     "version",
     "arrays",
     "dtypes",
+    "environment",
     "extras",
     "fields",
     "files",
+    "hashes",
     "hub",
     "interfaces",
     "manifest",
@@ -27,15 +29,20 @@ BASE = {
     "processes",
     "readers",
     "requests",
+    "terminal",
 }
 MAY_IMPORT = {
-    **{name: set() for name in ("version", "dtypes", "extras", "fields", "interfaces", "processes", "requests")},
+    **{name: set() for name in ("version", "dtypes", "environment", "extras", "fields")},
+    **{name: set() for name in ("interfaces", "processes", "requests")},
     "files": {"processes"},
-    "manifest": {"files", "readers"},
+    "hashes": {"files", "readers"},
+    "manifest": {"files", "hashes", "readers"},
     "hub": {"files", "manifest", "readers"},
     "readers": {"files"},
     "arrays": {"readers"},
     "plain_text": {"readers"},
+    "terminal": {"readers"},
+    "blame": set(),
     "plugins": {"registry"},
     "config": BASE,
     "registry": BASE | {"config", "plugins"},
@@ -52,7 +59,7 @@ MAY_IMPORT = {
         "motion", "render", "models", "data", "pipelines", "evaluation", "training", "zoo",
     },
 }  # fmt: skip
-OPEN = {"cli", "commands", "bench", "__init__", "__main__"}  # parse, call one function, print: may import anything
+OPEN = {"cli", "blame", "commands", "bench", "__init__", "__main__"}  # may import anything
 
 
 def layer(parts: tuple[str, ...]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from hftrainer.processes import PARENT
+
 _TAIL = 8
 
 
@@ -60,7 +62,8 @@ def run_workers(
 ) -> list[int]:
     """Run `hftrainer` with each command's arguments, all at once; their exit statuses. Output goes to the logs.
 
-    One that fails does not stop the others, and its last lines are printed. If this process ends early, so do they.
+    One that fails does not stop the others, and its last lines are printed. If this process ends early, however it
+    ends, so do they.
     """
     running: list[subprocess.Popen[bytes]] = []
     streams: list[IO[bytes]] = []
@@ -71,7 +74,7 @@ def run_workers(
             running.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "hftrainer", *arguments],
-                    env={**_without_ranks(os.environ), **extra},
+                    env={**_without_ranks(os.environ), **extra, PARENT: str(os.getpid())},
                     stdout=streams[-1],
                     stderr=subprocess.STDOUT,
                 )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hftrainer.extras import quiet
-from hftrainer.hub import ModelNotFound, find_model
+from hftrainer.hub import ON_HUB, FolderMeant, ModelNotFound, find_model
 from hftrainer.models.checkpoint import (
     CheckpointError,
     assign,
@@ -273,8 +273,10 @@ def _found(source: str | os.PathLike[str], **hub: Any) -> str:
         raise ValueError(f"there is no text encoder folder {str(source)!r}, and it is not a hub name (owner/model)")
     try:
         return str(find_model(source, without=("*.bin", "*.pt"), **hub))
+    except FolderMeant:
+        raise
     except ModelNotFound:
-        return str(source)
+        return str(source).removeprefix(ON_HUB)
 
 
 def _cannot_load(source: str | os.PathLike[str], error: OSError) -> ValueError:

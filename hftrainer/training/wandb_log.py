@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from hftrainer.environment import without_secrets
 from hftrainer.extras import need
 from hftrainer.fields import choice, number
 from hftrainer.files import write_json
@@ -130,7 +131,7 @@ class WandbLog(Logger):  # type: ignore[misc]
             "tags": self.config.tags or None,
             "notes": self.config.notes,
             "dir": str(self.output),
-            "config": {**self.resolved, **made},
+            "config": {**without_secrets(self.resolved), **made},
         }
         mode = wandb_mode(self.config.offline)
         if mode != "offline":

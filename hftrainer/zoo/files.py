@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.files import sha256
-from hftrainer.hub import ModelNotFound, find_model
+from hftrainer.hub import ON_HUB, ModelNotFound, find_model
 from hftrainer.manifest import MANIFEST, ManifestError, verify_manifest
 from hftrainer.readers import read_json
 from hftrainer.zoo.schema import Hub, ModelCard
@@ -73,7 +73,7 @@ def pull(card: ModelCard, *, revision: str | None = None, **hub: Any) -> Pulled:
     wanted = None
     if folder is None:
         wanted = hub_revision(card, revision)
-        folder = find_model(hub_of(card).repository, revision=wanted, **hub)
+        folder = find_model(ON_HUB + hub_of(card).repository, revision=wanted, **hub)
     own = card.hub is None or wanted in (None, card.hub.revision)
     return Pulled(folder, verify(card if own else None, folder))
 
@@ -85,7 +85,7 @@ def cached_folder(card: ModelCard) -> Path:
         return here
     hub = hub_of(card)
     try:
-        return find_model(hub.repository, revision=hub.revision, local_files_only=True)
+        return find_model(ON_HUB + hub.repository, revision=hub.revision, local_files_only=True)
     except ModelNotFound as error:
         raise ModelNotFound(
             f"the files of {card.name} are not on this machine; get them with: hftrainer zoo pull {card.name}"
