@@ -263,7 +263,12 @@ MODELS = Registry(
 TOKENIZERS = Registry("tokenizer", {"human_vqvae": f"{_MILLION}.parts"}, base=_MODULE)
 QUANTIZERS = Registry("quantizer", {"fsq": f"{_MILLION}.parts", "ema": f"{_MILLION}.parts"}, base=_MODULE)
 TRANSFORMERS = Registry("transformer", {"llama": f"{_MILLION}.parts"}, base=_MODULE)
-TEXT_ENCODERS = Registry("text encoder", {"t5": "hftrainer.models.text_encoder"}, base=_MODULE)
+TEXT_ENCODERS = Registry(
+    "text encoder",
+    {name: f"hftrainer.models.{'hf_' * (name != 't5')}text_encoder" for name in ("t5", "clip", "sentence")},
+    base=_MODULE,
+    methods=["Config", "count_tokens", "positions", "sha256", "save_artifact", "load", "free"],
+)
 REPRESENTATIONS = Registry(
     "representation",
     {
@@ -318,18 +323,15 @@ METRICS = Registry(
     dict.fromkeys(["R@k", "MM-Dist", "FID", "FID-unit", "Diversity", "Diversity-unit-L1"], _MEASURES),
     methods=["Config", "__call__"],
 )
+_TRAINING = "hftrainer.training"
 CALLBACKS = Registry(
     "callback",
     {
-        "artifact": "hftrainer.training.callbacks.artifact",
-        "ema": "hftrainer.training.callbacks.ema",
-        "reconstruction": "hftrainer.training.callbacks.reconstruction",
-        "t2m_inference": "hftrainer.training.callbacks.t2m_inference",
-        "t2m_evaluation": "hftrainer.training.callbacks.t2m_evaluation",
+        name: f"{_TRAINING}.callbacks.{name}"
+        for name in ("artifact", "ema", "reconstruction", "t2m_inference", "t2m_evaluation")
     },
     base="lightning.pytorch.callbacks:Callback",
 )
-_TRAINING = "hftrainer.training"
 LOGGERS = Registry(
     "logger",
     {**dict.fromkeys(["csv", "tensorboard"], f"{_TRAINING}.loggers"), "wandb": f"{_TRAINING}.wandb_log"},
@@ -345,4 +347,3 @@ SCHEDULES = Registry(
     dict.fromkeys(["constant", "cosine", "linear", "wsd", "inverse_sqrt", "steps"], f"{_TRAINING}.schedules"),
 )
 LOSSES = Registry("loss", {"reconstruction": f"{_TRAINING}.losses", "text_motion": f"{_TRAINING}.contrastive"})
-CARDS = Registry("zoo card")

@@ -89,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--split", action="append", help="of the dataset; may be repeated; default: every motion")
     sub.add_argument("--prompts", type=Path, help="a file with one prompt a line")
     sub.add_argument("--model", help="use this model's encoder: a folder, zoo name or owner/repository")
-    sub.add_argument("--encoder", help="use this encoder: a folder or owner/repository; e.g. google/flan-t5-xl")
+    sub.add_argument("--encoder", help="use this T5 encoder: a folder or owner/repository; e.g. google/flan-t5-xl")
+    sub.add_argument("--config", help="use the encoder of a training configuration: its model.text_encoder")
     sub.add_argument("--out", type=Path, required=True, help="file, e.g. features.safetensors")
     add_dtype(sub, "as stored (default float32)", ["float32", "bfloat16"], default="float32")
     sub.add_argument("--batch-size", type=int, default=32)
@@ -217,20 +218,10 @@ def tokenize(args: argparse.Namespace) -> int:
 
 def text_features(args: argparse.Namespace) -> int:
     """Write a file of features."""
-    from hftrainer.models.text_encoder import TextEncoder, TextEncoderConfig
     from hftrainer.models.text_features import estimate_text_features, write_text_features
 
-    if (args.model is None) == (args.encoder is None):
-        raise ValueError("say whose features: --model MODEL for that model's text encoder, or --encoder FOLDER")
     texts = _texts(args)
-    if args.encoder is not None:
-        encoder: Any = TextEncoder(TextEncoderConfig(source=args.encoder), on_demand=True)
-    else:
-        from hftrainer.zoo.load import load_pipeline
-
-        encoder = load_pipeline(args.model, load_ar=False).bundle.text_encoder
-        if encoder is None:
-            raise ValueError(f"{args.model} has no text encoder; name one with --encoder")
+    encoder = _encoder(args)
     size = estimate_text_features(texts, encoder, dtype=args.dtype)
     print(size.line(args.out))
     if args.size_only:
@@ -246,6 +237,28 @@ def text_features(args: argparse.Namespace) -> int:
     )
     print(f"features of {count} texts by {encoder.name} -> {args.out}")
     return 0
+
+
+def _encoder(args: argparse.Namespace) -> Any:
+    from hftrainer.registry import TEXT_ENCODERS
+
+    if sum(given is not None for given in (args.model, args.encoder, args.config)) != 1:
+        raise ValueError("say whose features: --model MODEL, --config FILE, or --encoder FOLDER of a T5 (one of them)")
+    if args.encoder is not None:
+        return TEXT_ENCODERS.build({"name": "t5", "source": args.encoder}, on_demand=True)
+    if args.config is not None:
+        from hftrainer.config import load_experiment
+
+        section = load_experiment(args.config).model.get("text_encoder")
+        if section is None:
+            raise ValueError(f"{args.config} has no model.text_encoder")
+        return TEXT_ENCODERS.build(section, path="model.text_encoder", on_demand=True)
+    from hftrainer.zoo.load import load_pipeline
+
+    encoder = load_pipeline(args.model, load_ar=False).bundle.text_encoder
+    if encoder is None:
+        raise ValueError(f"{args.model} has no text encoder; name one with --config or --encoder")
+    return encoder
 
 
 def verify(args: argparse.Namespace) -> int:

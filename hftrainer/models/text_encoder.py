@@ -2,113 +2,85 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hftrainer.extras import quiet
-from hftrainer.hub import ON_HUB, FolderMeant, ModelNotFound, find_model
-from hftrainer.models.checkpoint import (
-    CheckpointError,
-    assign,
-    find_weights,
-    open_checkpoint,
-    tensor_hash,
-    write_module,
+from hftrainer.models.checkpoint import assign, find_weights, open_checkpoint, tensor_hash, write_module
+from hftrainer.models.text_encoder_base import (
+    BaseTextEncoder,
+    EncoderConfig,
+    TextFeatures,
+    cannot_load,
+    check_list,
+    check_type,
+    found,
+    pad_rows,
+    read_raw_sizes,
+    read_tokenizer,
+    weights_of,
 )
-from hftrainer.models.text_outline import outline_t5
+from hftrainer.models.text_sizes import t5_sizes
 from hftrainer.registry import MODELS, TEXT_ENCODERS
 
-
-class TextFeatures(NamedTuple):
-    """`features` (b, n, c), zero where `mask` (b, n) is False; real words come first. `tokens` (b,) before any cut."""
-
-    features: Tensor
-    mask: Tensor
-    tokens: Tensor
+__all__ = ["TextEncoder", "TextEncoderConfig", "TextFeatures", "encoder_hash", "encoder_names", "load_t5"]
 
 
 @dataclass
-class TextEncoderConfig:
+class TextEncoderConfig(EncoderConfig):
     """`source`: a folder with a T5 encoder and its tokenizer, or a hub name. `max_tokens`: what the model is shown."""
 
     source: str = "google/flan-t5-xl"
     max_tokens: int = 150
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float64", "float32", "bfloat16"):
-            raise ValueError(f"a T5 encoder runs in float32 or bfloat16 (float16 overflows), got dtype {self.dtype!r}")
 
 
 @MODELS.register("text_encoder")
 @TEXT_ENCODERS.register("t5")
-class TextEncoder(torch.nn.Module):
-    """A T5 encoder with its tokenizer. The end-of-text token is kept as a position, as in the release.
-
-    With `on_demand`, or after `free`, its weights are not in memory until a batch is encoded.
-    """
+class TextEncoder(BaseTextEncoder):
+    """A T5 encoder with its tokenizer. The end-of-text token is kept as a position, as in the release."""
 
     Config = TextEncoderConfig
-    place: Tensor
-
-    def __init__(
-        self,
-        config: TextEncoderConfig,
-        *,
-        model: Any = None,
-        tokenizer: Any = None,
-        on_demand: bool = False,
-        **hub: Any,
-    ):
-        super().__init__()
-        self.config, self._hub = config, hub
-        self._has_source = model is None
-        if tokenizer is None:
-            tokenizer = load_t5_tokenizer(config.source, **hub)
-        self.tokenizer: Any = tokenizer
-        self.model: Any = model
-        self.register_buffer("place", torch.zeros(0, dtype=torch.int8), persistent=False)  # moves with the module
-        self.width = int((model.config if model is not None else load_t5_config(config.source, **hub)).d_model)
-        if model is None and not on_demand:
-            self.load()
 
     @classmethod
-    def outline(cls, config: TextEncoderConfig, *, width: int | None = None) -> tuple[TextEncoder | None, list[str]]:
-        """The encoder on the meta device; `width`: of its features, where that is known from elsewhere.
+    def read_sizes(cls, config: TextEncoderConfig, **hub: Any) -> Any:
+        """A ``T5Config``."""
+        return load_t5_config(config.source, **hub)
 
-        None where its size is not known and no `width` is given; see `hftrainer.interfaces.Outlinable`.
-        """
-        encoder, notes = outline_t5(cls, config, width)
-        known = width is not None or any(True for _ in encoder.parameters())
-        return (encoder if known else None), notes
+    @classmethod
+    def published_sizes(cls, source: str) -> Any:
+        """Those of the Flan-T5 family."""
+        return t5_sizes(source)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the encoder runs."""
-        return self.place.device if self.model is None else torch.device(self.model.device)
+    @classmethod
+    def width_of(cls, config: TextEncoderConfig, sizes: Any) -> int:
+        """T5's model width."""
+        return int(sizes.d_model)
 
-    @property
-    def max_tokens(self) -> int:
-        """Tokens that the transformer is shown."""
-        return self.config.max_tokens
+    @classmethod
+    def new_model(cls, config: TextEncoderConfig, sizes: Any) -> nn.Module:
+        """An encoder without a decoder."""
+        with quiet():
+            from transformers import T5EncoderModel
 
-    @property
-    def name(self) -> str:
-        """The encoder's hub name, or the last part of its folder's path."""
-        return Path(self.config.source).name if Path(self.config.source).is_dir() else self.config.source
+        model: nn.Module = T5EncoderModel(sizes)
+        return model
+
+    @classmethod
+    def read_model(cls, config: TextEncoderConfig, **hub: Any) -> Any:
+        """The encoder with its weights mapped from their file."""
+        return load_t5_model(config.source, dtype=config.dtype, **hub)
 
     def sha256(self) -> str:
-        """Identity of the weights; the same for any file layout. Reads them whole."""
-        weights = _weights_of(Path(_found(self.config.source, **self._hub))) if self._has_source else None
+        """Identity of the weights; the same for any file layout. Reads them all."""
+        weights = weights_of(Path(found(self.config.source, **self._hub))) if self._has_source else None
         return encoder_hash(open_checkpoint(weights) if weights is not None else self._state())
 
     def _state(self) -> Mapping[str, Tensor]:
@@ -116,40 +88,11 @@ class TextEncoder(torch.nn.Module):
         state: Mapping[str, Tensor] = self.model.state_dict()
         return state
 
-    def load(self) -> None:
-        """Bring the weights into memory, if they are not there: mapped from their file, and moved to `device`."""
-        if self.model is None:
-            self.model = load_t5_model(self.config.source, dtype=self.config.dtype, **self._hub).to(self.place.device)
-
-    def free(self) -> None:
-        """Let go of the weights until the next batch. Only for an encoder from a folder or the hub, as it was there."""
-        if not self._has_source:
-            raise ValueError("this text encoder was made in memory, so its weights could not be loaded again")
-        on_gpu = self.device.type == "cuda"
-        self.place, self.model = self.place.to(self.device), None
-        gc.collect()
-        if on_gpu:
-            torch.cuda.empty_cache()
-
-    def count_tokens(self, captions: Sequence[str]) -> list[int]:
-        """Tokens of each caption, the end-of-text token included, before any cut."""
-        counts: list[int] = self.tokenize(captions)["tokens"].tolist()
-        return counts
-
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Ids and mask, padded to the longest, with the untruncated count of each row under "tokens"."""
-        if isinstance(captions, str):
-            raise TypeError("captions must be a list of strings, got one string")
-        encoded = self.tokenizer(list(captions), padding=False, truncation=False, verbose=False)  # we say so ourselves
-        rows = encoded["input_ids"]
-        counts = torch.tensor([len(row) for row in rows])
-        width = max(1, min(int(counts.max()), self.config.max_tokens))
-        ids = torch.full((len(rows), width), int(self.tokenizer.pad_token_id))
-        for i, row in enumerate(rows):
-            kept = row[:width]
-            ids[i, : len(kept)] = torch.tensor(kept)
-        mask = torch.arange(width)[None] < counts[:, None]
-        return {"input_ids": ids, "attention_mask": mask, "tokens": counts}
+        rows = self.tokenizer(check_list(captions), padding=False, truncation=False, verbose=False)["input_ids"]
+        kept = [row[: self.max_tokens] for row in rows]  # the caller is told of a cut by the counts
+        return pad_rows(kept, [len(row) for row in rows], int(self.tokenizer.pad_token_id))
 
     def forward(self, captions: Sequence[str]) -> TextFeatures:
         """Features of a batch of captions; text past `max_tokens` tokens is cut off."""
@@ -167,30 +110,13 @@ class TextEncoder(torch.nn.Module):
             write_module(self.model, folder, "model", dtype=dtype, drop=["encoder.embed_tokens.weight"])
         return encoder_hash(open_checkpoint(find_weights(folder, "model")))
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write encoder and tokenizer in the layout of transformers, safetensors only."""
-        self.load()
-        self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-
 
 # --- T5 from files ----------------------------------------------------------------------------------------------------
 
 
 def load_t5(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: Any) -> tuple[Any, Any]:
-    """A T5 encoder in eval mode and its tokenizer, from a folder or the hub."""
-    return load_t5_model(source, dtype=dtype, **hub), load_t5_tokenizer(source, **hub)
-
-
-def load_t5_tokenizer(source: str | os.PathLike[str], **hub: Any) -> Any:
-    """The tokenizer of a T5 encoder."""
-    with quiet():
-        from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(_found(source, **hub), **hub)
-    except OSError as error:
-        raise _cannot_load(source, error) from error
+    """A T5 encoder in evaluation mode and its tokenizer, from a folder or the hub."""
+    return load_t5_model(source, dtype=dtype, **hub), read_tokenizer(source, **hub)
 
 
 def load_t5_config(source: str | os.PathLike[str], **hub: Any) -> Any:
@@ -198,29 +124,27 @@ def load_t5_config(source: str | os.PathLike[str], **hub: Any) -> Any:
     with quiet():
         from transformers import T5Config
 
-    try:
-        return T5Config.from_pretrained(_found(source, **hub), **hub)
-    except OSError as error:
-        raise _cannot_load(source, error) from error
+    check_type(str(source), read_raw_sizes(source, **hub), "t5")
+    return T5Config.from_pretrained(found(source, **hub), **hub)
 
 
 def load_t5_model(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: Any) -> Any:
-    """A T5 encoder in eval mode, its weights mapped from their file: of a whole T5 the decoder is not read.
+    """A T5 encoder in evaluation mode, its weights mapped from their file: of a complete T5 the decoder is not read.
 
     The encoder class is named explicitly: transformers' AutoModel would build a decoder with random weights beside it.
     """
     with quiet():
         from transformers import T5EncoderModel
 
-    folder = _found(source, **hub)
+    folder = found(source, **hub)
     try:
-        weights = _weights_of(Path(folder))
+        weights = weights_of(Path(folder))
         if weights is not None:
             model = _mapped_t5(Path(folder), weights, getattr(torch, dtype))
         else:  # only in the cache of transformers, or in torch files in pieces
             model = T5EncoderModel.from_pretrained(folder, dtype=getattr(torch, dtype), **hub)
     except OSError as error:
-        raise _cannot_load(source, error) from error
+        raise cannot_load(source, error) from error
     return model.eval().requires_grad_(False)
 
 
@@ -245,42 +169,13 @@ def encoder_hash(state: Mapping[str, Tensor]) -> str:
 
 def _mapped_t5(folder: Path, weights: Path, dtype: torch.dtype) -> Any:
     with quiet():
-        from transformers import T5Config, T5EncoderModel
+        from transformers import T5EncoderModel
 
     with torch.device("meta"):
-        model = T5EncoderModel(T5Config.from_pretrained(folder))
+        model = T5EncoderModel(load_t5_config(folder))
     state = open_checkpoint(weights)
     assign(model, state.renamed(encoder_names(list(state))), source=str(weights), dtype=dtype)
     model.set_input_embeddings(model.shared)  # one table under two names
     left = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
     assert not left, f"T5EncoderModel makes {left} without a file"
     return model
-
-
-def _weights_of(folder: Path) -> Path | None:
-    if not folder.is_dir():
-        return None
-    try:
-        return find_weights(folder, "model")
-    except CheckpointError:
-        whole = folder / "pytorch_model.bin"
-        return whole if whole.is_file() else None
-
-
-def _found(source: str | os.PathLike[str], **hub: Any) -> str:
-    """The folder of a text encoder; its name where only transformers can find it in its cache."""
-    if not Path(source).is_dir() and (str(source).startswith((".", "/")) or str(source).count("/") != 1):
-        raise ValueError(f"there is no text encoder folder {str(source)!r}, and it is not a hub name (owner/model)")
-    try:
-        return str(find_model(source, without=("*.bin", "*.pt"), **hub))
-    except FolderMeant:
-        raise
-    except ModelNotFound:
-        return str(source).removeprefix(ON_HUB)
-
-
-def _cannot_load(source: str | os.PathLike[str], error: OSError) -> ValueError:
-    return ValueError(
-        f"the text encoder {str(source)!r} cannot be loaded: {str(error).splitlines()[0]} Download it first "
-        "(hf download), give the folder where it is (text_encoder=...), or use stored features (text_features=...)."
-    )

@@ -9,12 +9,14 @@ One safetensors file. For n texts, sorted by length, whose features have r rows 
     text_starts int64 (n + 1,)    where each begins
     features.0, features.1, ...   (rows, width), in the dtype that the metadata names; r rows together
 
-Its metadata says which encoder made them: name, hash of its weights, width, dtype, and how many tokens are shown.
+Its metadata says which encoder made them: name, hash of its weights, kind (its name in TEXT_ENCODERS and how it pools),
+width, dtype, and how many tokens are shown.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from bisect import bisect_right
@@ -29,7 +31,8 @@ import torch
 from torch import Tensor, nn
 
 from hftrainer.models.checkpoint import CheckpointError, open_checkpoint, read_metadata, write_safetensors
-from hftrainer.models.text_encoder import TextEncoder, TextFeatures
+from hftrainer.models.text_encoder_base import BaseTextEncoder, TextFeatures, kind_of, spell_kind
+from hftrainer.registry import TEXT_ENCODERS, Part
 
 FORMAT = "hftrainer-text-features-v1"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -40,12 +43,12 @@ class MissingTextFeatures(ValueError):
 
 
 class StoredTextFeatures(nn.Module):
-    """Stands where a `TextEncoder` would: captions in, `TextFeatures` out, for the texts of one file.
+    """Stands where a text encoder would: captions in, `TextFeatures` out, for the texts of one file.
 
     The features are mapped from the file and answered on `device`, to which the module is moved like any other.
     """
 
-    model: Any = None  # where a TextEncoder has its T5
+    model: Any = None  # where an encoder has its network
     tokenizer: Any = None
     place: Tensor
 
@@ -60,6 +63,8 @@ class StoredTextFeatures(nn.Module):
             )
         self.encoder, self.encoder_sha256, self.dtype = about["encoder"], about["encoder_sha256"], about["dtype"]
         self.width, self.max_tokens = int(about["width"]), int(about["max_tokens"])
+        self.kind: dict[str, Any] = json.loads(about.get("kind", '{"name": "t5"}'))  # see `kind_of`
+        self._pooled = about.get("pooled") == "true"
         self._state = open_checkpoint(self.path)
         self._read_index()
         self.register_buffer("place", torch.zeros(0, dtype=torch.int8), persistent=False)  # moves with the module
@@ -82,11 +87,15 @@ class StoredTextFeatures(nn.Module):
         """Nothing to do; an encoder brings its weights into memory here."""
 
     def free(self) -> None:
-        """Nothing to do; an encoder lets go of its weights here."""
+        """Nothing to do; an encoder releases its weights here."""
 
     def count_tokens(self, captions: Sequence[str]) -> list[int]:
         """Tokens of each caption, the end-of-text token included, before any cut."""
         return [self._tokens[entry] for entry in self._find(captions)]
+
+    def positions(self, tokens: Sequence[int]) -> list[int]:
+        """Rows of features of texts with so many tokens."""
+        return [1 if self._pooled else min(count, self.max_tokens) for count in tokens]
 
     def forward(self, captions: Sequence[str]) -> TextFeatures:
         """Features of a batch of captions. Raises `MissingTextFeatures`."""
@@ -117,6 +126,19 @@ class StoredTextFeatures(nn.Module):
                 f"{self.encoder_sha256[:12]}, this model's are {sha256[:12]}; make it again with this model's: "
                 "hftrainer data text-features"
             )
+
+    def check_kind(self, part: Part) -> None:
+        """Raise ``ValueError`` unless these are features of such an encoder, pooled in this way."""
+        wanted = kind_of(part.name, part.config)
+        if wanted != self.kind:
+            raise ValueError(
+                f"{self.path} holds features of {spell_kind(self.kind)}, the model's text encoder is "
+                f"{spell_kind(wanted)}; make them again: hftrainer data text-features"
+            )
+
+    def part(self) -> Part:
+        """The encoder that made these features, as a part of a configuration; its weights come from nowhere yet."""
+        return TEXT_ENCODERS.part({**self.kind, "source": "text_encoder", "max_tokens": self.max_tokens})
 
     def _find(self, captions: Sequence[str]) -> list[int]:
         if isinstance(captions, str):
@@ -186,10 +208,10 @@ class FeatureSize:
             )
 
 
-def estimate_text_features(texts: Iterable[str], encoder: TextEncoder, *, dtype: str = "float32") -> FeatureSize:
+def estimate_text_features(texts: Iterable[str], encoder: BaseTextEncoder, *, dtype: str = "float32") -> FeatureSize:
     """The size of what `write_text_features` would write; texts are tokenized and nothing is encoded."""
     different = list(dict.fromkeys(texts))
-    kept = [min(count, encoder.max_tokens) for count in encoder.count_tokens(different)] if different else []
+    kept = encoder.positions(encoder.count_tokens(different)) if different else []
     # beside the features: a hash, a token count, two offsets, and the text itself
     index = sum(32 + 4 + 8 + 8 + len(text.encode()) for text in different)
     return FeatureSize(len(different), sum(kept), sum(kept) * encoder.width * DTYPES[dtype].itemsize + index)
@@ -199,7 +221,7 @@ def estimate_text_features(texts: Iterable[str], encoder: TextEncoder, *, dtype:
 def write_text_features(
     path: str | os.PathLike[str],
     texts: Iterable[str],
-    encoder: TextEncoder,
+    encoder: BaseTextEncoder,
     *,
     dtype: str = "float32",
     batch_size: int = 32,
@@ -216,7 +238,7 @@ def write_text_features(
         raise ValueError(f"expected texts to encode, got {len(different)} of which some are empty or there are none")
     counts = dict(zip(different, encoder.count_tokens(different), strict=True))
     ordered = sorted(different, key=lambda text: counts[text])
-    kept = [min(counts[text], encoder.max_tokens) for text in ordered]
+    kept = encoder.positions([counts[text] for text in ordered])
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
     utf8 = [text.encode() for text in ordered]
     small = {
@@ -238,9 +260,12 @@ def write_text_features(
         found: TextFeatures = encoder(next(waiting))
         return found.features[found.mask].to(DTYPES[dtype])
 
+    name = TEXT_ENCODERS.name_of(type(encoder)) or type(encoder).__name__
     about = {
         "format": FORMAT, "encoder": encoder.name, "encoder_sha256": encoder.sha256(), "dtype": dtype,
-        "computed_in": encoder.config.dtype, "max_tokens": str(encoder.max_tokens), "width": str(encoder.width),
+        "kind": json.dumps(kind_of(name, encoder.config)),
+        "pooled": str(encoder.positions([2, 3]) == [1, 1]).lower(), "computed_in": encoder.config.dtype,
+        "max_tokens": str(encoder.max_tokens), "width": str(encoder.width),
     }  # fmt: skip
     write_safetensors(path, types, load, metadata=about)
     return len(ordered)

@@ -26,6 +26,7 @@ from hftrainer.models.motion.motionmillion.quant_check import prepare_texts, qua
 from hftrainer.models.motion.motionmillion.rope_check import rope_check
 from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as Tokenizer
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
+from hftrainer.models.text_encoder_base import kind_of, spell_kind
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline, read_sampling
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
@@ -182,10 +183,11 @@ class MotionMillionPipeline(TextToMotionPipeline):
         return int(self._text_encoder.max_tokens)
 
     def facts(self) -> dict[str, str]:
-        """Codebook, and which splits the model was trained on."""
-        tokenizer = self.bundle.vqvae
+        """Codebook, text encoder, and which splits the model was trained on."""
+        tokenizer, text = self.bundle.vqvae, self.bundle.config.text_encoder
         return {
             "codebook": f"{tokenizer.codebook_size} codes of {tokenizer.frames_per_code} frames",
+            **({"text": spell_kind(kind_of(text.name, text.config))} if text is not None else {}),
             "trained on": _SPLITS[self.bundle.config.training_splits],
         }
 
@@ -235,7 +237,7 @@ class MotionMillionPipeline(TextToMotionPipeline):
         runner = PromptRunner(ar, self._text_encoder, batch_size, free_encoder=self.free_text_encoder)
         bounded = [self._bounded(request) for request in requests]
         waiting: list[Completion] = []
-        shown = [min(count, self.max_text_tokens) for count in tokens]
+        shown = self._text_encoder.positions(tokens)
         for number, done in enumerate(runner.run(bounded, shown, sampling), start=1):
             waiting.append(done)
             if len(waiting) < DECODED_TOGETHER and number < len(requests):

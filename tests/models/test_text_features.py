@@ -13,7 +13,8 @@ from hftrainer.cli import main
 from hftrainer.models.checkpoint import CheckpointError
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
 from hftrainer.models.text_features import MissingTextFeatures, StoredTextFeatures, write_text_features
-from hftrainer.pipelines.motionmillion import MotionMillionPipeline, PromptTooLong
+from hftrainer.pipelines.motionmillion import MotionMillionPipeline
+from hftrainer.pipelines.prompts import PromptTooLong
 from tests.tiny import tiny_text_encoder
 
 TEXTS = ["a person walks forward, then waves", "run", "someone stands still and turns left while walking", "squat ü"]

@@ -3,7 +3,7 @@
     mm_config.json       sizes of every part
     model_index.json     which class loads it, as diffusers has it
     fsq.safetensors      tokenizer              ar.safetensors    transformer (or shards with an index)
-    mean.npy, std.npy    (width,) float32       text_encoder/     T5 encoder and tokenizer, as transformers has it
+    mean.npy, std.npy    (width,) float32       text_encoder/     encoder and tokenizer, as transformers has it
     manifest.json        bytes and SHA-256 of every file
 
 Reads what the published hftrainer ("hftrainer-motionmillion-v1") and Motius ("motius-motionmillion-v1") wrote, too:
@@ -40,7 +40,7 @@ from hftrainer.models.motion.motionmillion.config import (
     check_encoder_width,
     check_same_sizes,
 )
-from hftrainer.models.motion.motionmillion.files import CONFIG, describe, index, read_config, read_json
+from hftrainer.models.motion.motionmillion.files import CONFIG, UNKNOWN_SOURCE, describe, index, read_config, read_json
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
 from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.motion.body import BODY_FILE, smpl_body, write_body
@@ -85,9 +85,7 @@ def build(config: MotionMillionConfig) -> Parts:
         config.text_encoder = config.text_encoder or TEXT_ENCODERS.part({"name": "t5"})
         config.text_encoder.config.source = init.text_encoder
     if init.text_features is not None:
-        encoder = StoredTextFeatures(init.text_features)
-        named = config.text_encoder or TEXT_ENCODERS.part({"name": "t5"})
-        encoder.check_encoder(None, None, named.config.max_tokens)
+        encoder, config.text_encoder = stored_features(init.text_features, config.text_encoder)
     elif config.text_encoder is not None:
         encoder = config.text_encoder.build()
     ar = None
@@ -101,6 +99,16 @@ def build(config: MotionMillionConfig) -> Parts:
     check_vocabulary(vqvae, ar)
     check_encoder_width(config.ar, encoder.width if encoder is not None else None)
     return Parts(config, vqvae, ar, encoder, mean, std, identity)
+
+
+def stored_features(path: str, written: Part | None) -> tuple[StoredTextFeatures, Part]:
+    """The features of a file, and the encoder that made them, which must be as `written` where that is given."""
+    stored = StoredTextFeatures(path)
+    if written is None:
+        return stored, stored.part()
+    stored.check_kind(written)
+    stored.check_encoder(None, None, written.config.max_tokens)
+    return stored, written
 
 
 def fetch(
@@ -226,6 +234,8 @@ def _read_text_encoder(
             f"{folder} should hold its text encoder in {stored.name}/, which is not there (was the model loaded "
             "without it before?); name one (text_encoder=...), give stored features (text_features=...), or None"
         )
+    elif source == UNKNOWN_SOURCE:
+        return None
     placed = Part(TEXT_ENCODERS, named.name, dataclasses.replace(named.config, source=source))
     encoder = placed.build(**options)
     _check_width(f"the text encoder {source!r}", encoder.width, config)
@@ -237,6 +247,8 @@ def _read_text_features(
 ) -> StoredTextFeatures:
     stored, about = StoredTextFeatures(path), raw.get("text_encoder") or {}
     sha256 = about.get("sha256")
+    if config.text_encoder is not None:
+        stored.check_kind(config.text_encoder)
     stored.check_encoder(
         str(sha256) if sha256 else None,
         getattr(config.ar.config, "clip_dim", None) if config.ar is not None else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
+from hftrainer.models.text_encoder_base import kind_of, spell_kind
 
 _SPLITS = {
     "train": "the train split; test-set leaderboards are meaningful",
@@ -53,10 +54,15 @@ motions = pipe.infer_t2m(["a person swings a golf club"])
 | fsq.safetensors | HumanVQVAE tokenizer, {config.tokenizer.config.codebook_size} codes |
 | ar.safetensors (or shards) | transformer, {ar.n_layer} layers, {ar.n_head} heads, width {ar.n_embd} |
 | mean.npy, std.npy | statistics of the 272 features |
-| text_encoder/ | Flan-T5 encoder, if it is here |
+| text_encoder/ | text encoder{_kind(config)}, if it is here |
 | manifest.json | bytes and SHA-256 of every file |
 
 ## Licence
 
 {licence}
 """
+
+
+def _kind(config: MotionMillionConfig) -> str:
+    part = config.text_encoder
+    return f" ({spell_kind(kind_of(part.name, part.config))})" if part is not None else ""

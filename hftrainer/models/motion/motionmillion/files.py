@@ -20,6 +20,7 @@ from hftrainer.registry import TEXT_ENCODERS, TOKENIZERS, TRANSFORMERS, Part, Re
 CONFIG = "mm_config.json"
 FORMAT = "hftrainer-motionmillion-v2"
 FORMATS = (FORMAT, "hftrainer-motionmillion-v1", "motius-motionmillion-v1")
+UNKNOWN_SOURCE = "text_encoder"  # of an encoder that lies, or lay, in the model's own folder
 _DEFAULTS = {"tokenizer": "human_vqvae", "ar": "llama", "text_encoder": "t5"}
 
 
@@ -48,6 +49,8 @@ def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
         config.ar = _read_transformer(dict(raw["config"]["ar"]), config.tokenizer, path)
     text = raw.get("text_encoder") or {}
     source = text.get("source") or raw.get("text_model_name") or ("google/flan-t5-xl" if form != FORMAT else None)
+    if source is None and text.get("name") is not None:
+        source = UNKNOWN_SOURCE  # left out, but its kind is known
     if source is not None:
         section = {**text.get("config", {}), "source": str(source), "max_tokens": int(text.get("max_tokens", 150))}
         section["name"] = text.get("name", _DEFAULTS["text_encoder"])
@@ -146,8 +149,8 @@ def _describe_tokenizer(part: Part) -> dict[str, Any]:
 def _describe_text(part: Part | None, has_text: bool, sha256: str | None) -> dict[str, Any]:
     about: dict[str, Any] = {
         "stored_in_artifact": has_text,
-        "path": "text_encoder" if has_text else None,
-        "source": "text_encoder" if has_text else _source(part),
+        "path": UNKNOWN_SOURCE if has_text else None,
+        "source": UNKNOWN_SOURCE if has_text else _source(part),
         "max_tokens": part.config.max_tokens if part is not None else 150,
         "sha256": sha256,
     }
@@ -160,4 +163,4 @@ def _describe_text(part: Part | None, has_text: bool, sha256: str | None) -> dic
 def _source(part: Part | None) -> str | None:
     """Where an encoder comes from; one that lay in the artifact is named by nothing once it is left out."""
     source = part.config.source if part is not None else None
-    return None if source == "text_encoder" else source
+    return None if source == UNKNOWN_SOURCE else source

@@ -12,7 +12,6 @@ import numpy as np
 from hftrainer.models.motion.motionmillion import artifact, files
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig, check_encoder_width, check_same_sizes
 from hftrainer.models.motion.motionmillion.network.fsq import LEVELS_OF_NB_CODE
-from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.registry import TEXT_ENCODERS, Part
 
 
@@ -49,7 +48,7 @@ def outline_parts(config: MotionMillionConfig) -> tuple[artifact.Parts, list[str
 def _outline_text(config: MotionMillionConfig, source: str | None, features: str | None, notes: list[str]) -> Any:
     if features is not None:
         if Path(features).is_file():
-            return StoredTextFeatures(features)
+            return artifact.stored_features(features, config.text_encoder)[0]
         notes.append(f"the stored text features {features} are not here")
         return None
     if source is None and config.text_encoder is None:
