@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -146,16 +147,14 @@ def captions(args: argparse.Namespace) -> int:
 def split(args: argparse.Namespace) -> int:
     """Write split/."""
     from hftrainer.data.prepare.caption_table import load_table, split_from_tables
-    from hftrainer.data.prepare.splits import split_names
+    from hftrainer.data.prepare.splits import split_dataset
 
     dataset = _open(args)
     if args.tables:
         parts = split_from_tables(dataset.names(), [load_table(table) for table in args.tables])
     else:
-        labels = dataset.labels()
         keys = [key for key in args.by.split(",") if key]
-        groups = {name: "/".join(str(label.get(key, "")) for key in keys) for name, label in labels.items()}
-        parts = split_names(dataset.names(), groups, val=args.val, test=args.test, seed=args.seed)
+        parts = split_dataset(dataset, keys, val=args.val, test=args.test, seed=args.seed)
     for name, members in parts.items():
         dataset.write_split(name, members)
         print(f"{name:10} {len(members)}")
@@ -167,9 +166,16 @@ def mirror(args: argparse.Namespace) -> int:
     from hftrainer.data.prepare.augment import mirror_split
     from hftrainer.data.prepare.captions import load_templates
 
-    made = mirror_split(_open(args), load_templates(args.templates), args.split, args.into, progress=progress("mirror"))
-    print(f"{len(made)} mirrored clips added to {args.into}; now write their captions")
-    return 0
+    dataset = _open(args)
+    made, without = mirror_split(
+        dataset, load_templates(args.templates), args.split, args.into, progress=progress("mirror")
+    )
+    for reason, count in Counter(without.values()).items():
+        print(f"{count} clips are not mirrored: {reason}", file=sys.stderr)
+    uncaptioned = sum(not dataset.captions(name) for name in made)
+    captions = f"; {uncaptioned} have no captions yet" if uncaptioned else ""
+    print(f"{len(made)} mirrored clips added to {args.into}{captions}")
+    return 0 if made else 1
 
 
 def join(args: argparse.Namespace) -> int:

@@ -107,7 +107,7 @@ def dataset(tmp_path) -> DatasetFolder:
 
 
 def test_mirrored_clips_get_mirrored_labels(dataset):
-    made = mirror_split(dataset, BANDAI, "train", "train_aug")
+    made, _ = mirror_split(dataset, BANDAI, "train", "train_aug")
     assert len(made) == 9  # guide is one-sided
     name = "M_dataset-1_wave-right-hand_normal_001"
     assert dataset.labels()[name]["content"] == "wave-left-hand"

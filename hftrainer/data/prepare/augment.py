@@ -7,18 +7,18 @@ made from, so that nothing of a test split ends up in training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.captions import CaptionTemplates, mirrored_parts
+from hftrainer.data.prepare.sides import exchange_sides
+from hftrainer.data.prepare.splits import JOINED, MIRROR_PREFIX, is_original
 from hftrainer.motion.blend import TRANSITION, find_passage, join_at, shorten
 from hftrainer.motion.representation.base import DEFAULT
 
-MIRROR_PREFIX = "M"  # as HumanML3D names mirrored clips
-JOINED = "joined"
 MAX_FRAMES = 300  # what the transformer can say: 150 codes
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -30,23 +30,47 @@ def parts_of(label: Mapping[str, Any]) -> list[Mapping[str, str]]:
 
 def mirror_split(
     dataset: DatasetFolder, templates: CaptionTemplates, split: str, into: str, *, progress: Progress = iter
-) -> list[str]:
-    """Write the mirror image of every clip of `split` whose labels have one; the new names.
+) -> tuple[list[str], dict[str, str]]:
+    """Write the mirror image of every clip of `split` that has one; the new names, and why others have none.
 
-    The split `into` gets all of `split`, what it had, and the new names.
+    Labels that the templates know say whether a clip may be mirrored, and its captions are to be written again. Other
+    clips get their captions with left and right exchanged, in their labels too. The split `into` gets all of `split`,
+    what it had, and the new names.
     """
-    labels, made = dataset.labels(), []
+    labels, made, without = dataset.labels(), list[str](), dict[str, str]()
     names = dataset.names(split)
     for name in progress(names):
-        if name in labels and _is_original(name):
-            parts = mirrored_parts(parts_of(labels[name]), templates)
-            if parts is not None:
-                mirrored = _mirrored_name(name)
-                dataset.write_motion(mirrored, dataset.motion_format.mirror(dataset.motion(name)))
-                labels[mirrored] = {**labels[name], **parts[0]}
-                made.append(mirrored)
+        if not is_original(name):
+            continue
+        label, mirrored = labels.get(name), _mirrored_name(name)
+        captions = dataset.captions(name)
+        if label is not None and all(part.get("content") in templates.contents for part in parts_of(label)):
+            parts = mirrored_parts(parts_of(label), templates)
+            if parts is None:
+                without[name] = "its label has no mirror image in the templates"
+                continue
+            labels[mirrored] = {**label, **parts[0]}
+        elif captions:
+            texts = [replace(c, text=exchange_sides(c.text), tokens=exchange_sides(c.tokens)) for c in captions]
+            dataset.write_captions(mirrored, texts)
+            if label is not None:
+                labels[mirrored] = _exchanged(label)
+        else:
+            without[name] = "it has neither labels that the templates know nor captions"
+            continue
+        dataset.write_motion(mirrored, dataset.motion_format.mirror(dataset.motion(name)))
+        made.append(mirrored)
     _add(dataset, labels, split, into, made)
-    return made
+    return made, without
+
+
+def _exchanged(value: Any) -> Any:
+    """Left and right exchanged in every text of a label."""
+    if isinstance(value, str):
+        return exchange_sides(value)
+    if isinstance(value, list):
+        return [_exchanged(item) for item in value]
+    return {key: _exchanged(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 @dataclass
@@ -154,10 +178,6 @@ def _join_pair(
     out_at, in_at, distance = find_passage(first, second, leave=(earliest, len(first)), enter=(0, max(0, latest)))
     joined = join_at(first, second, out_at, in_at)
     return (distance, joined, out_at) if len(joined) <= config.max_frames else None
-
-
-def _is_original(name: str) -> bool:
-    return not name.startswith((MIRROR_PREFIX + "_", JOINED + "/"))
 
 
 def _mirrored_name(name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.data.folder import Caption, DatasetFolder
+from hftrainer.data.prepare.splits import is_original
 from hftrainer.readers import read_jsonl
 
 SHIPPED = Path(__file__).parent / "caption_tables"
@@ -100,6 +101,7 @@ def split_from_tables(names: list[str], tables: list[CaptionTable]) -> dict[str,
     is train and unlabelled, for what needs no captions; "all" is everything that is in a split.
     """
     lines = {name: line for table in reversed(tables) for name, line in table.clips.items()}
+    names = [name for name in names if is_original(name)]
     there, parts = set(names), dict[str, list[str]]()
     taken: set[str] = set()
     for name in sorted(names, key=lambda n: (n not in lines, n)):  # listed ones first: the others may repeat them

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.files import sha256
+
+MIRROR_PREFIX = "M"  # as HumanML3D names mirrored clips
+JOINED = "joined"
+
 
 def split_names(
     names: Sequence[str],
@@ -36,6 +42,30 @@ def split_names(
         out["test"] += order[sizes[0] : sum(sizes)]
         out["train"] += order[sum(sizes) :]
     return {**{part: sorted(members) for part, members in out.items()}, "all": sorted(names)}
+
+
+def split_dataset(
+    dataset: DatasetFolder, keys: Sequence[str], *, val: float, test: float, seed: int
+) -> dict[str, list[str]]:
+    """`split_names` of a folder's clips by the labels `keys`, such that nothing leaks.
+
+    Mirrored and joined clips are left out, as they belong with the clips that they were made from; clips of equal
+    content go where the first of them goes.
+    """
+    labels = dataset.labels()
+    groups = {name: "/".join(str(label.get(key, "")) for key in keys) for name, label in labels.items()}
+    names = [name for name in dataset.names() if is_original(name)]
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        same[sha256(dataset.motion_path(name))].append(name)
+    firsts = {members[0]: members for members in same.values()}
+    parts = split_names(list(firsts), groups, val=val, test=test, seed=seed)
+    return {part: sorted(n for first in members for n in firsts[first]) for part, members in parts.items()}
+
+
+def is_original(name: str) -> bool:
+    """Whether a clip is neither a mirror image nor joined from others."""
+    return not name.startswith((f"{MIRROR_PREFIX}_", f"{JOINED}/"))
 
 
 def _share(count: int, share: float) -> int:

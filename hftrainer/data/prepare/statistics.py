@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.files import atomic_path, write_json
+from hftrainer.files import atomic_folder, write_json
 from hftrainer.motion.statistics import compute_statistics
+
+_OURS = ("mean.npy", "std.npy", "Mean.npy", "Std.npy", "made_from.json")
 
 
 def write_statistics(dataset: DatasetFolder, split: str | None, *, grouped: bool, with_mirrored: bool) -> int:
@@ -15,18 +19,18 @@ def write_statistics(dataset: DatasetFolder, split: str | None, *, grouped: bool
     mean, std = compute_statistics(
         map(dataset.motion, names), dataset.motion_format, grouped=grouped, with_mirrored=with_mirrored
     )
-    folder = dataset.root / "mean_std"
-    for name, values in (("mean.npy", mean), ("std.npy", std)):
-        with atomic_path(folder / name) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, values)
-    write_json(
-        folder / "made_from.json",
-        {
-            "representation": dataset.representation,
-            "split": split,
-            "clips": len(names),
-            "grouped": grouped,
-            "with_mirrored": with_mirrored,
-        },
-    )
+    about = {
+        "representation": dataset.representation, "split": split, "clips": len(names), "grouped": grouped,
+        "with_mirrored": with_mirrored,
+    }  # fmt: skip
+    target = dataset.root / "mean_std"
+    with atomic_folder(target) as folder:  # mean, deviation and what they were made from change together
+        for other in target.iterdir() if target.is_dir() else ():
+            if other.is_dir():
+                shutil.copytree(other, folder / other.name)
+            elif other.name not in _OURS and other.name[0] != ".":
+                shutil.copy2(other, folder / other.name)
+        np.save(folder / "mean.npy", mean)
+        np.save(folder / "std.npy", std)
+        write_json(folder / "made_from.json", about)
     return len(names)

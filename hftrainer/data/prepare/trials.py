@@ -11,6 +11,7 @@ import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.captions import CaptionTemplates, make_captions
+from hftrainer.plain_text import read_lines
 
 # (prompt, seed, contents, style): the fields of `hftrainer.evaluation.actions.Trial`
 Row = tuple[str, int, tuple[str, ...], str | None]
@@ -51,7 +52,7 @@ def unseen_trials(path: Path | None = None) -> list[Row]:
     """Prompts of a file with prompt, content and perhaps style, separated by tabs; three seeds each."""
     path = path or _UNSEEN
     rows: list[Row] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         if line.strip() and not line.startswith("#"):
             fields = line.split("\t")
             if len(fields) < 2:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare.verify_clips import SameMotions, check_body, check_records
 from hftrainer.motion.plausible import WRONG
 from hftrainer.motion.representation.base import Representation
 from hftrainer.motion.statistics import RunningStatistics
@@ -22,10 +23,11 @@ _WITHOUT_CAPTIONS = "unlabelled"  # the split of clips that are meant to have no
 
 @dataclass
 class Report:
-    """`facts` to print, and `problems`: what is wrong, with the clips that it is wrong with."""
+    """`facts` to print, `problems`: what is wrong, with the clips that it is wrong with, and `doubts`: what is odd."""
 
     facts: dict[str, str] = field(default_factory=dict)
     problems: dict[str, list[str]] = field(default_factory=dict)
+    doubts: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
@@ -36,12 +38,17 @@ class Report:
         """Note one more case of a problem."""
         self.problems.setdefault(problem, []).append(what)
 
+    def doubt(self, oddity: str, what: str) -> None:
+        """Note one more case of something odd, which a clip may well be."""
+        self.doubts.setdefault(oddity, []).append(what)
+
     def lines(self) -> list[str]:
         """The report as text."""
         out = [f"{key:20} {value}" for key, value in self.facts.items()]
-        for problem, cases in self.problems.items():
-            more = f" and {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
-            out.append(f"WRONG: {problem} ({len(cases)}): {', '.join(cases[:_SHOWN])}{more}")
+        for word, found in (("doubt", self.doubts), ("WRONG", self.problems)):
+            for problem, cases in found.items():
+                more = f" and {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
+                out.append(f"{word}: {problem} ({len(cases)}): {', '.join(cases[:_SHOWN])}{more}")
         return [*out, "ok" if self.good else f"{len(self.problems)} kinds of problems"]
 
 
@@ -64,7 +71,7 @@ def verify(
     doubtful: dict[str, list[str]] = {}
     train = set(dataset.names("train")) if "train" in dataset.splits() else set(names)
     silent = set(dataset.names(_WITHOUT_CAPTIONS)) if _WITHOUT_CAPTIONS in dataset.splits() else set()
-    mirrored = _made_with_mirrored(dataset)
+    mirrored, bodies = _made_with_mirrored(dataset), SameMotions()
     for name in progress(names):
         try:
             motion = dataset.motion(name)
@@ -73,6 +80,8 @@ def verify(
             continue
         lengths.append(len(motion))
         _check_motion(report, name, motion, motion_format, doubtful)
+        check_body(report, name, motion, motion_format)
+        bodies.add(name, motion)
         if name in train:
             sums.add(motion)
             if mirrored:
@@ -90,6 +99,8 @@ def verify(
     if not dataset.texts.is_dir():
         report.facts["captions"] = "none"
     _check_splits(report, dataset, set(everything))
+    bodies.check(report, dataset)
+    check_records(report, dataset, names)
     if len(names) == len(everything) or len(names) >= _ENOUGH:
         _check_statistics(report, dataset, sums)
     else:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from hftrainer.data.folder import Caption, DatasetFolder, parse_caption
 from hftrainer.motion.representation.base import DEFAULT, get_representation
+from hftrainer.plain_text import read_lines
 from hftrainer.readers import inside, read_json
 
 _SHOWN = 5
@@ -126,7 +127,7 @@ def check_names(names: Sequence[str], where: str) -> None:
 def _only_caption(path: Path) -> list[Caption]:
     if not path.is_file():
         return []
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_lines(path) if line.strip()]
     if len(lines) > 1:
         raise UnusablePairs(f"{path} has {len(lines)} captions; a folder of corrected captions has one for each clip")
     return [parse_caption(line) for line in lines]

@@ -21,7 +21,7 @@ from hftrainer.arrays import read_npy
 from hftrainer.data.appending import NpyWriter
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.tokens.table import check_made_by
-from hftrainer.files import atomic_path, write_json, write_text
+from hftrainer.files import atomic_folder, write_json, write_text
 from hftrainer.readers import json_field, read_json, read_text
 
 _STRETCH = 64  # batches that are in memory at once while clips are tokenized
@@ -114,19 +114,21 @@ def tokenize(
 def write_token_set(
     out: str | os.PathLike[str], rows: Iterable[tuple[str, NDArray[np.int64]]], about: dict[str, Any]
 ) -> int:
-    """Write names with their codes as a `TokenSet`, as they come; entries written. `about` becomes made_from.json."""
-    out = Path(out)
+    """Write names with their codes as a `TokenSet`, as they come; entries written. `about` becomes made_from.json.
+
+    The folder takes its place when it is complete: codes of one tokenizer never stand under the name of another.
+    """
     dtype = code_dtype(int(about["codebook_size"]))
     names, offsets = [], [0]
-    with atomic_path(out / "codes.npy") as temporary, NpyWriter(temporary, dtype) as writer:
-        for name, codes in rows:
-            writer.append(codes)
-            names.append(name)
-            offsets.append(writer.rows)
-    with atomic_path(out / "offsets.npy") as temporary, open(temporary, "wb") as stream:
-        np.save(stream, np.array(offsets, dtype=np.int64))
-    write_text(out / "names.txt", "".join(f"{name}\n" for name in names))
-    write_json(out / "made_from.json", {**about, "entries": len(names)})
+    with atomic_folder(out) as folder:
+        with NpyWriter(folder / "codes.npy", dtype) as writer:
+            for name, codes in rows:
+                writer.append(codes)
+                names.append(name)
+                offsets.append(writer.rows)
+        np.save(folder / "offsets.npy", np.array(offsets, dtype=np.int64))
+        write_text(folder / "names.txt", "".join(f"{name}\n" for name in names))
+        write_json(folder / "made_from.json", {**about, "entries": len(names)})
     return len(names)
 
 

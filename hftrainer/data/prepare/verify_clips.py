@@ -1,0 +1,91 @@
+"""What `verify` says of clips beside their numbers: bodies that are none, the same motion twice, and import records."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare.import_records import NAME, ImportRecords
+from hftrainer.files import sha256
+from hftrainer.motion.examine import examine
+from hftrainer.motion.representation import motion272
+from hftrainer.motion.representation.base import DEFAULT, Representation
+from hftrainer.motion.skeleton import bone_offsets
+
+if TYPE_CHECKING:
+    from hftrainer.data.prepare.verify import Report
+
+_HELD = ("val", "test")
+
+
+def check_body(report: Report, name: str, motion: np.ndarray, motion_format: Representation) -> None:
+    """What an import would have refused or doubted, of a motion that has rotations."""
+    if motion_format.name != DEFAULT or len(motion) < 2:
+        return
+    wide = motion.astype(np.float64)
+    joints = motion272.to_joints(wide)
+    rotations, root = motion272.to_rotations(wide)
+    found = examine(rotations, root, bone_offsets(joints, rotations), joints, motion_format.fps)
+    for text in found.refused:
+        report.add("no person's motion", f"{name}: {text}")
+    for text in found.doubts:
+        report.doubt("odd for a person's motion", f"{name}: {text}")
+
+
+class SameMotions:
+    """Clips whose numbers are equal: one in a held-out split and one in training is a leak."""
+
+    def __init__(self) -> None:
+        self.names: dict[bytes, list[str]] = {}
+
+    def add(self, name: str, motion: np.ndarray) -> None:
+        """Note a clip."""
+        self.names.setdefault(hashlib.sha256(np.ascontiguousarray(motion).tobytes()).digest(), []).append(name)
+
+    def check(self, report: Report, dataset: DatasetFolder) -> None:
+        """Say which are the same."""
+        splits = {split: set(dataset.names(split)) for split in dataset.splits()}
+        for names in self.names.values():
+            if len(names) < 2:
+                continue
+            leak = _leak(names, splits)
+            if leak is not None:
+                report.add("the same motion twice, held out and trained on", f"{' = '.join(names[:4])} in {leak}")
+            else:
+                report.doubt("the same motion twice", " = ".join(names[:4]))
+
+
+def _leak(names: list[str], splits: dict[str, set[str]]) -> str | None:
+    """The two splits of one folder between which the names of one motion leak."""
+    for held, members in splits.items():
+        folder, _, part = held.rpartition("/")
+        if part not in _HELD or not members & set(names):
+            continue
+        for split, others in splits.items():
+            beside, _, other = split.rpartition("/")
+            if beside == folder and other not in (*_HELD, "all") and others & set(names):
+                return f"{held} and {split}"
+    return None
+
+
+def check_records(report: Report, dataset: DatasetFolder, names: list[str]) -> None:
+    """Imported clips that are not what their import wrote, or that a killed import did not finish."""
+    if not (dataset.root / NAME).is_file():
+        return
+    try:
+        records = ImportRecords(dataset.root).clips
+    except ValueError as error:
+        report.add("import records", str(error))
+        return
+    report.facts["imported"] = f"{sum('key' in record for record in records.values())} clips; {NAME} says from what"
+    for name in names:
+        record = records.get(name)
+        if record is None:
+            continue
+        if "motion_sha256" not in record:
+            report.add("an import was interrupted; run it again", name)
+        elif record["motion_sha256"] != sha256(dataset.motion_path(name)):
+            report.add("changed since it was imported", name)
