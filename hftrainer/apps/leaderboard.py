@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hftrainer.config import ConfigError
+from hftrainer.config import ConfigError, read_yaml, typed
 from hftrainer.evaluation.compare import Run, common_items, common_protocol, half_widths, read_run
 from hftrainer.evaluation.report import Table, aligned, pipe_table
-from hftrainer.evaluation.vocabulary import ARROWS, current_name, label_of
+from hftrainer.evaluation.vocabulary import current_name, in_order, label_of
 from hftrainer.files import check_writable, write_json, write_text
 from hftrainer.zoo.collection import cards, find_card
 
 _FEWEST_COMMON = 0.99  # share of items that all runs must have judged
+_PUBLISHED = Path(__file__).parent / "published.yaml"
 _PHYSICAL = ("Slide", "Float", "Jitter", "Dynamic")
 
 
@@ -33,6 +34,17 @@ class Row:
 
 
 @dataclass
+class PublishedRow:
+    """A row of published.yaml."""
+
+    name: str
+    protocol: str
+    source: str
+    values: dict[str, float]
+    clips: int | None = None
+
+
+@dataclass
 class Leaderboard:
     """`rows` of one `protocol`: real clips, the runs from the best FID on, published rows. `notes` on all of them."""
 
@@ -43,8 +55,7 @@ class Leaderboard:
 
     def table(self) -> Table:
         """The header first; a metric a column, value ± half the 95 % interval."""
-        names = {name for row in self.rows for name in row.values}
-        ordered = [name for name in ARROWS if name in names] + sorted(names - set(ARROWS))
+        ordered = in_order({name for row in self.rows for name in row.values})
         table = [["", "items", *(label_of(name) for name in ordered)]]
         for row in self.rows:
             mark = " (published)" if row.origin == "published" else ""
@@ -67,7 +78,11 @@ class Leaderboard:
         write_json(folder / "leaderboard.json", asdict(self))
 
     def _lines(self) -> list[str]:
-        own = [f"{row.name}: {note}" for row in self.rows for note in row.notes]
+        said: dict[str, list[str]] = {}
+        for row in self.rows:
+            for note in row.notes:
+                said.setdefault(note, []).append(row.name)
+        own = [f"{', '.join(names)}: {note}" for note, names in said.items()]
         return [f"protocol {self.protocol}, evaluator {self.evaluator}", *self.notes, *own]
 
 
@@ -112,20 +127,25 @@ def leaderboard(
 
 
 def published_rows(protocol: str) -> list[Row]:
-    """What model cards say was published for a protocol; real clips of those publications once."""
+    """What model cards and published.yaml say was published for a protocol, each with its source."""
     rows: list[Row] = []
     for card in cards().values():
-        for result in card.results:
-            if result.protocol != protocol or result.origin != "published":
+        results = [result for result in card.results if result.origin == "published"]
+        physical = next((result.values for result in results if result.protocol == "physical"), {})
+        for result in results:
+            if result.protocol != protocol:
                 continue
             note = [f"from {result.source}"] + ([_not_eligible(card)] if not card.leaderboard.eligible else [])
             values = {current_name(name): value for name, value in result.values.items()}
-            measured = (other.values for other in card.results if other.protocol == "physical")
-            physical = next(measured, {})
             rows.append(Row(card.name, "published", result.clips, {**values, **physical}, notes=note))
             real = {current_name(name): value for name, value in result.real.items()}
             if real and not any(row.name == "real clips" for row in rows):
                 rows.insert(0, Row("real clips", "published", result.clips, real))
+    content = read_yaml(_PUBLISHED)
+    for number, fields in enumerate(content["rows"]):
+        entry = typed(PublishedRow, fields, path=f"{_PUBLISHED.name}.rows[{number}]")
+        if entry.protocol == protocol:
+            rows.append(Row(entry.name, "published", entry.clips, entry.values, notes=[f"from {entry.source}"]))
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hftrainer.evaluation.vocabulary import ARROWS, label_of
+from hftrainer.evaluation.vocabulary import ARROWS, in_order, label_of
 
 ROWS = {"predicted": "predicted", "real": "real", "split_half": "split half", "random_caption": "random caption"}
 _SHOWN = 5
@@ -16,10 +16,8 @@ Table = list[list[str]]
 def metric_table(result: Mapping[str, Any]) -> Table:
     """Metrics by row, the header first: mean ± half the 95 % interval."""
     rows = [name for name in ROWS if name in result["rows"]]
-    names = [name for name in ARROWS if any(name in result["rows"][row] for row in rows)]
-    others = {name for row in rows for name in result["rows"][row]} - set(names)
     table = [["", *(ROWS[row] for row in rows)]]
-    for name in [*names, *sorted(others)]:
+    for name in in_order({name for row in rows for name in result["rows"][row]}):
         table.append([label_of(name), *(_estimate(result["rows"][row].get(name)) for row in rows)])
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # name -> which way is better: "→" is closer to the real clips, "" neither
@@ -90,9 +90,24 @@ def label_of(name: str) -> str:
 
 def arrow_of(name: str) -> str:
     """ "↓", "↑", "→" (closer to real) or nothing; "FID-refk" is a FID."""
+    return ARROWS.get(_base(name), "")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of metrics as tables have them: retrieval, distances, physics; those with a reference beside their own."""
+    known = list(ARROWS)
+
+    def place(name: str) -> tuple[int, str]:
+        base = _base(name)
+        return (known.index(base) if base in ARROWS else len(known), name)
+
+    return sorted(names, key=place)
+
+
+def _base(name: str) -> str:
     while name not in ARROWS and "-" in name:
         name = name.rpartition("-")[0]
-    return ARROWS.get(name, "")
+    return name
 
 
 def _listed(value: Any) -> list[Any]:

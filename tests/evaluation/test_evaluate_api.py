@@ -19,6 +19,7 @@ from hftrainer.evaluation import predictions as prediction_files
 from hftrainer.evaluation.physical_table import joints_of_clip, skeleton_note
 from hftrainer.evaluation.protocols import load_protocol
 from hftrainer.evaluation.protocols.clips import EvaluationSet, MotionStore
+from hftrainer.evaluation.vocabulary import ARROWS
 from hftrainer.pipelines.exact_length import make_requests
 from tests.evaluation.runs import make_data, make_judge, noisy
 from tests.tiny import tiny_evaluator
@@ -353,6 +354,10 @@ def test_runs_that_do_not_compare_are_refused(runs, data, judge, folder, tmp_pat
 
 def test_published_rows_stand_beside_and_are_marked():
     rows = {row.name: row for row in published_rows("hml3d-272-leaderboard")}
+    assert rows["MotionStreamer"].values["FID"] == 12.211
+    assert "FID" not in rows["MDM"].values  # measured against another reference
+    assert [row.values["R@1"] for row in published_rows("hml3d-272-paper")] == [0.702, 0.631]
+    assert all(set(row.values) <= {*ARROWS, "FID-refk", "FID-hml263_roundtrip"} for row in rows.values())
     assert rows["gotozero-7b-train"].values["FID"] == 3.081
     assert rows["gotozero-7b-train"].values["R@1"] == 0.740
     assert rows["gotozero-3b-train"].values["FID-refk"] == 4.981

@@ -19,6 +19,7 @@ from hftrainer.evaluation.vocabulary import (
     current_name,
     current_protocol,
     current_result,
+    in_order,
     label_of,
 )
 from hftrainer.registry import METRICS
@@ -208,6 +209,14 @@ def test_labels_have_units_and_arrows():
     assert label_of("jerk_m_per_s3") == "jerk, m/s³ →"
     assert label_of("MultiModality") == "MultiModality"
     assert arrow_of("mine") == ""
+    assert in_order({"ties", "mine", "FID-refk", "R@1", "FID", "Slide"}) == [
+        "FID",
+        "FID-refk",
+        "R@1",
+        "ties",
+        "Slide",
+        "mine",
+    ]
 
 
 def test_reports_and_protocols_of_earlier_versions_are_read():
