@@ -40,7 +40,7 @@ class Bundle(Protocol):
 class TextToMotion(Protocol):
     """A pipeline of the registry PIPELINES: captions in, motions in physical units out.
 
-    `hftrainer.pipelines.base.TextToMotionPipeline` has everything but `stream`. The class has ``from_pretrained(folder,
+    `hftrainer.pipelines.base.TextToMotionPipeline` has everything but `run`. The class has ``from_pretrained(folder,
     *, device, dtype, **options)`` and ``from_bundle(bundle)``.
     """
 
@@ -56,7 +56,7 @@ class TextToMotion(Protocol):
     def frames_per_code(self) -> int:
         """Frames that one more code brings."""
 
-    def stream(
+    def run(
         self, requests: Sequence[GenerationRequest], sampling: SamplingParams, *, batch_size: int | None = None
     ) -> Iterator[tuple[int, Any]]:
         """Motions with the positions of their requests, as they get ready."""

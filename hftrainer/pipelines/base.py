@@ -1,7 +1,7 @@
 """What every text-to-motion pipeline does: checks, seeds, lengths. A model adds how its codes become motion.
 
 A subclass registers itself in PIPELINES, says in `artifact_names` which ``_class_name`` of a ``model_index.json`` is
-meant for it, and implements `from_pretrained`, `stream`, `frames_per_code`, `count_tokens` and `max_text_tokens`.
+meant for it, and implements `from_pretrained`, `run`, `frames_per_code`, `count_tokens` and `max_text_tokens`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class TextToMotionPipeline:
 
     # --- what a model says ----------------------------------------------------------------------------------------
 
-    def stream(
+    def run(
         self, requests: Sequence[GenerationRequest], sampling: SamplingParams, *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GeneratedMotion]]:
         """Motions with the positions of their requests, as they get ready; each is cut to its request's frames."""
@@ -217,7 +217,7 @@ class TextToMotionPipeline:
         progress: Progress = iter,
     ) -> list[GeneratedMotion]:
         """The motions of all requests, in their order."""
-        stream = self.stream(requests, sampling, batch_size=batch_size)
+        stream = self.run(requests, sampling, batch_size=batch_size)
         made = dict(progress(SizedIterator(stream, len(requests))))
         return [made[i] for i in range(len(requests))]
 
@@ -264,7 +264,7 @@ class TextToMotionPipeline:
     def request(
         self, caption: str, seed: int | None, sampling: SamplingParams, frames: int | None = None
     ) -> GenerationRequest:
-        """What `stream` is asked for: a motion that ends by itself, or one of exactly `frames` frames."""
+        """What `run` is asked for: a motion that ends by itself, or one of exactly `frames` frames."""
         if frames is None:
             return GenerationRequest(caption, seed, self.max_sample_steps, sampling.min_new_tokens)
         most = min(self.max_sample_steps, self.codes_for(frames))

@@ -192,7 +192,7 @@ def _stream(
     for request in todo:
         most = min(steps, pipeline.codes_for(request.frames))
         requests.append(GenerationRequest(request.caption, request.seed, most, min(floor, most), request.frames))
-    for number, made in pipeline.stream(requests, generation.sampling, batch_size=batch_size):
+    for number, made in pipeline.run(requests, generation.sampling, batch_size=batch_size):
         yield todo[number], made
 
 

@@ -27,7 +27,8 @@ from hftrainer.models.motion.motionmillion.rope_check import rope_check
 from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as Tokenizer
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 from hftrainer.models.text_encoder_base import kind_of, spell_kind
-from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline, read_sampling
+from hftrainer.pipelines.base import Float32, GeneratedMotion, read_sampling
+from hftrainer.pipelines.streaming import StreamingPipeline
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
 
@@ -41,7 +42,7 @@ _FETCHED_BY = ("revision", "cache_dir", "local_files_only", "token", "text_encod
 
 
 @PIPELINES.register("motionmillion")
-class MotionMillionPipeline(TextToMotionPipeline):
+class MotionMillionPipeline(StreamingPipeline):
     """Text encoder, transformer, tokenizer decoder, statistics; all of them in `bundle`.
 
     `sampling` is what calls use unless they say otherwise: the model's generation_config.json, or greedy.
@@ -225,7 +226,7 @@ class MotionMillionPipeline(TextToMotionPipeline):
     # --- the work -------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def stream(
+    def run(
         self, requests: Sequence[GenerationRequest], sampling: SamplingParams, *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GeneratedMotion]]:
         """Motions with the positions of their requests, as they get ready."""

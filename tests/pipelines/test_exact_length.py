@@ -148,14 +148,14 @@ def test_shards_make_what_one_process_makes(pipe, tmp_path):
 
 def test_a_motion_without_frames_is_a_failure(pipe, tmp_path, monkeypatch):
     orders = make_requests(PAIRS[:2], 0)
-    real = pipe.stream
+    real = pipe.run
 
-    def stream(*arguments, **options):
+    def run(*arguments, **options):
         for number, made in real(*arguments, **options):
             made.motion = made.motion[:0] if number == 1 else made.motion
             yield number, made
 
-    monkeypatch.setattr(pipe, "stream", stream)
+    monkeypatch.setattr(pipe, "run", run)
     failed, manifest = make(pipe, tmp_path, orders)
     assert failed == {"sub/b": "the model ended before the first frame"}
     assert manifest["missing"] == failed

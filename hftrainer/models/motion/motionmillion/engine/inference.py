@@ -16,6 +16,7 @@ from hftrainer.models.motion.motionmillion.engine.prepare import Product, can_pr
 from hftrainer.models.motion.motionmillion.engine.row_groups import RowGroups
 from hftrainer.models.motion.motionmillion.network.attention import Reads, additive, padded_head
 from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache, cache_dtype
+from hftrainer.models.motion.motionmillion.network.llama import prefix_mask
 from hftrainer.models.motion.motionmillion.network.sampler import best_ids
 
 if TYPE_CHECKING:
@@ -68,13 +69,19 @@ class InferenceLLaMA:
         """Input vectors (b, d) of codes (b,)."""
         return self.transformer.wte(ids)  # type: ignore[no-any-return]
 
-    def prefill(self, text_features: Tensor, text_mask: Tensor) -> Prefix:
-        """Run texts (r, n, clip_dim), right-padded. The first `decode` of a row repeats its last position, so that one
-        head serves rows that begin and rows under way."""
+    def prefill(self, text_features: Tensor, text_mask: Tensor, codes: Tensor | None = None) -> Prefix:
+        """Run texts (r, n, clip_dim), right-padded, and the codes (r, m) that each continues from. The first `decode`
+        of a row repeats its last position, so that one head serves rows that begin and rows under way."""
         text_mask = text_mask.bool()
         x = self.text_projection(text_features.to(self.transformer.wte.weight.dtype))
-        # text sees all text of its row; padding is seen by none
-        return self._run(x, text_mask.sum(dim=1), text_mask[:, None, None])
+        lengths = text_mask.sum(dim=1)
+        if codes is None:  # text sees all text of its row; padding is seen by none
+            return self._run(x, lengths, text_mask[:, None, None])
+        count = codes.shape[1]
+        place = torch.arange(x.shape[1] + count, device=x.device) - lengths[:, None]  # among a row's codes
+        motion = self.embed(codes.gather(1, place.clamp(0, count - 1)))
+        x = torch.where((place < 0)[..., None], F.pad(x, (0, 0, 0, count)), motion)
+        return self._run(x, lengths + count, prefix_mask(place < 0))
 
     def _run(self, x: Tensor, lengths: Tensor, seen: Tensor) -> Prefix:
         rows, width, _ = x.shape
