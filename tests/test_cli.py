@@ -42,6 +42,18 @@ def test_generate_writes_every_format_and_a_manifest(tiny_model, tmp_path, capsy
     assert not list((tmp_path / "out").glob(".*"))  # no temporary files stay
 
 
+def test_parts_that_follow_one_another_are_one_motion(tiny_model, tmp_path, capsys):
+    arguments = ["a person walks forward", "--then", "someone stands still", "1.0", "--formats", "npy"]
+    assert generate(tiny_model, tmp_path / "out", *arguments) == 0
+    (item,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["items"]
+    assert (item["prompt"], item["frames"]) == ("a person walks forward, then someone stands still", 18 + 30)
+    assert np.load(tmp_path / "out" / f"{item['stem']}.npy").shape == (48, 272)
+    assert generate(tiny_model, tmp_path / "out", "walk", "--then", "run", "fast") == 1
+    assert "--then takes a prompt and its seconds, got 'fast' for 'run'" in capsys.readouterr().err
+    assert main(["generate", "walk", "--then", "run", "2", "--model", str(tiny_model)]) == 1
+    assert "say how long the beginning is" in capsys.readouterr().err
+
+
 def test_a_rerun_keeps_what_is_finished(tiny_model, tmp_path):
     out = tmp_path / "out"
     arguments = [*PROMPTS, "--formats", "npy"]

@@ -21,6 +21,7 @@ from hftrainer.commands.exporting import FORMATS_HELP, add_export, formats_of, o
 
 EPILOG = """examples:
   hftrainer generate "a person walks forward, then waves" -n 4 --out out/
+  hftrainer generate "a person walks forward" --seconds 3 --then "someone runs" 2 --then "a person squats" 3
   hftrainer generate --prompts prompts.txt --seconds 5 --formats npy,bvh,html --out out/
   hftrainer generate "a person runs" --formats glb --skeleton unreal --loop --in-place --fps 60
 A run into a folder adds to what is there, and keeps what is finished. Open out/index.html in any browser; it needs no
@@ -37,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="gotozero-nano", help="zoo name, model folder, or owner/repository")
     parser.add_argument("--out", "-o", type=Path, default=Path("out"), help="folder for the files (default out/)")
     parser.add_argument("--seconds", type=float, help="make every motion exactly so long; default: the model decides")
+    parser.add_argument(
+        "--then", nargs=2, action="append", metavar=("PROMPT", "SECONDS"),
+        help="continue with this, for so long; may be repeated, and needs --seconds for the beginning",
+    )  # fmt: skip
     parser.add_argument("-n", "--num-motions", type=int, default=1, help="motions a prompt, seeds counting up")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", default="npy,npz,bvh,glb,mp4,html", help=FORMATS_HELP)
@@ -68,6 +73,7 @@ def one_sentence(words: list[str]) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Generate and write; 1 if a motion failed."""
     prompts = read_prompts(one_sentence(args.prompt), args.prompts)
+    timelines = _timelines(prompts, args.seconds, args.then)
     options = options_of(args)
     formats = formats_of(args, options)
     from hftrainer.files import check_writable
@@ -87,20 +93,37 @@ def run(args: argparse.Namespace) -> int:
     sampling = sampling_of(args, pipeline.sampling)
     if args.num_motions > 1 and not sampling.do_sample:
         raise ValueError(f"-n {args.num_motions} greedy motions would all be the same; sample (--temperature 1)")
-    if args.seconds is not None:
+    if args.seconds is not None and not args.then:
         pipeline.check_seconds(args.seconds)
     if not args.truncate:
         pipeline.check_prompt_lengths(prompts)
     job = Job(
-        prompts=prompts, out=args.out, num_motions=args.num_motions, seed=args.seed, seconds=args.seconds,
-        sampling=sampling, formats=formats, batch_size=args.batch_size, truncate=args.truncate,
-        options=options, raw=args.raw,
+        prompts=list(timelines) or prompts, out=args.out, num_motions=args.num_motions, seed=args.seed,
+        seconds=args.seconds, sampling=sampling, formats=formats, batch_size=args.batch_size, truncate=args.truncate,
+        options=options, raw=args.raw, timelines=timelines,
     )  # fmt: skip
     loaded = time.perf_counter()
     manifest = run_job(
         pipeline, job, model=str(args.model), fingerprint=fingerprint(folder), progress=progress_lines("batches")
     )
     return _report(args.out, manifest, loaded - started, time.perf_counter() - loaded, MANIFEST, PAGE)
+
+
+def _timelines(
+    prompts: list[str], seconds: float | None, then: list[list[str]] | None
+) -> dict[str, list[tuple[str, float]]]:
+    """The parts of each prompt's motion, by the text that stands for all of them; none without --then."""
+    if not then:
+        return {}
+    if seconds is None:
+        raise ValueError("--then continues a motion of known length: say how long the beginning is, by --seconds")
+    parts = []
+    for text, length in then:
+        try:
+            parts.append((text, float(length)))
+        except ValueError:
+            raise ValueError(f"--then takes a prompt and its seconds, got {length!r} for {text!r}") from None
+    return {", then ".join([prompt, *(text for text, _ in parts)]): [(prompt, seconds), *parts] for prompt in prompts}
 
 
 def _report(out: Path, manifest: dict[str, Any], loading: float, making: float, name: str, page: str) -> int:

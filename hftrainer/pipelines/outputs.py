@@ -25,6 +25,7 @@ from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.folder import MANIFEST as MANIFEST
 from hftrainer.pipelines.folder import Item, existing, wanted
+from hftrainer.pipelines.streaming import StreamingPipeline
 from hftrainer.render.export import ENDINGS, ExportOptions, check_formats, write, write_features
 from hftrainer.render.viewer import clip_of, write_viewer
 from hftrainer.requests import SamplingParams
@@ -40,7 +41,8 @@ class Job:
     """What is to be made: `num_motions` of each prompt, into `out`, with these files.
 
     `options`: how motions are written, but for the .npy, which always holds the model's own features; `raw`: files show
-    them without smoothing and foot locking.
+    them without smoothing and foot locking. `timelines`: for a prompt that stands for several, the parts (prompt,
+    seconds) of its motion.
     """
 
     prompts: list[str]
@@ -54,6 +56,7 @@ class Job:
     truncate: bool = False
     options: ExportOptions = field(default_factory=ExportOptions)
     raw: bool = False
+    timelines: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
 
 
 def run_job(
@@ -161,15 +164,24 @@ def _make_batch(
     pipeline: TextToMotionPipeline, job: Job, batch: list[Item]
 ) -> list[tuple[dict[str, Any], BodyMotion | None]]:
     """Generate together, then write the files of each in a thread of its own: encoding waits for ffmpeg."""
-    motions = pipeline.generate_rows(
-        [(item.prompt, item.seed) for item in batch],
-        seconds=job.seconds,
-        sampling=job.sampling,
-        batch_size=job.batch_size,
-        truncate=job.truncate,
-    )
+    if job.timelines:
+        motions = [_timeline(pipeline, job, item) for item in batch]
+    else:
+        motions = pipeline.generate_rows(
+            [(item.prompt, item.seed) for item in batch],
+            seconds=job.seconds,
+            sampling=job.sampling,
+            batch_size=job.batch_size,
+            truncate=job.truncate,
+        )
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda pair: _write_item(job, *pair), zip(batch, motions, strict=True)))
+
+
+def _timeline(pipeline: TextToMotionPipeline, job: Job, item: Item) -> GeneratedMotion:
+    if not isinstance(pipeline, StreamingPipeline):
+        raise ValueError(f"{type(pipeline).__name__} makes one motion a prompt, and no timelines (--then)")
+    return pipeline.timeline(job.timelines[item.prompt], seed=item.seed, sampling=job.sampling)
 
 
 def _write_item(job: Job, item: Item, made: GeneratedMotion) -> tuple[dict[str, Any], BodyMotion | None]:
@@ -187,7 +199,7 @@ def _write_item(job: Job, item: Item, made: GeneratedMotion) -> tuple[dict[str, 
         "seconds": round(made.seconds, 3),
         "codes": len(made.tokens),
         "ended": made.ended,
-        "asked": job.seconds is not None,
+        "asked": job.seconds is not None or bool(job.timelines),
         "text_tokens": made.text_tokens,
         "representation": made.representation,
         "files": files,
@@ -220,7 +232,7 @@ def _settings(job: Job, pipeline: TextToMotionPipeline, fingerprint: str) -> dic
         "formats": list(job.formats),
         "options": asdict(job.options),
         "raw": job.raw,
-    }
+    } | ({"timelines": job.timelines} if job.timelines else {})
 
 
 def _versions() -> dict[str, str]:
