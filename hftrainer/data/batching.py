@@ -30,6 +30,7 @@ def arrange(order: Int64, lengths: Int64, size: Size, bucket: int, rng: np.rando
     """
     if not len(order):
         return []
+    batches: Any
     if size.tokens:
         batches, stretches = _by_tokens(order, lengths, size.tokens, bucket)
     else:

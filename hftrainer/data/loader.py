@@ -128,7 +128,7 @@ class PlannedData(L.LightningDataModule):
         """Batches that all processes together have used since the start of the run."""
         trainer = self.trainer
         steps = trainer.global_step - self._start_step
-        return self.plan.start.batches + steps * trainer.accumulate_grad_batches * trainer.world_size
+        return int(self.plan.start.batches + steps * trainer.accumulate_grad_batches * trainer.world_size)
 
     @property
     def position(self) -> Position:
@@ -165,4 +165,5 @@ def limited(count: int, limit: float | None) -> list[int]:
     if limit is None:
         return list(range(count))
     wanted = max(1, round(limit * count)) if limit < 1 else int(limit)
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
+    chosen: list[int] = np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
+    return chosen

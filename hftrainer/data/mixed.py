@@ -125,15 +125,14 @@ class MixedSource:
 
     def plan(self, train: MixedDataset, seed: int) -> BatchPlan:
         """The first set's rules over the items of all."""
-        plans = [source.plan(part, seed) for source, part in zip(self.sources, train.parts, strict=True)]
+        plans: list[BatchPlan] = [source.plan(part, seed) for source, part in zip(self.sources, train.parts, strict=True)]
         lengths = np.concatenate([plan.lengths for plan in plans])
         shares = [
             (int(start), int(stop), float(weight or stop - start))
             for start, stop, weight in zip(train.starts, train.starts[1:], self.weights, strict=False)
         ]
-        weights = None
-        if plans[0].weights is not None:
-            weights = np.concatenate([plan.weights / plan.weights.sum() for plan in plans])
+        each = [plan.weights for plan in plans if plan.weights is not None]
+        weights = np.concatenate([one / one.sum() for one in each]) if each else None
         weighted = weights is not None or self.weights[0] is not None
         return dataclasses.replace(plans[0], lengths=lengths, weights=weights, shares=shares if weighted else ())
 

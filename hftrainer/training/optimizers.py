@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from hftrainer.config import ConfigError
 from hftrainer.extras import need, quiet
 from hftrainer.fields import number
 from hftrainer.registry import OPTIMIZERS, SCHEDULES, Part, part
+
+T = TypeVar("T", bound=torch.optim.Optimizer)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Muon(torch.optim.Optimizer):
             if inner is not None:
                 inner.param_groups = [group for group in self.param_groups if group["kind"] == kind]
                 inner.state = self.state  # loading a checkpoint replaces it
-                inner.step()
+                inner.step()  # type: ignore[no-untyped-call]
         return loss
 
 
@@ -191,10 +193,10 @@ def _adam_arguments(config: AdamConfig) -> dict[str, Any]:
     return {"lr": config.lr, "betas": betas, "eps": config.eps, "weight_decay": config.weight_decay}
 
 
-def _clippable(optimizer: Any) -> Any:
+def _clippable(optimizer: T) -> T:
     """Lightning takes a fused optimizer for one that unscales float16 gradients by itself, and refuses to clip them.
     With this they are unscaled before they are clipped; without a scaler (bfloat16) nothing changes."""
-    optimizer._step_supports_amp_scaling = False
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
 
 

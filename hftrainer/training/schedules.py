@@ -108,7 +108,8 @@ class WarmupStableDecay(Schedule):
 
     def after_warmup(self, step: int) -> float:
         """1 until `decay` steps are left, `min_lr_ratio` at the last step and after."""
-        gone = min(1.0, max(0.0, 1 - (self.total - step) / self.config.decay))
+        decay = max(1, min(self.config.decay, self.total - self.config.warmup))
+        gone = min(1.0, max(0.0, 1 - (self.total - step) / decay))
         return 1 - (1 - self.config.min_lr_ratio) * gone
 
 
