@@ -125,7 +125,9 @@ class MixedSource:
 
     def plan(self, train: MixedDataset, seed: int) -> BatchPlan:
         """The first set's rules over the items of all."""
-        plans: list[BatchPlan] = [source.plan(part, seed) for source, part in zip(self.sources, train.parts, strict=True)]
+        plans: list[BatchPlan] = [
+            source.plan(part, seed) for source, part in zip(self.sources, train.parts, strict=True)
+        ]
         lengths = np.concatenate([plan.lengths for plan in plans])
         shares = [
             (int(start), int(stop), float(weight or stop - start))

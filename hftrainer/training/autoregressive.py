@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from hftrainer.config import ConfigError
 from hftrainer.data.tokens.table import TokenBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.rows import layout_rows
+from hftrainer.models.shard_building import is_given_up
 from hftrainer.registry import TASKS, Part
 from hftrainer.training.fsdp import FSDP2
 from hftrainer.training.lora import LoRAConfig, adapters, add_lora, merged_state, save_adapter
 from hftrainer.training.released import optimizer_part
 from hftrainer.training.shares import is_shared, whole_state
-from hftrainer.training.task import Task, compile_forward
+from hftrainer.training.task import BatchShape, Task, compile_forward
 
 if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.network import LLaMAHF
@@ -128,13 +131,37 @@ class ARTask(Task):
             raise ValueError(f"a row of {rows.shape[1]} positions does not fit block_size={config.block_size}")
         return self.ar.next_token_loss(rows, features, text.mask)
 
+    def outline_step(self, shape: BatchShape) -> Tensor:
+        """The loss of a batch of the longest rows, on tensors without content; see `hftrainer.training.activations`."""
+        config = self.ar.config
+        with unset_fake_temporarily():  # the table is kept for every later use, which may be real
+            self.ar.rope(torch.device("cpu"))
+        text = min(shape.text, config.block_size - shape.codes)
+        features = torch.empty(shape.rows, text, config.clip_dim)
+        rows = torch.zeros(shape.rows, text + shape.codes, dtype=torch.long)
+        hidden = self.ar.hidden(rows, features, torch.ones(shape.rows, text, dtype=torch.bool))
+        wanted = hidden[:, text - 1 :].reshape(-1, hidden.shape[-1])  # the positions that have a target
+        logits = self.ar.head(wanted).float()
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+    def flops_per_token(self) -> float:
+        """Six operations for each parameter that is multiplied, and attention (arXiv 2204.02311, appendix B)."""
+        config = self.ar.config
+        table = 0 if config.tie_weights else self.ar.transformer.wte.weight.numel()
+        numbers = sum(p.numel() for p in self.ar.parameters()) - table
+        return 6.0 * numbers + 12.0 * config.n_layer * config.n_embd * config.block_size / 2
+
     # --- what `trainer` asks for --------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
         """Under fsdp2, share the transformer out block by block."""
         strategy = self.trainer.strategy
         if isinstance(strategy, FSDP2):
-            strategy.shard(list(self.ar.transformer.blocks()), self.ar, ["next_token_loss"])
+            strategy.shard(*self.sharding_units(), ["next_token_loss"])
+
+    def sharding_units(self) -> tuple[list[nn.Module], nn.Module]:
+        """What is gathered one at a time, and the module that holds them."""
+        return list(self.ar.transformer.blocks()), self.ar
 
     def checkpoint_activations(self) -> None:
         """Keep what enters each block alone."""
@@ -194,8 +221,10 @@ def init_transformer(bundle: MotionMillionBundle, *, std: float | None, fsq_shar
     ar = bundle.ar
     assert ar is not None
     config = ar.config
+    if is_given_up(ar) and (std is not None or fsq_share):
+        raise ConfigError("task.init_std and task.fsq_init need all weights in one place, which fsdp2 does not have")
     if ar.lm_head.weight.is_meta:
-        return  # an outline (training/dry_run.py) has no values
+        return  # an outline (training/dry_run.py) has no values; what was built in shards has those of its layers
     if std is not None:
         for name, p in ar.named_parameters():
             if p.ndim == 2:

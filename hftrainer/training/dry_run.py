@@ -21,11 +21,15 @@ import torch
 from torch import nn
 
 from hftrainer.config import ConfigError, Experiment
+from hftrainer.data.mixed import build_data, roots_of
 from hftrainer.models.outline import outline
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.registry import DATASETS, TASKS
+from hftrainer.training.activations import StepMemory, step_memory
 from hftrainer.training.fit import check_experiment
-from hftrainer.training.memory import NOT_COUNTED, Sizes, memory_per_device, spread_of
+from hftrainer.training.memory import NOT_COUNTED, Sizes, Spread, card_bytes, fits, memory_per_device, spread_of
+from hftrainer.training.strategies import prepare_task
+from hftrainer.training.task import BatchShape
 
 _OPENED = 20_000  # clips of a folder whose files are looked at to count an epoch; above that, names are counted
 _GB = 1e9
@@ -70,8 +74,11 @@ def dry_run(experiment: Experiment, *, card: str | None = None) -> DryRun:
         found.notes.append("the model's sizes are not known, so its parameters and memory are not counted")
     else:
         task = _build_task(experiment, bundle, source, found)
+        prepare_task(task, dataclasses.replace(experiment.trainer, compile=False))
+        if experiment.trainer.precision == "bf16-true":
+            task.to_half(torch.bfloat16)
         found.parts = list(_parts(task, bundle))
-        _count_memory(experiment, found)
+        _count_memory(experiment, task, found, card)
     _count_steps(experiment, source, found)
     found.facts["outlined in"] = f"{time.perf_counter() - began:.1f} s"
     return found
@@ -145,24 +152,77 @@ def processes(experiment: Experiment) -> int:
     return max(1, each) * config.num_nodes
 
 
-def _count_memory(experiment: Experiment, found: DryRun) -> None:
+def _count_memory(experiment: Experiment, task: Any, found: DryRun, card: str | None) -> None:
     config, world = experiment.trainer, processes(experiment)
-    spread = spread_of(config.strategy, getattr(config, "offload", "none"), world)
+    spread = spread_of(config.strategy, config.offload, world)
+    block, root = gathered(task)
     sizes = Sizes(
         trained=sum(part.trained for part in found.parts),
         frozen_bytes=sum(part.frozen_bytes for part in found.parts),
         averages=sum(section.get("name") == "ema" for section in experiment.callbacks),
+        block=block,
+        root=root,
     )
     total = sum(part.parameters for part in found.parts)
     found.facts["all"] = f"{total:,} parameters, {sizes.trained:,} trained"
-    memory = memory_per_device(sizes, spread, config.precision, world)
+    step = step_memory(task, _largest_batch(experiment), autocast=config.precision.endswith("mixed"))
+    if step is None:
+        found.notes.append(f"{type(task).__name__} has no outline_step, so activations are not counted")
+    memory = memory_per_device(sizes, spread, config.precision, world, step)
     found.facts["devices"] = f"{world} ({spread.name}, {config.precision})"
     found.facts["memory per device"] = f"{memory.total / _GB:.2f} GB"
     for name, value in memory.parts.items():
         found.facts[f"  {name}"] = f"{value / _GB:.2f} GB"
     for name, value in memory.on_cpu.items():
         found.facts[f"  {name}, CPU"] = f"{value / _GB:.2f} GB in the machine's memory"
-    found.notes.append(f"the memory does not count {NOT_COUNTED}")
+    _try_checkpointing(experiment, task, found, sizes, spread, step)
+    if card is not None:
+        found.fits = fits(memory.total, card_bytes(card))
+        found.facts[f"on {card}"] = "fits" if found.fits else f"does not fit ({card_bytes(card) / _GB:.0f} GB)"
+    found.notes.append(f"rows are counted at their longest; the memory does not count {NOT_COUNTED}")
+
+
+def _try_checkpointing(
+    experiment: Experiment, task: Any, found: DryRun, sizes: Sizes, spread: Spread, step: StepMemory | None
+) -> None:
+    """Say what activation checkpointing would make of it, where it is off and the task can do it."""
+    config = experiment.trainer
+    if step is None or config.activation_checkpointing:
+        return
+    try:
+        task.checkpoint_activations()
+    except ConfigError:
+        return
+    less = step_memory(task, _largest_batch(experiment), autocast=config.precision.endswith("mixed"))
+    memory = memory_per_device(sizes, spread, config.precision, processes(experiment), less)
+    found.facts["  with activation_checkpointing"] = f"{memory.total / _GB:.2f} GB in all"
+
+
+def gathered(task: Any) -> tuple[int, int]:
+    """Parameters of the largest block that fsdp2 gathers at a time, and of what it gathers for all of a step."""
+    units = task.sharding_units() if hasattr(task, "sharding_units") else None
+    if units is None:
+        return 0, 0
+    blocks, root = units
+    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    return max(sizes, default=0), sum(p.numel() for p in root.parameters()) - sum(sizes)
+
+
+def _largest_batch(experiment: Experiment) -> BatchShape:
+    config = _data_config(experiment)
+    if hasattr(config, "max_tokens"):
+        encoder = experiment.model.get("text_encoder") or {}
+        codes = config.max_tokens + 1
+        rows = config.batch_size if not config.batch_tokens else max(1, config.batch_tokens // codes)
+        return BatchShape(rows, codes=codes, text=int(encoder.get("max_tokens", 150)))
+    return BatchShape(getattr(config, "batch_size", 1), frames=getattr(config, "window", 0))
+
+
+def _data_config(experiment: Experiment) -> Any:
+    """The checked section `data`; of several sets, the first one's."""
+    roots = roots_of(experiment.data)
+    section = {**experiment.data, "root": roots[0].path} if roots else experiment.data
+    return DATASETS.resolve(section, path="data")[1]
 
 
 # --- data and steps -------------------------------------------------------------------------------------------------
@@ -170,7 +230,7 @@ def _count_memory(experiment: Experiment, found: DryRun) -> None:
 
 def _open_data(experiment: Experiment, found: DryRun) -> Any:
     """The data source, or None with a note; nothing is written, and no motion is read."""
-    _, config = DATASETS.resolve(experiment.data, path="data")
+    config = _data_config(experiment)
     root = getattr(config, "root", None)
     made = experiment.data["name"].startswith("synthetic_")  # these write what they lack
     lacking = [p for p in (root, made and f"{root}/split", made and _tokens_of(config)) if p and not Path(p).exists()]
@@ -179,7 +239,7 @@ def _open_data(experiment: Experiment, found: DryRun) -> Any:
         return None
     try:
         with redirect_stdout(StringIO()):
-            return DATASETS.build(experiment.data, path="data")
+            return build_data(experiment.data)
     except ConfigError:
         raise
     except ValueError as error:
@@ -192,7 +252,7 @@ def _tokens_of(config: Any) -> str | None:
 
 
 def _count_steps(experiment: Experiment, source: Any, found: DryRun) -> None:
-    _, config = DATASETS.resolve(experiment.data, path="data")
+    config = _data_config(experiment)
     world, parts = processes(experiment), experiment.trainer.accumulate_grad_batches
     rows = config.batch_size * world * parts
     found.facts["rows per step"] = f"{rows:,} ({config.batch_size} x {world} devices x {parts} batches)"
@@ -210,14 +270,16 @@ def _count_steps(experiment: Experiment, source: Any, found: DryRun) -> None:
                 f"at most {most:,} ({config.max_tokens} codes and END a row); text positions come on top"
             )
     elif hasattr(config, "window"):
-        codes = rows * config.window // config.frames_per_code
+        codes = rows * config.window // getattr(config, "frames_per_code", 1)
         found.facts["tokens per step"] = f"{codes:,} codes ({rows * config.window:,} frames)"
     if train is not None:
         batches = source.plan(train, experiment.seed).batches_per_epoch
         steps = batches // (world * parts)
-        epochs = experiment.trainer.max_steps * world * parts / batches
+        total = experiment.trainer.max_steps
+        epochs = experiment.trainer.max_epochs if total is None else total * world * parts / batches
         found.facts["steps per epoch"] = f"{steps:,} ({len(train):,} rows); {epochs:,.1f} epochs in all"
-    found.facts["steps"] = f"{experiment.trainer.max_steps:,}"
+    if experiment.trainer.max_steps is not None:
+        found.facts["steps"] = f"{experiment.trainer.max_steps:,}"
 
 
 def _train_rows(source: Any, found: DryRun) -> Any:

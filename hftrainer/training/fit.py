@@ -7,6 +7,7 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hftrainer.config import ConfigError, Experiment, plain
 from hftrainer.data.mixed import build_data, resolve_data
 from hftrainer.extras import need
 from hftrainer.files import check_writable
+from hftrainer.models.shard_building import keep_shards
 from hftrainer.registry import CALLBACKS, LOGGERS, MODELS, TASKS
 from hftrainer.training import changes as differences
 from hftrainer.training.building import build_with
@@ -77,11 +79,12 @@ def fit(experiment: Experiment) -> Path:
         new_order=any(change.path == "seed" for change in changes),
     )  # fmt: skip
     check_data(experiment, data)
-    bundle = MODELS.build(experiment.model, path="model")
-    task = TASKS.build(experiment.task, path="task", bundle=bundle, source=source)
-    prepare_task(task, experiment.trainer)
     experiment = with_steps(experiment, data)
     trainer = _make_trainer(experiment, output, resolved, resume is not None, callbacks)
+    with building(experiment, trainer):
+        bundle = MODELS.build(experiment.model, path="model")
+        task = TASKS.build(experiment.task, path="task", bundle=bundle, source=source)
+    prepare_task(task, experiment.trainer)
     if resume is not None:
         check_resume(resume, experiment.trainer, trainer.world_size)
     _on_first(record.begin)(resolved, changes, step=record.step if resume else 0, processes=trainer.world_size)
@@ -99,6 +102,14 @@ def _train(trainer: Any, task: Any, data: Any, resume: Path | None, record: RunR
     results = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     _on_first(record.end)(STOPPED_EARLY if early else FINISHED, int(trainer.global_step), results)
     leave_together()
+
+
+def building(experiment: Experiment, trainer: Any) -> AbstractContextManager[None]:
+    """Under fsdp2 a process builds only its shard of what is sharded, unless the task sets all weights itself."""
+    own_start = experiment.task.get("init_std") is not None or experiment.task.get("fsq_init")
+    if experiment.trainer.strategy != "fsdp2" or own_start or experiment.task.get("lora"):
+        return nullcontext()
+    return keep_shards(trainer.global_rank, trainer.world_size)
 
 
 def _changes(experiment: Experiment, resolved: dict[str, Any], record: RunRecord, resume: Path | None) -> list[Change]:

@@ -17,6 +17,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+from hftrainer.models.shard_building import fill, take_rows
+
 META = "meta.pt"  # what Lightning's strategy calls all that is neither weights nor optimizer
 
 
@@ -38,11 +40,14 @@ class FSDP2(ModelParallelStrategy):
     def shard(self, units: list[nn.Module], root: nn.Module, methods: list[str]) -> None:
         """Share out `units` one by one, and then what of `root` is left; `methods` of `root` are entered directly."""
         mesh = self.device_mesh["data_parallel"]
+        rows = take_rows(root)
         for unit in units:
             fully_shard(unit, mesh=mesh, mp_policy=self.policy)
         fully_shard(root, mesh=mesh, mp_policy=self.policy)
         for method in methods:
             register_fsdp_forward_method(root, method)
+        if rows:
+            fill(root, rows, self.root_device)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Weights and optimizer of what trains, on any number of processes; the rest of the checkpoint is returned."""

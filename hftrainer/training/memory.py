@@ -9,10 +9,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-NOT_COUNTED = (
-    "activations, logits and other things of a step, buffers for communication, what is gathered for a block at a time "
-    "(zero3, fsdp2), the CUDA context, fragmentation"
-)
+from hftrainer.config import ConfigError
+from hftrainer.training.activations import StepMemory
+
+NOT_COUNTED = "the CUDA context and fragmentation (--card allows for 0.6 GB and 4 %), and buffers of NCCL"
+_CONTEXT, _FRAGMENTATION = 0.6e9, 1.04
+_BUCKET = 2e8  # numbers in each of DeepSpeed's buffers for gradients and for parameters, as Lightning sets them
+_LIVE = 1e9  # parameters that ZeRO 3 keeps gathered at most
+# Memory of cards, bytes, as the makers state them.
+CARDS_BYTES = {
+    "v100-16": 16e9, "v100-32": 32e9, "rtx3090-24": 24e9, "rtx4090-24": 24e9, "rtx5090-32": 32e9, "a10-24": 24e9,
+    "l4-24": 24e9, "l40s-48": 48e9, "a100-40": 40e9, "a100-80": 80e9, "h100-80": 80e9, "h200-141": 141e9,
+    "b200-180": 180e9,
+}  # fmt: skip
+
+
+def card_bytes(name: str) -> float:
+    """The memory of a card; `ConfigError` for an unknown one, with the known ones."""
+    if name not in CARDS_BYTES:
+        raise ConfigError(f"--card: there is no card {name!r}; known: {', '.join(CARDS_BYTES)}")
+    return CARDS_BYTES[name]
+
+
+def fits(total: float, card: float) -> bool:
+    """Whether so many bytes of tensors fit a card, with a CUDA context and what fragmentation takes."""
+    return total * _FRAGMENTATION + _CONTEXT <= card
 
 
 @dataclass(frozen=True)
@@ -22,6 +43,8 @@ class Sizes:
     trained: int
     frozen_bytes: int
     averages: int = 0
+    block: int = 0  # parameters of the largest part that is gathered at a time
+    root: int = 0  # parameters that are gathered for all of a step
 
 
 @dataclass(frozen=True)
@@ -49,8 +72,24 @@ class Spread:
     offload: str = "none"
 
 
+def _add_step(parts: dict[str, float], sizes: Sizes, spread: Spread, width: int, step: StepMemory) -> None:
+    """What a step takes; autocast's copies of matrices are among the activations."""
+    parts["activations kept for the backward pass"] = step.kept
+    if spread.name == "single":
+        parts.pop("gradients")
+        parts["gradients and temporaries at the peak"] = step.peak - step.kept
+        return
+    parts["temporaries at the peak"] = step.peak_without_gradients - step.kept
+    if spread.name == "fsdp2":  # the block in use, the next one, and what belongs to no block
+        parts["gathered parameters"] = (2 * sizes.block + sizes.root) * width
+    elif spread.zero:
+        if spread.weights:
+            parts["gathered parameters"] = min(sizes.trained, _LIVE) * width
+        parts["buffers for communication"] = 2 * min(sizes.trained, _BUCKET) * width
+
+
 def spread_of(strategy: str, offload: str, processes: int) -> Spread:
-    """What a strategy shares out, by our name or Lightning's."""
+    """What a strategy shards, by our name or Lightning's."""
     name = strategy.lower()
     stage = re.search(r"(?:zero|deepspeed(?:_stage_)?)(\d)?", name)
     if stage is not None:
@@ -63,8 +102,14 @@ def spread_of(strategy: str, offload: str, processes: int) -> Spread:
     return Spread("ddp" if name == "ddp" or (name == "auto" and processes > 1) else "single")
 
 
-def memory_per_device(sizes: Sizes, spread: Spread, precision: str, processes: int) -> Memory:
-    """Bytes on one of `processes` devices. `precision`: 32-true, bf16-mixed, 16-mixed or bf16-true."""
+def memory_per_device(
+    sizes: Sizes, spread: Spread, precision: str, processes: int, step: StepMemory | None = None
+) -> Memory:
+    """Bytes on one of `processes` devices. `precision`: 32-true, bf16-mixed, 16-mixed or bf16-true.
+
+    `step`: what a step takes beside them; with one device gradients are only there while activations go away, so that
+    their sum at the peak counts, and `gradients` are left out.
+    """
     half = precision.endswith("-true") and not precision.startswith(("32", "64"))
     width = 2 if half else 4
     parts = {
@@ -82,7 +127,9 @@ def memory_per_device(sizes: Sizes, spread: Spread, precision: str, processes: i
         on_cpu[name] = optimizer
         if spread.offload == "all":
             on_cpu["weights"] = parts.pop("weights")
-    if precision.endswith("mixed"):
+    if step is not None:
+        _add_step(parts, sizes, spread, width, step)
+    elif precision.endswith("mixed"):
         # autocast keeps a copy of each matrix for the length of a step; fsdp2 casts a block at a time instead
         if spread.name != "fsdp2":
             parts["half-precision copies (autocast)"] = sizes.trained * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,16 @@ from torch import Tensor, nn
 from hftrainer.config import ConfigError
 from hftrainer.registry import Part
 from hftrainer.training.optimizers import ParameterGroup, make_optimizer
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The largest batch of a device: `rows` of `frames`, or of `codes` (END among them) after `text` positions."""
+
+    rows: int
+    frames: int = 0
+    codes: int = 0
+    text: int = 0
 
 
 class Task(L.LightningModule):

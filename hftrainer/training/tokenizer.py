@@ -13,7 +13,7 @@ from hftrainer.data.motion.windows import MotionBatch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.registry import TASKS, Part
 from hftrainer.training.released import loss_part, optimizer_part
-from hftrainer.training.task import Task
+from hftrainer.training.task import BatchShape, Task
 
 RELEASED_STEPS = {"name": "steps", "warmup": 48_000, "milestones": [348_000], "gamma": 0.05}
 
@@ -60,6 +60,13 @@ class TokenizerTask(Task):
         terms = self.losses(batch, out.motion)
         self.log_step(terms, shown=["loss"])
         return terms["loss"]
+
+    def outline_step(self, shape: BatchShape) -> Tensor:
+        """The loss of a batch of windows without content; see `hftrainer.training.activations`."""
+        motion = torch.empty(shape.rows, shape.frames, len(self.bundle.mean))
+        batch = MotionBatch(motion, torch.empty(shape.rows, dtype=torch.long), [])
+        out = self.bundle.vqvae(self.bundle.normalize(batch.motion))
+        return self.losses(batch, out.motion)["loss"]
 
     def validation_step(self, batch: MotionBatch, index: int) -> dict[str, Tensor]:
         """The training loss on whole clips; gives callbacks the reconstructed "motion", physical, and its "codes"."""

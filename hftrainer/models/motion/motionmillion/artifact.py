@@ -42,6 +42,7 @@ from hftrainer.models.motion.motionmillion.config import (
 )
 from hftrainer.models.motion.motionmillion.files import CONFIG, UNKNOWN_SOURCE, describe, index, read_config, read_json
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
+from hftrainer.models.shard_building import sharded
 from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.motion.body import BODY_FILE, smpl_body, write_body
 from hftrainer.motion.representation.base import get_representation
@@ -95,7 +96,8 @@ def build(config: MotionMillionConfig) -> Parts:
         ar, config.ar = source.ar, source.config.ar
     config.check()
     if ar is None and config.ar is not None:
-        ar = config.ar.build()
+        with sharded():
+            ar = config.ar.build()
     check_vocabulary(vqvae, ar)
     check_encoder_width(config.ar, encoder.width if encoder is not None else None)
     return Parts(config, vqvae, ar, encoder, mean, std, identity)
