@@ -71,6 +71,18 @@ def is_given_up(module: nn.Module) -> bool:
     return any(hasattr(p, _ROWS) for p in module.parameters())
 
 
+def move(module: nn.Module, device: str | torch.device) -> None:
+    """``module.to(device)``, but children that wait for `fill` stay where they are."""
+    if not is_given_up(module):
+        module.to(device)
+        return
+    for child in module.children():
+        if not is_given_up(child):
+            child.to(device)
+    for name, buffer in module._buffers.items():
+        module._buffers[name] = None if buffer is None else buffer.to(device)
+
+
 def take_rows(module: nn.Module) -> dict[str, Tensor]:
     """The rows that were kept, by the names of their parameters; call before the module is sharded."""
     rows = {}

@@ -135,7 +135,7 @@ class ARTask(Task):
         """The loss of a batch of the longest rows, on tensors without content; see `hftrainer.training.activations`."""
         config = self.ar.config
         with unset_fake_temporarily():  # the table is kept for every later use, which may be real
-            self.ar.rope(torch.device("cpu"))
+            self.ar.rotary(torch.device("cpu"))
         text = min(shape.text, config.block_size - shape.codes)
         features = torch.empty(shape.rows, text, config.clip_dim)
         rows = torch.zeros(shape.rows, text + shape.codes, dtype=torch.long)

@@ -24,6 +24,7 @@ from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
 from hftrainer.models.motion.motionmillion.outline import outline_parts
 from hftrainer.models.motion.motionmillion.upstream import read_upstream
 from hftrainer.models.quantize import quantize_linears
+from hftrainer.models.shard_building import move
 from hftrainer.models.text_encoder import TextFeatures
 from hftrainer.motion.body import Body, body_of, smpl_body
 from hftrainer.registry import MODELS
@@ -73,7 +74,8 @@ class MotionMillionBundle(nn.Module):
         self.body: Body = smpl_body()  # what its motions are shown on
         self.register_buffer("mean", torch.as_tensor(parts.mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.as_tensor(parts.std, dtype=torch.float32), persistent=False)
-        self.to(device).eval()
+        move(self, device)
+        self.eval()
 
     @classmethod
     def from_config(cls, config: MotionMillionConfig) -> MotionMillionBundle:
