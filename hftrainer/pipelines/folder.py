@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hftrainer.files import sha256
 from hftrainer.pipelines.prompts import seeded_rows
-from hftrainer.readers import read_json
+from hftrainer.readers import inside, read_json
 
 MANIFEST = "manifest.json"
 _LONGEST = 48  # characters of a prompt in a file's name
@@ -42,7 +43,7 @@ def slug(prompt: str) -> str:
 
 
 def existing(folder: Path) -> dict[str, Any]:
-    """The manifest of earlier runs into `folder`, without items whose files are gone or that failed."""
+    """The manifest of earlier runs into `folder`, without items that failed or whose files are not as written."""
     path = folder / MANIFEST
     if not path.is_file():
         return {"items": [], "runs": []}
@@ -61,8 +62,12 @@ def existing(folder: Path) -> dict[str, Any]:
 
 
 def _is_there(folder: Path, item: dict[str, Any]) -> bool:
-    files = [folder / str(name) for name in item.get("files", [])]
-    return bool(files) and all(file.is_file() and file.stat().st_size for file in files)
+    """Whether every file of a record is there with the hash that it was written with."""
+    names, hashes = item.get("files"), item.get("sha256")
+    if not isinstance(names, list) or not names or not isinstance(hashes, dict):
+        return False
+    paths = [inside(folder, name, what=str(folder / MANIFEST)) for name in names]
+    return all(path.is_file() and sha256(path) == hashes.get(name) for name, path in zip(names, paths, strict=True))
 
 
 def wanted(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.arrays import read_npy
-from hftrainer.files import write_json
+from hftrainer.files import sha256, write_json
 from hftrainer.motion.body import Body, BodyMotion, smpl_body
 from hftrainer.motion.fit import pose
 from hftrainer.motion.io.read_body import read_motions
@@ -203,6 +203,7 @@ def _write_item(job: Job, item: Item, made: GeneratedMotion) -> tuple[dict[str, 
         "text_tokens": made.text_tokens,
         "representation": made.representation,
         "files": files,
+        "sha256": {name: sha256(job.out / name) for name in files},
     }, shown
 
 
