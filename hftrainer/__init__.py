@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from hftrainer import zoo as zoo
     from hftrainer.apps.evaluate import evaluate as evaluate
     from hftrainer.apps.export import export as export
+    from hftrainer.apps.generate import generate as generate
     from hftrainer.apps.train import train as train
     from hftrainer.zoo.load import load_pipeline as load_pipeline
 
-__all__ = ["__version__", "evaluate", "export", "load_pipeline", "train", "zoo"]
+__all__ = ["__version__", "evaluate", "export", "generate", "load_pipeline", "train", "zoo"]
 
 _HOMES = {
     "evaluate": "hftrainer.apps.evaluate",
     "export": "hftrainer.apps.export",
+    "generate": "hftrainer.apps.generate",
     "load_pipeline": "hftrainer.zoo.load",
     "train": "hftrainer.apps.train",
 }

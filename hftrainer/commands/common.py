@@ -114,6 +114,20 @@ def sampling_of(args: argparse.Namespace, own: Any) -> Any:
 # --- prompts ----------------------------------------------------------------------------------------------------------
 
 
+# Words that are in sentences and are no prompts by themselves.
+_OF_SENTENCES = {"a", "an", "the", "someone", "somebody", "he", "she", "they", "person", "man", "woman", "then", "and"}
+
+
+def one_sentence(words: list[str]) -> list[str]:
+    """`words` as one prompt if a shell took an unquoted sentence apart, else as they are."""
+    apart = len(words) > 2 and not any(" " in word.strip() for word in words)
+    if not (apart and any(word.lower().strip(".,!?") in _OF_SENTENCES for word in words)):
+        return words
+    sentence = " ".join(words)
+    print(f'one prompt: "{sentence}" (for several prompts, put each into quotes)', file=sys.stderr)
+    return [sentence]
+
+
 def read_prompts(given: Sequence[str], file: Path | None = None) -> list[str]:
     """Prompts of the command line and of a file; an empty one is refused with its place."""
     prompts = list(given)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hftrainer.commands.common import (
     add_device,
     add_dtype,
     add_sampling,
     device_of,
+    one_sentence,
     progress_lines,
     read_prompts,
     sampling_of,
@@ -26,8 +26,7 @@ EPILOG = """examples:
   hftrainer generate "a person runs" --formats glb --skeleton unreal --loop --in-place --fps 60
 A run into a folder adds to what is there, and keeps what is finished. Open out/index.html in any browser; it needs no
 network."""
-# Words that are in sentences and are no prompts by themselves.
-_OF_SENTENCES = {"a", "an", "the", "someone", "somebody", "he", "she", "they", "person", "man", "woman", "then", "and"}
+_MOST_LINES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,85 +59,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-def one_sentence(words: list[str]) -> list[str]:
-    """`words` as one prompt if a shell took an unquoted sentence apart, else as they are."""
-    apart = len(words) > 2 and not any(" " in word.strip() for word in words)
-    if not (apart and any(word.lower().strip(".,!?") in _OF_SENTENCES for word in words)):
-        return words
-    sentence = " ".join(words)
-    print(f'one prompt: "{sentence}" (for several prompts, put each into quotes)', file=sys.stderr)
-    return [sentence]
-
-
 def run(args: argparse.Namespace) -> int:
     """Generate and write; 1 if a motion failed."""
     prompts = read_prompts(one_sentence(args.prompt), args.prompts)
-    timelines = _timelines(prompts, args.seconds, args.then)
     options = options_of(args)
     formats = formats_of(args, options)
-    from hftrainer.files import check_writable
+    from hftrainer.apps.generate import generate
+    from hftrainer.pipelines.outputs import MANIFEST, ending
 
-    check_writable(args.out)
-    started = time.perf_counter()
-
-    from hftrainer.manifest import fingerprint
-    from hftrainer.pipelines.outputs import MANIFEST, PAGE, Job, run_job
-    from hftrainer.zoo.load import load_pipeline, locate
-
-    folder, _ = locate(args.model)
-    pipeline = load_pipeline(
-        args.model, device=device_of(args), dtype=args.dtype, quantize=args.quantize, text_features=args.text_features,
-        free_text_encoder=args.free_text_encoder, **({"text_encoder": args.text_encoder} if args.text_encoder else {}),
+    load = {
+        "device": device_of(args), "dtype": args.dtype, "quantize": args.quantize, "text_features": args.text_features,
+        "free_text_encoder": args.free_text_encoder,
+        **({"text_encoder": args.text_encoder} if args.text_encoder else {}),
+    }  # fmt: skip
+    made = generate(
+        prompts, out=args.out, model=args.model, num_motions=args.num_motions, seed=args.seed, seconds=args.seconds,
+        formats=formats, sampling=partial(sampling_of, args), batch_size=args.batch_size, truncate=args.truncate,
+        raw=args.raw, options=options, then=args.then or (), load=load, progress=progress_lines("batches"),
     )  # fmt: skip
-    sampling = sampling_of(args, pipeline.sampling)
-    if args.num_motions > 1 and not sampling.do_sample:
-        raise ValueError(f"-n {args.num_motions} greedy motions would all be the same; sample (--temperature 1)")
-    if args.seconds is not None and not args.then:
-        pipeline.check_seconds(args.seconds)
-    if not args.truncate:
-        pipeline.check_prompt_lengths(prompts)
-    job = Job(
-        prompts=list(timelines) or prompts, out=args.out, num_motions=args.num_motions, seed=args.seed,
-        seconds=args.seconds, sampling=sampling, formats=formats, batch_size=args.batch_size, truncate=args.truncate,
-        options=options, raw=args.raw, timelines=timelines,
-    )  # fmt: skip
-    loaded = time.perf_counter()
-    manifest = run_job(
-        pipeline, job, model=str(args.model), fingerprint=fingerprint(folder), progress=progress_lines("batches")
-    )
-    return _report(args.out, manifest, loaded - started, time.perf_counter() - loaded, MANIFEST, PAGE)
-
-
-def _timelines(
-    prompts: list[str], seconds: float | None, then: list[list[str]] | None
-) -> dict[str, list[tuple[str, float]]]:
-    """The parts of each prompt's motion, by the text that stands for all of them; none without --then."""
-    if not then:
-        return {}
-    if seconds is None:
-        raise ValueError("--then continues a motion of known length: say how long the beginning is, by --seconds")
-    parts = []
-    for text, length in then:
-        try:
-            parts.append((text, float(length)))
-        except ValueError:
-            raise ValueError(f"--then takes a prompt and its seconds, got {length!r} for {text!r}") from None
-    return {", then ".join([prompt, *(text for text, _ in parts)]): [(prompt, seconds), *parts] for prompt in prompts}
-
-
-def _report(out: Path, manifest: dict[str, Any], loading: float, making: float, name: str, page: str) -> int:
-    from hftrainer.pipelines.outputs import ending
-
-    failed = [item for item in manifest["items"] if "error" in item]
-    for item in manifest["items"][:20]:
+    items = made.manifest["items"]
+    for item in items[:_MOST_LINES]:
         if "error" in item:
             print(f"failed: {item['prompt']!r} (seed {item['seed']}): {item['error']}", file=sys.stderr)
         else:
             print(f"{item['seconds']:5.1f} s  ends {ending(item):20}  {item['stem']}")
-    if len(manifest["items"]) > 20:
-        print(f"... and {len(manifest['items']) - 20} more, see {out / name}")
-    made = len(manifest["items"]) - len(failed)
-    print(f"{made} motions in {out} (loading {loading:.1f} s, making {making:.1f} s)")
-    if (out / page).is_file():
-        print(f"look at them: {out / page}")
-    return 1 if failed else 0
+    if len(items) > _MOST_LINES:
+        print(f"... and {len(items) - _MOST_LINES} more, see {args.out / MANIFEST}")
+    count = len(items) - len(made.failed)
+    print(f"{count} motions in {args.out} (loading {made.loading:.1f} s, making {made.making:.1f} s)")
+    if made.page is not None:
+        print(f"look at them: {made.page}")
+    return 1 if made.failed else 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hftrainer.cli import main
-from hftrainer.commands.generate import one_sentence
+from hftrainer.commands.common import one_sentence
 from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.io.read_body import read_motions
 from hftrainer.pipelines.base import GeneratedMotion

@@ -1,0 +1,61 @@
+"""Motion files into other files: what ``hftrainer export`` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hftrainer.motion.body import Body, BodyMotion
+from hftrainer.motion.io.read_body import read_motions
+from hftrainer.render.export import ENDINGS, ExportOptions, describe_loop, write
+from hftrainer.render.viewer import clips_of, write_viewer
+
+
+def export_files(
+    sources: Sequence[Path],
+    out: Path,
+    formats: Sequence[str],
+    options: ExportOptions,
+    *,
+    body: Body | None = None,
+    skeleton_map: str | None = None,
+    raw: bool = False,
+    together: str | None = None,
+    tell: Callable[[str], None] = print,
+) -> tuple[int, dict[Path, str]]:
+    """Write the motions of `sources` into the folder `out`; how many there were, and why others could not be used.
+
+    With `together` all motions go into that one file instead. `tell` gets a line for each loop.
+    """
+    shown: list[tuple[str, BodyMotion]] = []
+    failed: dict[Path, str] = {}
+    stems: set[str] = set()
+    for path in sources:
+        try:
+            for title, motion in read_motions(path, body=body, skeleton_map=skeleton_map, raw=raw):
+                if options.loop:
+                    tell(f"{title}: {describe_loop(motion)[1]}")
+                moved = options.apply(motion)
+                stem = _free(path.stem if title == path.stem else f"{path.stem}_{title}", stems)
+                for name in formats if together is None else ():
+                    if name != "html":
+                        write(out / f"{stem}{ENDINGS[name]}", [moved], options, titles=[title], kind=name)
+                shown.append((title, moved))
+        except ValueError as error:
+            failed[path] = str(error)
+    titles, motions = [title for title, _ in shown], [motion for _, motion in shown]
+    if shown and together is not None:
+        write(out / together, motions, options, titles=titles)
+    elif shown and "html" in formats:
+        write_viewer(out / "index.html", clips_of(motions, titles), title=f"{len(shown)} motions")
+    return len(shown), failed
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """A file name that no other motion of this run has."""
+    stem = "".join("-" if letter in '/\\:*?"<>|' or not letter.isprintable() else letter for letter in stem)
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}_{number}", number + 1
+    taken.add(name)
+    return name

@@ -1,0 +1,111 @@
+"""``hftrainer.generate``: sentences in, a folder of files out; what the command of that name calls."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hftrainer.files import check_writable
+from hftrainer.manifest import fingerprint
+from hftrainer.pipelines.outputs import FORMATS, PAGE, Job, run_job
+from hftrainer.pipelines.sized import show_progress
+from hftrainer.render.export import ExportOptions, check_formats
+from hftrainer.requests import SamplingParams
+from hftrainer.zoo.load import load_pipeline, locate
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a run made: its manifest, the page if there is one, and seconds for loading and for making."""
+
+    manifest: dict[str, Any]
+    page: Path | None
+    loading: float
+    making: float
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The items without a motion, with their error."""
+        return [item for item in self.manifest["items"] if "error" in item]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; see ``hftrainer generate --help``. `sampling` gets the model's own settings and gives those to
+    use; `then`: prompts and seconds that continue each motion after `seconds`; `load` are options of `load_pipeline`
+    (device, dtype, quantize, ...)."""
+
+    prompts: Sequence[str]
+    out: str | os.PathLike[str] = "out"
+    model: str = "gotozero-nano"
+    num_motions: int = 1
+    seed: int = 0
+    seconds: float | None = None
+    formats: Sequence[str] = FORMATS
+    sampling: Callable[[SamplingParams], SamplingParams] | None = None
+    batch_size: int = 16
+    truncate: bool = False
+    raw: bool = False
+    options: ExportOptions = field(default_factory=ExportOptions)
+    then: Sequence[tuple[str, float | str]] = ()
+    load: dict[str, Any] = field(default_factory=dict)
+
+
+def generate(
+    prompts: str | Sequence[str],
+    *,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = show_progress,
+    **settings: Any,
+) -> Generated:
+    """Make motions of `prompts` and write their files; `settings` are the fields of `Request`.
+
+    Raises ``ValueError`` before any work for what the model cannot make, and for formats and options that do not exist.
+    A motion that fails does not end the others; it is in `failed`.
+    """
+    request = Request([prompts] if isinstance(prompts, str) else list(prompts), **settings)
+    timelines = timelines_of(request.prompts, request.seconds, request.then)
+    check_formats(request.formats, request.options)
+    out = check_writable(request.out)
+    started = time.perf_counter()
+    folder, _ = locate(request.model)
+    pipeline = load_pipeline(request.model, **request.load)
+    sampling = request.sampling(pipeline.sampling) if request.sampling else pipeline.sampling
+    if request.num_motions > 1 and not sampling.do_sample:
+        raise ValueError(f"{request.num_motions} greedy motions would all be the same; sample (--temperature 1)")
+    if request.seconds is not None and not timelines:
+        pipeline.check_seconds(request.seconds)
+    if not request.truncate:
+        pipeline.check_prompt_lengths(request.prompts)
+    job = Job(
+        prompts=list(timelines or request.prompts), out=out, num_motions=request.num_motions, seed=request.seed,
+        seconds=request.seconds, sampling=sampling, formats=tuple(request.formats), batch_size=request.batch_size,
+        truncate=request.truncate, options=request.options, raw=request.raw, timelines=timelines,
+    )  # fmt: skip
+    loaded = time.perf_counter()
+    manifest = run_job(pipeline, job, model=str(request.model), fingerprint=fingerprint(folder), progress=progress)
+    page = out / PAGE if (out / PAGE).is_file() else None
+    return Generated(manifest, page, loaded - started, time.perf_counter() - loaded)
+
+
+def timelines_of(
+    prompts: Sequence[str], seconds: float | None, then: Sequence[tuple[str, float | str]]
+) -> dict[str, list[tuple[str, float]]]:
+    """The parts of each prompt's motion, by the text that stands for all of them; none if nothing follows.
+
+    Raises ``ValueError`` for a beginning without a length and for lengths that are no numbers.
+    """
+    if not then:
+        return {}
+    if seconds is None:
+        raise ValueError("--then continues a motion of known length: say how long the beginning is, by --seconds")
+    parts = []
+    for text, length in then:
+        try:
+            parts.append((text, float(length)))
+        except ValueError:
+            raise ValueError(f"--then takes a prompt and its seconds, got {length!r} for {text!r}") from None
+    return {", then ".join([prompt, *(text for text, _ in parts)]): [(prompt, seconds), *parts] for prompt in prompts}
