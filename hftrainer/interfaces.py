@@ -30,7 +30,7 @@ class Bundle(Protocol):
     pipeline: str  # a name in PIPELINES: what makes motions with it
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write an artifact folder, with ``model_index.json`` naming its pipeline (`hftrainer.models.index`)."""
+        """Write an artifact folder, whose ``model_index.json`` has ``{"pipeline": ..., "representation": ...}``."""
 
     def parts(self) -> dict[str, torch.nn.Module | None]:
         """The parts by the names under which a user knows them; None for one that is missing."""

@@ -13,7 +13,10 @@ from hftrainer.cli import COMMANDS
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-PAGES += sorted((REPOSITORY / "checkpoints").rglob("README.md")) + sorted((REPOSITORY / "configs").rglob("README.md"))
+PAGES += [
+    page for folder in ("checkpoints", "configs", "examples") for page in (REPOSITORY / folder).rglob("README.md")
+]
+PAGES.sort()
 
 
 def commands():
@@ -39,7 +42,7 @@ def test_documented_commands_parse(line):
     args = parser_of(command).parse_args(arguments)
     assert callable(args.run)
     for argument in arguments:
-        if argument.startswith("configs/"):
+        if argument.startswith(("configs/", "examples/")):
             assert (REPOSITORY / argument).is_file()
 
 
@@ -61,5 +64,5 @@ def test_links_and_named_files_exist(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
-    for target in re.findall(r"`((?:configs|tools|tests|docs|hftrainer)/[\w./-]+\.\w+)`", text):
+    for target in re.findall(r"`((?:configs|examples|tools|tests|docs|hftrainer)/[\w./-]+\.\w+)`", text):
         assert (REPOSITORY / target).exists(), f"{page.name} names {target}"

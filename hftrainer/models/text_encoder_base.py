@@ -141,7 +141,7 @@ class BaseTextEncoder(nn.Module):
         notes = []
         try:
             sizes = cls.read_sizes(config, local_files_only=True)
-        except AbsentEncoder:
+        except (AbsentEncoder, ModelNotFound):
             sizes = cls.published_sizes(config.source)
             if sizes is not None:
                 notes.append(f"the text encoder {config.source} is not here: its published sizes are used")
