@@ -110,29 +110,23 @@ def _rest_pose(out: Examination, offsets: Float, turns: dict[str, float]) -> Non
 
 
 def _hinges(out: Examination, rotations: Float, offsets: Float) -> None:
-    elbows = []
     for side in ("left", "right"):
-        wrong = _share_bent(rotations, offsets, f"{side}_knee", f"{side}_ankle", forwards=True)
+        wrong = _share_bent(rotations, offsets, f"{side}_knee", f"{side}_ankle")
         out.measures["knees_forward"] = max(wrong, out.measures.get("knees_forward", 0.0))
         if wrong > 0.3:
             text = f"the {side} knee bends forwards in {wrong:.0%} of the frames in which it bends"
             _say(out, wrong > 0.7, f"{text}; the legs of the map are half a turn off, or left and right are exchanged")
-        elbows.append(_share_bent(rotations, offsets, f"{side}_elbow", f"{side}_wrist", forwards=False))
-    out.measures["elbows_back"] = min(elbows)
-    if min(elbows) > 0.9:
-        out.doubts.append("both elbows bend backwards; are the arms of the map half a turn off?")
 
 
-def _share_bent(rotations: Float, offsets: Float, joint: str, child: str, *, forwards: bool) -> float:
-    """Of the frames in which a hinge is bent, the share in which it bends the wrong way."""
+def _share_bent(rotations: Float, offsets: Float, joint: str, child: str) -> float:
+    """Of the frames in which a knee is bent, the share in which the shin goes forwards."""
     rest = offsets[AT[child]]
     bone = np.einsum("tij,j->ti", rotations[:, AT[joint]], rest)
     length = float(np.linalg.norm(rest))
     bent = np.arccos(np.clip(bone @ rest / length**2, -1, 1)) > _BENT
     if bent.sum() < _ENOUGH:
         return 0.0
-    towards = (bone - rest)[bent, 2]
-    return float(((towards > 0) if forwards else (towards < 0)).mean())
+    return float(((bone - rest)[bent, 2] > 0).mean())
 
 
 def _stance(out: Examination, rotations: Float, joints: Float) -> None:

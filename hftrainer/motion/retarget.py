@@ -100,12 +100,12 @@ def retarget(
     if not (options.recorded_fps or motion.fps):
         raise MotionFileError(f"{source}: does not say its frame rate; give it with --fps")
     mapped, faces, notes = _map(motion, skeleton, options, source)
-    clip = _solve(mapped, skeleton.straighten)
+    clip = _solve(mapped, skeleton)
     skip = frames_to_skip(clip.joints, mapped.fps) if options.skip_first is None else options.skip_first
     if skip >= len(clip.root):
         raise MotionFileError(f"{source}: has {len(clip.root)} frames, so the first {skip} cannot be left out")
     if skip:
-        clip = _solve(mapped.after(skip), skeleton.straighten)
+        clip = _solve(mapped.after(skip), skeleton)
         frames = "frame, which belongs" if skip == 1 else f"{skip} frames, which belong"
         notes.append(f"left out the first {frames} to no motion" if options.skip_first is None else f"skipped {skip}")
     if resampled_frames(len(clip.root), mapped.fps, options.fps) > MAX_SECONDS * options.fps:
@@ -206,9 +206,9 @@ def _next_mapped(joint: str, found: dict[str, Found]) -> str:
     raise MotionFileError(f"the map puts {joint} on the way to the next joint, and there is none")
 
 
-def _solve(mapped: _Mapped, straighten: str) -> RetargetedMotion:
+def _solve(mapped: _Mapped, skeleton: SkeletonMap) -> RetargetedMotion:
     """SMPL's rotations and mean bones from where the mapped joints are and how they are turned."""
-    rest, turns = _straightened(mapped, straighten)
+    rest, turns = _straightened(mapped, skeleton.straighten, skeleton.feet_follow_legs)
     turned = np.empty((len(mapped.place["pelvis"]), len(JOINTS), 3, 3))
     for index, joint in enumerate(JOINTS):
         parent = turned[:, PARENTS[index]] if index else turned[:, 0]
@@ -225,7 +225,7 @@ def _solve(mapped: _Mapped, straighten: str) -> RetargetedMotion:
     return RetargetedMotion(local, mapped.place["pelvis"], offsets, mapped.fps, turns=turns)
 
 
-def _straightened(mapped: _Mapped, target: str) -> tuple[dict[str, Float], dict[str, float]]:
+def _straightened(mapped: _Mapped, target: str, feet_follow: bool) -> tuple[dict[str, Float], dict[str, float]]:
     """The rest orientations with limbs in the rest pose `target`, and by how many degrees each limb was turned."""
     rest, turns = dict(mapped.rest), dict[str, float]()
     for joint, child, followers in LIMBS:
@@ -237,6 +237,10 @@ def _straightened(mapped: _Mapped, target: str) -> tuple[dict[str, Float], dict[
             turns[joint] = float(np.degrees(np.arccos(np.clip(mean @ aim / length, -1, 1)))) if length > 0 else 0.0
             if target != "off" and length > 0:
                 turn = turn_onto(mean, aim)
+                if feet_follow and joint.endswith("knee"):
+                    upright = turn_onto(mean, np.array([0.0, -1.0, 0.0]))
+                    for moved in {child, child.replace("ankle", "foot")} & rest.keys():
+                        rest[moved] = upright @ rest[moved]
                 for moved in (joint, *followers):
                     if moved in rest:
                         rest[moved] = turn @ rest[moved]

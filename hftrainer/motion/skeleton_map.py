@@ -50,6 +50,7 @@ class SkeletonMap:
     prefixes: list[str] = field(default_factory=lambda: [""])
     straighten: str = "smpl"  # the rest pose that arms and legs are turned onto: smpl, axes, or off
     rest_frame: int | None = None
+    feet_follow_legs: bool = False  # in a zero pose with spread legs, feet are rolled with them and do not stand flat
 
     def __post_init__(self) -> None:
         if not isinstance(self.joints, dict) or not isinstance(self.rest, dict):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hftrainer.motion.io.bvh import read_bvh
-from hftrainer.motion.retarget import retarget
+from hftrainer.motion.retarget import RetargetOptions, retarget
 from hftrainer.motion.rotation import euler_to_matrix
 from hftrainer.motion.skeleton import JOINTS, global_rotations
 from hftrainer.motion.skeleton_map import load_map
@@ -145,6 +145,26 @@ def test_real_files_of_cmu_have_bones_everywhere(shared):
         theirs = places[clip.skipped :: 4, bvh.names.index(name)] * 0.0564444
         off = np.linalg.norm(clip.joints[:, AT[joint]] - theirs[: len(clip.joints)], axis=-1)
         assert off.mean() < limit, (joint, off.mean())
+
+
+def test_the_added_t_pose_of_cmu_comes_out_as_smpls_rest_pose(shared):
+    """Frame 0 of these files is a T-pose; its legs are turned back by 21 degrees, feet with them."""
+    bvh = read_bvh(shared / "cases" / "import" / "tpose_first" / "cmu_07_01_head.bvh")
+    clip = retarget(bvh, load_map("cmu"), RetargetOptions(skip_first=0))
+    world = global_rotations(clip.rotations)[0]
+    for joint in (
+        "pelvis",
+        "spine3",
+        "left_ankle",
+        "right_ankle",
+        "left_foot",
+        "right_foot",
+        "left_elbow",
+        "right_hip",
+    ):
+        for axis in np.eye(3):  # SMPL's limbs are up to 8 degrees off a T-pose's axes
+            assert np.degrees(np.arccos(np.clip(world[AT[joint]] @ axis @ axis, -1, 1))) < 9, joint
+    assert np.degrees(np.arccos(world[AT["left_ankle"]][1, 1])) < 3  # the foot stands flat
 
 
 def test_the_reviewed_lafan1_body_stands_with_its_knees_forward(shared):
