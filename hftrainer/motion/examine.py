@@ -172,7 +172,7 @@ def _frame_rate(out: Examination, joints: Float, offsets: Float, fps: float) -> 
         out.measures["walking_speed"], out.measures["steps"] = found
     if gravity is not None:
         out.measures["gravity"] = gravity
-    if found is not None and (found[0] > 2.0 or found[1] > 2.4):
+    if found is not None and (found[0] > 2.0 or found[1] > 2.8):
         walks = f"walks at {found[0]:.1f} m/s with {found[1]:.1f} steps a second, at which people run"
         out.doubts.append(f"{walks}; is the frame rate half as high? try --fps")
     elif gravity is not None and gravity > 2 * _GRAVITY:
