@@ -18,11 +18,11 @@ from hftrainer.zoo.collection import BUILT_IN
 from hftrainer.zoo.pages import model_page, zoo_page
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-NOT_HASHED = {"README.md", "manifest.json"}  # texts, and a list of hashes
+NOT_HASHED = {"README.md", "manifest.json"}  # text, and a list of hashes
 
 
 def main() -> int:
-    """Write the pages, or say which are out of date."""
+    """Write the pages, or list those that are out of date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hashes", action="store_true", help="write the hashes of committed models into their cards")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
@@ -39,12 +39,12 @@ def main() -> int:
 
 
 def built_in() -> list[ModelCard]:
-    """The package's own cards: what plug-ins of this machine add is not in the documentation."""
+    """The package's own cards; those of installed plug-ins are not documented."""
     return [read_card(path) for path in sorted(BUILT_IN.glob("*.yaml"))]
 
 
 def pages() -> dict[Path, str]:
-    """Every page that is made of cards."""
+    """All pages built from cards."""
     cards = built_in()
     docs = REPOSITORY / "docs"
     models = {docs / "models" / f"{card.name}.md": model_page(card, label=label_of) for card in cards}

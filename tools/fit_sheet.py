@@ -2,8 +2,8 @@
 
     python tools/fit_sheet.py out/demo/*.npy --out docs/images/fit_sheet.jpg
 
-Above: the clip's own bones with the model's rotations, as files had them before there was one body (feet and hands are
-marked). Below: the fitted motion with locked feet. Grey: the model's positions, in both.
+Top: the clip's own bones with the model's rotations, as exported before models had one skeleton (feet and hands are
+marked). Bottom: the fitted motion with locked feet. Grey: the model's positions, in both.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ GREY = (190, 194, 202)
 
 
 def main() -> None:
-    """Write the sheet."""
+    """Write the image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("motions", nargs="+", type=Path)
-    parser.add_argument("--titles", type=Path, help="a text file with a line for each motion")
+    parser.add_argument("--titles", type=Path, help="a text file with one line per motion")
     parser.add_argument("--model", default="gotozero-nano")
     parser.add_argument("--out", type=Path, default=Path("docs/images/fit_sheet.jpg"))
     args = parser.parse_args()

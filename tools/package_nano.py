@@ -1,4 +1,4 @@
-"""Put the parts of gotozero-nano together: a trained model, its judge, sampling defaults, and the model card.
+"""Package gotozero-nano: a trained model, its action classifier, sampling defaults, and the model card.
 
     python tools/package_nano.py --model runs/nano_ar/best --actions runs/nano_actions/best \
         --out checkpoints/gotozero-nano
@@ -24,10 +24,10 @@ CARD = Path(__file__).parent / "gotozero-nano.md"
 
 
 def main() -> None:
-    """Write OUT anew."""
+    """Write OUT from scratch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("runs/nano_ar/best"))
-    parser.add_argument("--decoder", type=Path, help="a tokenizer whose decoder was trained on, with the same codes")
+    parser.add_argument("--decoder", type=Path, help="a tokenizer with the same codes and a better decoder")
     parser.add_argument("--actions", type=Path, default=Path("runs/nano_actions/best"))
     parser.add_argument("--body", type=Path, default=Path("checkpoints/gotozero-nano") / BODY_FILE,
                         help="as `hftrainer bench fit --measure` writes it")  # fmt: skip
@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def use_decoder(bundle: MotionMillionBundle, trained: MotionMillionBundle) -> None:
-    """Take the tokenizer of `trained`, if it gives every motion the codes that the transformer learned."""
+    """Take the tokenizer of `trained`, if its encoder is the one that the transformer was trained with."""
     ours, theirs = bundle.vqvae.state_dict(), trained.vqvae.state_dict()
     for name, tensor in ours.items():
         decides_codes = name.startswith(("vqvae.encoder.", "vqvae.quantizer.project_in."))
         if decides_codes and not torch.equal(tensor, theirs[name]):
-            raise SystemExit(f"{name} differs: the decoder belongs to a tokenizer with other codes")
+            raise SystemExit(f"{name} differs: the decoder belongs to a tokenizer with a different encoder")
     bundle.vqvae.load_state_dict(theirs)
 
 

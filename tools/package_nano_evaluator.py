@@ -1,4 +1,4 @@
-"""Put the trained evaluator of gotozero-nano where the zoo finds it, with its card.
+"""Package the trained evaluator of gotozero-nano where the zoo finds it, with its card.
 
 python tools/package_nano_evaluator.py --evaluator runs/motionstreamer272_nano/best
 """
@@ -17,14 +17,14 @@ LARGEST = 15e6  # bytes; it is committed
 
 
 def main() -> None:
-    """Write OUT anew."""
+    """Write OUT from scratch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluator", type=Path, default=Path("runs/motionstreamer272_nano/best"))
     parser.add_argument("--out", type=Path, default=Path("checkpoints/motionstreamer272-nano"))
     args = parser.parse_args()
 
     evaluator = MotionStreamer272Evaluator.from_pretrained(args.evaluator)
-    evaluator.encode_texts(["a person walks"])  # everything that judging needs is in the folder
+    evaluator.encode_texts(["a person walks"])  # fails if the folder is incomplete
     evaluator.save_pretrained(args.out)
     shutil.copyfile(CARD, args.out / "README.md")
     write_manifest(args.out)

@@ -1,4 +1,4 @@
-"""The curves of a run as a picture: python tools/plot_curves.py runs/nano_ar --out docs/images/nano_ar.png"""
+"""Plot the curves of a run: python tools/plot_curves.py runs/nano_ar --out docs/images/nano_ar.png"""
 
 import argparse
 import sys
@@ -11,9 +11,9 @@ def main() -> int:
     """Parse, draw, print."""
     parser = argparse.ArgumentParser(description="The curves of a run as a PNG, from its CSV logs.")
     parser.add_argument("run", type=Path, help="the output_dir of a run")
-    parser.add_argument("--out", type=Path, help="where to; curves.png in the run's folder without")
-    parser.add_argument("--names", nargs="+", help="values to draw, e.g. train/loss val/loss; all without")
-    parser.add_argument("--columns", type=int, default=3, help="panels in a row")
+    parser.add_argument("--out", type=Path, help="output file; by default curves.png in the run's folder")
+    parser.add_argument("--names", nargs="+", help="values to plot, e.g. train/loss val/loss; by default all")
+    parser.add_argument("--columns", type=int, default=3, help="panels per row")
     parser.add_argument("--title")
     args = parser.parse_args()
     try:

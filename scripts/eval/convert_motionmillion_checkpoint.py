@@ -1,4 +1,4 @@
-"""Released Go to Zero files to an artifact folder; `hftrainer convert checkpoint` under the model card's name.
+"""Convert released Go to Zero files to an artifact folder: `hftrainer convert checkpoint` under the model card's name.
 
 python3 scripts/eval/convert_motionmillion_checkpoint.py --ar FILE --out_dir FOLDER --text_model_source FOLDER --verify
 """

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Exact-length motions for the HumanML3D official test set, by the variables of the published model card:
+# Exact-length motions for the HumanML3D official test set, with the variables of the published model card:
 #
 #   NGPU=6 TOTAL_SHARDS=6 LIMIT=0 OUT=outputs/... ARTIFACT=checkpoints/... STEPS=150 DTYPE=bf16 \
 #   bash scripts/eval/run_motionmillion_official272_exactlen_genonly.sh
 #
-# `hftrainer evaluate generate` does the work. All shards are made here, NGPU at a time, unless SHARD_BASE is set: then
-# shards SHARD_BASE ... SHARD_BASE + NGPU - 1 alone, and the exit status is 3 until the other machines' are there too.
+# Calls `hftrainer evaluate generate`. All shards are generated here, NGPU at a time, unless SHARD_BASE is set: then only
+# shards SHARD_BASE ... SHARD_BASE + NGPU - 1, and the exit status is 3 until the other machines' shards exist too.
 # ARTIFACT="" selects released files: FSQ, AR, TEXT. DEVICE=cpu runs NGPU processes without a GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
