@@ -38,7 +38,7 @@ def export_run(run: Path, out: Path, checkpoint: Path | None = None, tokenizer: 
     state = open_checkpoint(path, prefix=_PREFIX)
     bundle = MODELS.build(section, path="model")
     _restore(bundle, state)
-    unset = getattr(bundle, "untrained_parts", lambda names: [])(set(state))
+    unset: list[str] = getattr(bundle, "untrained_parts", lambda names: [])(set(state))
     if unset:
         raise ConfigError(
             f"{run} took its {unset[0]} from no model folder and did not train it; name one with --{unset[0]}"

@@ -21,7 +21,7 @@ from t2m_gpt.bundle import T2MGPT
 
 @PIPELINES.register("t2m_gpt")
 class T2MGPTPipeline(TextToMotionPipeline):
-    """Everything but `stream` is the framework's."""
+    """Everything but `run` is the framework's."""
 
     bundle: T2MGPT
 
@@ -78,7 +78,7 @@ class T2MGPTPipeline(TextToMotionPipeline):
         return {"codebook": f"{vqvae.quantizer.codebook_size} codes of {vqvae.frames_per_code} frames"}
 
     @torch.inference_mode()
-    def stream(
+    def run(
         self, requests: Sequence[GenerationRequest], sampling: SamplingParams, *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GeneratedMotion]]:
         """Motions with the positions of their requests."""
