@@ -42,7 +42,7 @@ def export(
     on = body if isinstance(body, Body) else body_of(body) if body is not None else None
     found = [pair for one in given for pair in named_motions(one, on, skeleton_map, raw, representation)]
     titles = [name for name, _ in found]
-    write(path, [chosen.apply(shown) for _, shown in found], chosen, titles=titles, kind=kind)
+    write(path, [chosen.apply(shown, raw=raw) for _, shown in found], chosen, titles=titles, kind=kind)
 
 
 def named_motions(

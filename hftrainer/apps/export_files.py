@@ -34,8 +34,8 @@ def export_files(
         try:
             for title, motion in read_motions(path, body=body, skeleton_map=skeleton_map, raw=raw):
                 if options.loop:
-                    tell(f"{title}: {describe_loop(motion)[1]}")
-                moved = options.apply(motion)
+                    tell(f"{title}: {describe_loop(motion, raw=raw)[1]}")
+                moved = options.apply(motion, raw=raw)
                 stem = _free(path.stem if title == path.stem else f"{path.stem}_{title}", stems)
                 for name in formats if together is None else ():
                     if name != "html":

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.motion.body import BodyMotion
+from hftrainer.motion.lock import lock_feet
 from hftrainer.motion.resample import resampled_frames
 from hftrainer.motion.rotation import (
     angle_between,
@@ -27,6 +28,7 @@ Float = NDArray[np.float64]
 _SMOOTH_SECONDS = 1.0  # over which a path is averaged, so that the sway of steps stays with the pelvis
 _SHORTEST_LOOP = 0.6  # seconds
 _BLEND_SECONDS = 0.5
+_SETTLED_SECONDS = 3.0
 
 
 def resample(motion: BodyMotion, fps: float) -> BodyMotion:
@@ -78,10 +80,11 @@ class Loop:
     usual_step: float
 
 
-def loop(motion: BodyMotion) -> Loop:
+def loop(motion: BodyMotion, *, lock: bool = True) -> Loop:
     """The longest good cycle of `motion`, its end blended so that position and velocity meet its start.
 
-    Poses are compared without place and heading, so a walk loops with its step length as root motion. Raises
+    Poses are compared without place and heading, so a walk loops with its step length as root motion. With `lock` the
+    feet are held again, which the blend moves: over several rounds, of which the middle one is taken. Raises
     ``ValueError`` for clips that are too short to hold a cycle.
     """
     shortest = round(_SHORTEST_LOOP * motion.fps)
@@ -91,8 +94,30 @@ def loop(motion: BodyMotion) -> Loop:
         )
     first, last = _best_cycle(motion, shortest)
     closed = _closed(motion, first, last)
+    if lock:
+        frames = len(closed) - 2
+        before = -(-round(_SETTLED_SECONDS * motion.fps) // frames)  # rounds until the corrections repeat themselves
+        rounds = lock_feet(_rounds(closed, 2 * before + 1))
+        middle = slice(before * frames, (before + 1) * frames + 2)
+        closed = BodyMotion(rounds.rotations[middle], rounds.root[middle], motion.body, motion.fps)
     cycle = BodyMotion(closed.rotations[:-2], closed.root[:-2], motion.body, motion.fps)
     return Loop(cycle, first, last, *_seam(closed))
+
+
+def _rounds(closed: BodyMotion, count: int) -> BodyMotion:
+    """The cycle so many times, each round carried on from where the one before ended."""
+    turn = np.asarray(heading(closed.rotations[-2, 0]) - heading(closed.rotations[0, 0]))
+    flat = np.array([1.0, 0.0, 1.0])
+    rotations, roots = [], []
+    carried, place = np.eye(3), np.zeros(3)
+    for _ in range(count):
+        turned = closed.rotations[:-2].copy()
+        turned[:, 0] = carried @ turned[:, 0]
+        rotations.append(turned)
+        roots.append(rotate(carried, closed.root[:-2] - closed.root[0] * flat) + place)
+        place = place + rotate(carried, (closed.root[-2] - closed.root[0]) * flat)
+        carried = np.asarray(yaw(turn)) @ carried
+    return BodyMotion(np.concatenate(rotations), np.concatenate(roots), closed.body, closed.fps)
 
 
 def _best_cycle(motion: BodyMotion, shortest: int) -> tuple[int, int]:

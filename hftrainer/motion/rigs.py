@@ -51,9 +51,9 @@ def find_rig(name: str) -> Rig:
     return _RIGS[name]
 
 
-def onto_rig(motion: BodyMotion, rig: Rig) -> BodyMotion:
+def onto_rig(motion: BodyMotion, rig: Rig, *, lock: bool = True) -> BodyMotion:
     """`motion` on the rig's body, feet locked again; unchanged for a rig without a body of its own."""
-    return motion if rig.body is None else retarget(motion, rig.body(motion.body))
+    return motion if rig.body is None else retarget(motion, rig.body(motion.body), lock=lock)
 
 
 def retarget(motion: BodyMotion, body: Body, *, lock: bool = True) -> BodyMotion:

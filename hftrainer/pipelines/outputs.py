@@ -115,7 +115,7 @@ def write_files(
     Gives the file names, and the motion that the files show.
     """
     options = options or ExportOptions()
-    shown = options.apply(made.posed(raw=raw))
+    shown = options.apply(made.posed(raw=raw), raw=raw)
     written = []
     for name in formats:
         if name == "html":

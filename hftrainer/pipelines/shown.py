@@ -61,7 +61,7 @@ class Shown:
             return
         kind = format_of(path)
         chosen = ExportOptions(**options)
-        write(path, [chosen.apply(self.posed(raw=raw))], chosen, titles=[self.prompt], kind=kind)
+        write(path, [chosen.apply(self.posed(raw=raw), raw=raw)], chosen, titles=[self.prompt], kind=kind)
 
     def page(self) -> str:
         """The HTML page that plays the motion."""

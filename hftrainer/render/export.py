@@ -62,12 +62,12 @@ class ExportOptions:
         if self.in_place and self.root_motion:
             raise ValueError("in place there is no path for a root bone to carry; choose in_place or root_motion")
 
-    def apply(self, motion: BodyMotion) -> BodyMotion:
-        """The motion that all files of one export show."""
-        motion = loop(motion).motion if self.loop else motion
+    def apply(self, motion: BodyMotion, *, raw: bool = False) -> BodyMotion:
+        """The motion that all files of one export show; `raw`: feet that these options move are not locked again."""
+        motion = loop(motion, lock=not raw).motion if self.loop else motion
         motion = in_place(motion) if self.in_place else motion
         motion = resample(motion, self.fps) if self.fps is not None else motion
-        return onto_rig(motion, find_rig(self.skeleton))
+        return onto_rig(motion, find_rig(self.skeleton), lock=not raw)
 
 
 def check_formats(names: Sequence[str], options: ExportOptions | None = None) -> None:
@@ -132,9 +132,9 @@ def write_features(path: str | os.PathLike[str], features: NDArray[np.floating[A
         np.save(stream, features.astype(np.float32))
 
 
-def describe_loop(motion: BodyMotion) -> tuple[Loop, str]:
+def describe_loop(motion: BodyMotion, *, raw: bool = False) -> tuple[Loop, str]:
     """The loop of a motion and one line that says how well it closes."""
-    found = loop(motion)
+    found = loop(motion, lock=not raw)
     return found, (
         f"loop of frames {found.first} to {found.last}: gap {1000 * found.position_gap:.2g} mm, velocity step "
         f"{found.velocity_step:.2g} m/s (inside {found.usual_step:.2g})"
