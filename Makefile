@@ -6,7 +6,7 @@ SETUP := $(VENV)/.ready
 PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted person walks ahead" \
            "a woman takes a bow" "someone runs as fast as possible"
 
-.PHONY: demo test test-all check bench format clean
+.PHONY: demo test test-all check bench gpu format clean
 demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
 	$(RUN) -m hftrainer generate $(PROMPTS) --model gotozero-nano --out out/demo
 	@echo
@@ -26,6 +26,9 @@ check: $(SETUP)  ## style, types, then `make test`; what has to pass
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(MAKE) test
+
+gpu: $(SETUP)  ## what there is to learn of this machine's GPU in nine minutes
+	$(RUN) -m hftrainer bench gpu --minutes 9 --out out/gpu
 
 format: $(SETUP)
 	$(VENV)/bin/ruff check --fix .

@@ -120,6 +120,14 @@ def fit_flags(add: Callable[..., object]) -> None:
     add("--json", help="write the figures here")
 
 
+def gpu_flags(add: Callable[..., object]) -> None:
+    """How long, and where to."""
+    add("--minutes", type=float, default=9.0, help="all stages together (default 9)")
+    add("--out", type=Path, required=True, help="folder for gpu.jsonl and summary.md")
+    add("--size", default="7B", help="the large model, a preset (default 7B)")
+    add("--pretend", action="store_true", help="all stages small, on a pretend device")
+
+
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
     "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
@@ -130,6 +138,7 @@ KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "tokenizer": ("an optimizer step of the tokenizer, ours and the released way", tokenizer_flags),
     "data": ("opening a packed set of tokens, and its rows and batches a second", data_flags),
     "fit": ("how near exported motions are to the model's positions, and how still feet stand", fit_flags),
+    "gpu": ("what there is to learn of a GPU in a few minutes: steps, kernels, memory, training", gpu_flags),
     "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
 }
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hftrainer.bench.pretend import Graph, machine
 from hftrainer.models import quantize
 from hftrainer.models.motion.motionmillion.engine import prompts as prompt_runner
 from hftrainer.models.motion.motionmillion.engine.inference import inference_model
@@ -15,7 +16,6 @@ from hftrainer.models.motion.motionmillion.engine.scheduler import Scheduler
 from hftrainer.models.motion.motionmillion.network import attention, sampler
 from hftrainer.requests import SamplingParams
 from tests.models.test_batching import codes_of, make_model, make_texts, make_work
-from tests.pretend_cuda import Graph, machine
 
 COUNT = 24
 DRAWN = {"do_sample": True, "temperature": 1.2}
@@ -23,7 +23,7 @@ DRAWN = {"do_sample": True, "temperature": 1.2}
 
 @contextmanager
 def on_cuda(monkeypatch, model, features, mask, device="cuda:0", **settings):
-    with machine(monkeypatch, **settings) as m:
+    with machine(**settings) as m:
         model.to(device)
         yield m, features.to(device), mask.to(device)
 
@@ -259,7 +259,7 @@ def test_int8_never_takes_torchs_slow_kernel_on_cuda(monkeypatch, rows, compiler
     monkeypatch.setattr(quantize, "has_compiler", lambda: compiler)
     monkeypatch.setattr(quantize, "_compiled_few_rows", lambda: lambda *a: calls.append(1) or quantize.few_rows(*a))
     monkeypatch.setattr(torch, "_weight_int8pack_mm", None)
-    with machine(monkeypatch):
+    with machine():
         del layer._parameters["weight"]
         layer.__dict__["weight"] = SimpleNamespace(qdata=integers.to("cuda:0"), scale=scale.to("cuda:0"))
         got = layer(x.to("cuda:0")).cpu()

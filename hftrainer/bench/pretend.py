@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -21,7 +23,10 @@ _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 _COPIES = {"copy_", "_to_copy"}
 
 
-class Pretend(torch.Tensor):
+_Tensor: Any = torch.Tensor  # whose signatures for type checkers allow no subclass that says it is elsewhere
+
+
+class Pretend(_Tensor):  # type: ignore[misc]
     """A CPU tensor `inner` that says it is on `place`."""
 
     inner: torch.Tensor
@@ -29,7 +34,8 @@ class Pretend(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor, place: torch.device) -> Pretend:
-        made = torch.Tensor._make_wrapper_subclass(
+        """Wrap a tensor."""
+        made: Pretend = _Tensor._make_wrapper_subclass(
             cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             device="cpu", requires_grad=inner.requires_grad,
         )  # fmt: skip
@@ -38,13 +44,16 @@ class Pretend(torch.Tensor):
 
     @property
     def device(self) -> torch.device:
+        """Where it says that it is."""
         return self.place
 
     @property
     def is_cuda(self) -> bool:
+        """Always."""
         return True
 
     def data_ptr(self) -> int:
+        """Of the CPU tensor."""
         return self.inner.data_ptr()
 
     def __repr__(self) -> str:
@@ -63,11 +72,13 @@ class Graph:
         self.before: dict[int, tuple[Any, Any]] = {}
 
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        """What runs on the current stream's device from now on is recorded."""
         assert capture_error_mode == "thread_local"
         self.device = self.machine.stream.device
         self.machine.capturing = self
 
     def capture_end(self) -> None:
+        """Nothing that was captured has run."""
         self.machine.capturing = None
         for storage, was in self.before.values():  # nothing of a capture has run
             storage.copy_(was)
@@ -75,15 +86,17 @@ class Graph:
         self.machine.captures += 1
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a call, and remember it and what it wrote over."""
         for spec, value in zip(func._schema.arguments, args, strict=False):
             if spec.alias_info is not None and spec.alias_info.is_write and isinstance(value, torch.Tensor):
                 storage = value.untyped_storage()
-                self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+                self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         self.calls.append((func, args, kwargs, out))
         return out
 
     def replay(self) -> None:
+        """All calls again, into the same memory."""
         self.machine.replays += 1
         if self.machine.replays > 20_000:
             raise AssertionError("20,000 replays: nothing ends this loop")
@@ -95,6 +108,7 @@ class Graph:
                         old.copy_(new)
 
     def pool(self) -> int:
+        """Of memory; there is one."""
         return 1
 
 
@@ -103,10 +117,13 @@ def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 class Stream:
+    """Of one device."""
+
     def __init__(self, device: torch.device):
         self.device = torch.device(device)
 
     def wait_stream(self, other: Stream) -> None:
+        """Streams of one device only."""
         assert other.device == self.device
 
 
@@ -126,11 +143,12 @@ class Machine:
         """The host waits for the device here."""
         if self.capturing is not None:
             raise RuntimeError(f"operation not permitted when stream is capturing: {why}")
-        frames = [f for f in traceback.extract_stack() if "/hftrainer/" in f.filename]
+        frames = [f for f in traceback.extract_stack() if "/hftrainer/" in f.filename and f.filename != __file__]
         where = f"{frames[-1].filename.rsplit('/', 1)[1]}:{frames[-1].name}" if frames else "test"
         self.waits[f"{where}: {why}"] += 1
 
     def dispatch(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation on tensors of which some are on a pretend device."""
         name = func._schema.name.split("::")[1]
         tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
         places = {t.place for t in tensors if isinstance(t, Pretend)}
@@ -207,7 +225,8 @@ class _Functions(TorchFunctionMode):
     def _move(self, machine: Machine, func: Any, name: str, x: torch.Tensor, args: Any, kwargs: Any) -> Any:
         inner = x.inner if isinstance(x, Pretend) else x
         here = x.place if isinstance(x, Pretend) else torch.device("cpu")
-        rest, there = [], here
+        rest: list[Any] = []
+        there = here
         if name != "to":
             there = torch.device("cpu" if name == "cpu" else "cuda")
         for value in args[1:] if name == "to" else ():
@@ -235,7 +254,7 @@ def _placed(device: Any, machine: Machine) -> torch.device:
 
 
 @contextlib.contextmanager
-def machine(monkeypatch: Any, **settings: Any) -> Any:
+def machine(**settings: Any) -> Iterator[Machine]:
     """A machine with pretend devices, while in it."""
     made = Machine(**settings)
 
@@ -267,21 +286,24 @@ def machine(monkeypatch: Any, **settings: Any) -> Any:
         "memory_reserved": lambda device=None: made.reserved,
         "memory_allocated": lambda device=None: made.allocated,
         "empty_cache": lambda: None,
+        "max_memory_allocated": lambda device=None: 0,
+        "reset_peak_memory_stats": lambda device=None: None,
+        "get_device_name": lambda device=None: "pretend",
         "synchronize": lambda device=None: made.wait("synchronize"),
     }
-    with monkeypatch.context() as patch:
+    inference = torch.autograd.grad_mode.inference_mode
+    convert = torch.__future__
+    with contextlib.ExitStack() as patches:
         for name, value in cuda.items():
-            patch.setattr(torch.cuda, name, value)
-        # tensors of a subclass cannot be inference tensors
-        mode = torch.autograd.grad_mode.inference_mode
-        patch.setattr(mode, "__enter__", lambda self: None)
-        patch.setattr(mode, "__exit__", lambda self, *error: None)
+            patches.enter_context(mock.patch.object(torch.cuda, name, value))
+        # tensors of a subclass cannot be inference tensors, nor can parameters become them in place
+        patches.enter_context(mock.patch.object(inference, "__enter__", return_value=None))
+        patches.enter_context(mock.patch.object(inference, "__exit__", return_value=None))
+        patches.callback(
+            convert.set_overwrite_module_params_on_conversion, convert.get_overwrite_module_params_on_conversion()
+        )
+        convert.set_overwrite_module_params_on_conversion(True)
         MACHINE.append(made)
-        keeps = torch.__future__.get_overwrite_module_params_on_conversion()
-        torch.__future__.set_overwrite_module_params_on_conversion(True)
-        try:
-            with torch.no_grad(), _Functions():
-                yield made
-        finally:
-            MACHINE.pop()
-            torch.__future__.set_overwrite_module_params_on_conversion(keeps)
+        patches.callback(MACHINE.pop)
+        with torch.no_grad(), _Functions():
+            yield made
