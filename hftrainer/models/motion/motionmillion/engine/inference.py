@@ -138,7 +138,7 @@ class InferenceLLaMA:
     def _all_logits(self, x: Tensor) -> Tensor:
         if self.prepacked and self.on_cpu:
             return self._prepacked_head(x.float())
-        if x.dtype == torch.bfloat16 and not self.on_cpu and is_plain(self.lm_head):
+        if x.dtype == torch.bfloat16 and x.is_cuda and is_plain(self.lm_head):
             return torch.mm(x, self._head_rows.T, out_dtype=torch.float32)
         logits: Tensor = self._head(x)[:, : self.config.vocab_size - 1]
         if x.dtype != torch.bfloat16 or not is_plain(self.lm_head):

@@ -161,7 +161,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: LLaMAHFConfig):
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wte = CodeTable(config.vocab_size, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = RMSNorm(config.n_embd)
         # training: keep what enters each block, and compute what is inside again on the way back
@@ -182,6 +182,15 @@ class Transformer(nn.Module):
     def blocks(self) -> list[Block]:
         """`h`, typed."""
         return [block for block in self.h if isinstance(block, Block)]
+
+
+class CodeTable(nn.Embedding):
+    """An embedding table that is not filled where it has no memory: torch imports its compiler to do so."""
+
+    def reset_parameters(self) -> None:
+        """Random values, but not on the meta device."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
 
 
 class Block(nn.Module):
