@@ -15,7 +15,7 @@ from hftrainer.models.motion.motionmillion.network.llama import PRESETS
 from hftrainer.training.fit import check_experiment
 from tests.conftest import REPOSITORY
 
-CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+CONFIGS = sorted(p for p in (REPOSITORY / "configs").rglob("*.yaml") if p.parent.name != "sweeps")
 DEBUG = REPOSITORY / "configs" / "gotozero" / "debug_ar.yaml"
 
 
