@@ -2,7 +2,7 @@
 
 A generator object for each row costs more than reading the row. Here the n-th number of a seed is the output mix of
 SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014) at the seed plus n + 1
-golden-ratio steps, so that a whole batch is drawn by a few array operations, and a row alone gives the same numbers.
+golden-ratio steps, so that a batch is drawn by a few array operations, and a single row gives the same numbers.
 """
 
 from __future__ import annotations

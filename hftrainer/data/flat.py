@@ -221,7 +221,7 @@ def write_packed_manifest(folder: Path, about: dict[str, Any]) -> None:
 
 
 def check_replaceable(out: str | os.PathLike[str]) -> None:
-    """Refuse a folder that holds anything but an earlier packed set: it would be replaced whole."""
+    """Refuse a folder that holds anything but an earlier packed set: all of it would be replaced."""
     out = Path(out)
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{str(out)!r} is there and is no packed set; give a new folder for --out")

@@ -72,7 +72,7 @@ class ActionClassifierTask(Task):
         return loss
 
     def validation_step(self, batch: LabelledBatch, index: int) -> None:
-        """Accuracy on whole clips."""
+        """Accuracy on complete clips."""
         logits = self.bundle(batch.motion, batch.lengths)
         content = (logits.content.argmax(dim=1) == batch.content).float().mean()
         style = (logits.style.argmax(dim=1) == batch.style).float().mean()

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from hftrainer.config import ConfigError
+from hftrainer.config import ConfigError, renamed
 from hftrainer.data.tokens.table import TokenBatch
+from hftrainer.fields import choice, number
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.rows import layout_rows
 from hftrainer.models.shard_building import is_given_up
@@ -22,7 +23,7 @@ from hftrainer.registry import TASKS, Part
 from hftrainer.training.fsdp import FSDP2
 from hftrainer.training.lora import LoRAConfig, adapters, add_lora, merged_state, save_adapter
 from hftrainer.training.released import optimizer_part
-from hftrainer.training.shares import is_shared, whole_state
+from hftrainer.training.sharding import full_state, is_sharded
 from hftrainer.training.task import BatchShape, Task, compile_forward
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ RELEASED = {"lr": 4e-4, "eps": 1e-6, "weight_decay": 1e-6, "schedule": {"name": 
 class ARTaskConfig:
     """Optimizer and choices; the defaults are the release's, with its mistakes put right.
 
-    `train_text_encoder`: the release keeps it frozen; `text_encoder_rate` is its learning rate in units of the
+    `train_text_encoder`: the release keeps it frozen; `text_encoder_lr_scale` is its learning rate in units of the
     transformer's. `text_dtype`: features are rounded to it before they enter the transformer; the release trained on
     bfloat16 features. `fsq_init`: start embedding and head from the codes' own coordinates, so that codes which are
     neighbours in the tokenizer start as neighbours here (0 is upstream's independent start; the value is the share of
@@ -46,15 +47,16 @@ class ARTaskConfig:
 
     optimizer: Part = optimizer_part(**RELEASED)
     train_text_encoder: bool = False
-    text_encoder_rate: float = 1.0
-    text_dtype: str = "bfloat16"
-    fsq_init: float = 0.0
-    init_std: float | None = None
+    text_encoder_lr_scale: float = number(1.0, at_least=0)
+    text_dtype: str = choice("bfloat16", ["bfloat16", "float16", "float32"])
+    fsq_init: float = number(0.0, at_least=0, at_most=1)
+    init_std: float | None = number(None, above=0)
     lora: LoRAConfig | None = None
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.fsq_init <= 1:
-            raise ValueError(f"fsq_init is a share, got {self.fsq_init}")
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
+        """Names of an earlier release."""
+        return renamed(fields, path, {"text_encoder_rate": "text_encoder_lr_scale"})
 
 
 @TASKS.register("motionmillion_ar")
@@ -63,7 +65,7 @@ class ARTask(Task):
 
     Config = ARTaskConfig
     bundle: MotionMillionBundle
-    in_half = True
+    supports_bf16_params = True
     validates_in_shards = True
     logged = ("val/loss", "val/accuracy")
 
@@ -80,7 +82,7 @@ class ARTask(Task):
             bundle.set_statistics(*source.statistics)  # a tokenizer of no artifact has none of its own
         self.config = config
         init_transformer(bundle, std=config.init_std, fsq_share=config.fsq_init)
-        self.in_shares = config.lora is None and not config.train_text_encoder
+        self.supports_sharding = config.lora is None and not config.train_text_encoder
         if config.lora is not None:
             if bundle.config.init.ar is None:
                 raise ConfigError("task.lora adapts a transformer that is trained already; name one in model.init.ar")
@@ -104,9 +106,9 @@ class ARTask(Task):
         return self.bundle.text_encoder
 
     def lr_scale(self, part: nn.Module) -> float:
-        """See `ARTaskConfig.text_encoder_rate`."""
+        """See `ARTaskConfig.text_encoder_lr_scale`."""
         assert self.bundle.text_encoder is not None
-        return self.config.text_encoder_rate if part is self.bundle.text_encoder.model else 1.0
+        return self.config.text_encoder_lr_scale if part is self.bundle.text_encoder.model else 1.0
 
     def training_step(self, batch: TokenBatch, index: int) -> Tensor:
         """Loss of one batch."""
@@ -115,7 +117,7 @@ class ARTask(Task):
         return loss
 
     def validation_step(self, batch: TokenBatch, index: int) -> None:
-        """The same on whole validation clips."""
+        """The same on complete validation clips."""
         loss, accuracy = self.loss(batch)
         tokens = int(batch.lengths.sum()) + len(batch.captions)
         self.log_validation({"loss": loss, "accuracy": accuracy}, tokens)
@@ -164,7 +166,7 @@ class ARTask(Task):
         return list(self.ar.transformer.blocks()), self.ar
 
     def checkpoint_activations(self) -> None:
-        """Keep what enters each block alone."""
+        """Keep only what enters each block."""
         self.ar.transformer.checkpoint_blocks = True
 
     def compile_parts(self) -> None:
@@ -173,20 +175,20 @@ class ARTask(Task):
             compile_forward(block)
 
     @contextlib.contextmanager
-    def deployed(self, *, everywhere: bool = True) -> Iterator[MotionMillionBundle | None]:
-        """See `Task.deployed`. A transformer in shares, or with adapters, is put together in a second one."""
+    def inference_bundle(self, *, everywhere: bool = True) -> Iterator[MotionMillionBundle | None]:
+        """See `Task.inference_bundle`. A transformer in shares, or with adapters, is put together in a second one."""
         mine = everywhere or self.global_rank == 0
         if self.config.lora is not None:
             state = merged_state(self.ar) if mine else {}
-        elif is_shared(self.ar):
-            state = whole_state(self.ar, keep=mine)
+        elif is_sharded(self.ar):
+            state = full_state(self.ar, keep=mine)
         else:
             yield self.bundle if mine else None
             return
         yield self.bundle.with_transformer(state, device=self.device if everywhere else "cpu") if mine else None
 
     def save_beside(self, folder: Path) -> None:
-        """The adapter alone, in ``<folder>-adapter``."""
+        """Only the adapter, in ``<folder>-adapter``."""
         if self.config.lora is not None:
             save_adapter(self.ar, self.config.lora, folder.with_name(f"{folder.name}-adapter"))
 
@@ -234,7 +236,7 @@ def init_transformer(bundle: MotionMillionBundle, *, std: float | None, fsq_shar
                 nn.init.zeros_(p)
     if fsq_share:
         codes = bundle.vqvae.vqvae.quantizer.coordinates().to(ar.lm_head.weight.device)
-        # products of pairs let near codes be nearer than a linear map alone would make them
+        # products of pairs let near codes be nearer than only a linear map would make them
         pairs = torch.combinations(torch.arange(codes.shape[1]), 2)
         basis = torch.cat([codes, codes**2, codes[:, pairs[:, 0]] * codes[:, pairs[:, 1]]], dim=1)
         basis = (basis - basis.mean(dim=0)) / basis.std(dim=0)

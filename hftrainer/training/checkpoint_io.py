@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or absent."""
+"""Checkpoint files that are complete or absent."""
 
 from __future__ import annotations
 

@@ -233,9 +233,9 @@ def _open_data(experiment: Experiment, found: DryRun) -> Any:
     config = _data_config(experiment)
     root = getattr(config, "root", None)
     made = experiment.data["name"].startswith("synthetic_")  # these write what they lack
-    lacking = [p for p in (root, made and f"{root}/split", made and _tokens_of(config)) if p and not Path(p).exists()]
-    if lacking:
-        found.notes.append(f"the data are not here ({lacking[0]}), so an epoch is not counted")
+    missing = [p for p in (root, made and f"{root}/split", made and _tokens_of(config)) if p and not Path(p).exists()]
+    if missing:
+        found.notes.append(f"the data are not here ({missing[0]}), so an epoch is not counted")
         return None
     try:
         with redirect_stdout(StringIO()):

@@ -38,12 +38,12 @@ class CheckpointFailed(OSError):
 
 
 @contextlib.contextmanager
-def without_losing_the_run(what: str) -> Iterator[None]:
-    """Files that are nice to have: where they cannot be written, that is said and training goes on."""
+def best_effort_write(what: str) -> Iterator[None]:
+    """Files that are nice to have: where they cannot be written, that is said and training continues."""
     try:
         yield
     except OSError as error:
-        log.warning("%s could not be written: %s. Training goes on without.", what, reason(error))
+        log.warning("%s could not be written: %s. Training continues without it.", what, reason(error))
 
 
 def reason(error: BaseException) -> str:

@@ -28,8 +28,8 @@ from hftrainer.training.strategies import (
     check_resume,
     check_strategy,
     find_devices,
-    leave_together,
     prepare_task,
+    shutdown_process_group,
     trainer_arguments,
     writes_folders,
 )
@@ -101,7 +101,7 @@ def _train(trainer: Any, task: Any, data: Any, resume: Path | None, record: RunR
     early = trainer.global_step < trainer.max_steps
     results = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     _on_first(record.end)(STOPPED_EARLY if early else FINISHED, int(trainer.global_step), results)
-    leave_together()
+    shutdown_process_group()
 
 
 def building(experiment: Experiment, trainer: Any) -> AbstractContextManager[None]:

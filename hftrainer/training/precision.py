@@ -1,4 +1,4 @@
-"""Precision that keeps to the parts that train; Lightning's plugins convert a whole task, what is frozen included."""
+"""Precision that keeps to the parts that train; Lightning's plugins convert all of a task, what is frozen included."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, HalfPrecision
 
 
-class TrainedPartsInHalf(HalfPrecision):
+class TrainablePartsPrecision(HalfPrecision):
     """Parameters that train, and the optimizer's state, in bfloat16, as the release trained 3B.
 
     The tokenizer, the text encoder and the statistics of motions stay as they are: rounding them would change codes

@@ -2,9 +2,9 @@
 
     auto      single on one device, ddp on more
     single    one device
-    ddp       every device has the whole model and optimizer; gradients are averaged
-    zero1-3   DeepSpeed (arXiv 1910.02054): optimizer state, then gradients, then parameters in shares
-    fsdp2     torch's fully_shard: all three in shares, block by block
+    ddp       every device has all of the model and optimizer; gradients are averaged
+    zero1-3   DeepSpeed (arXiv 1910.02054): optimizer state, then gradients, then parameters are sharded
+    fsdp2     torch's fully_shard: all three sharded, block by block
 
 `trainer_arguments` gives what Lightning's Trainer needs for it; `check_strategy` needs neither Lightning nor devices.
 """
@@ -66,8 +66,8 @@ def check_strategy(config: TrainerConfig, callbacks: Sequence[str] = ()) -> None
         )
     if config.offload == "all" and name != "zero3":
         raise ConfigError(
-            f"trainer.offload=all moves parameters, which {name} keeps whole on every device; write offload: optimizer "
-            "or take strategy: zero3"
+            f"trainer.offload=all moves parameters, which {name} keeps in full on every device; write offload: "
+            "optimizer or take strategy: zero3"
         )
     if is_zero(name) and config.precision.endswith("mixed"):
         raise ConfigError(
@@ -76,11 +76,11 @@ def check_strategy(config: TrainerConfig, callbacks: Sequence[str] = ()) -> None
         )
     if name == "fsdp2" and config.precision in ("bf16-true", "16-mixed"):
         raise ConfigError(
-            f"trainer.precision={config.precision} does not go with fsdp2, whose shares stay float32; write bf16-mixed "
+            f"trainer.precision={config.precision} does not go with fsdp2, whose shards stay float32; write bf16-mixed "
             "(they are sent and multiplied in bfloat16) or 32-true"
         )
     if name == "zero3" and "ema" in callbacks:
-        raise ConfigError("the ema callback does not know the shares of zero3; take fsdp2 or zero2, or leave it out")
+        raise ConfigError("the ema callback does not know the shards of zero3; take fsdp2 or zero2, or leave it out")
     count = _written_devices(config)
     if count is not None:
         _check_count(config, count * config.num_nodes)
@@ -140,19 +140,19 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
 
         arguments["strategy"] = DDPStrategy(gradient_as_bucket_view=True)  # no second copy of the gradients
     if config.precision == "bf16-true":
-        return {**arguments, "plugins": [plugins.TrainedPartsInHalf("bf16-true")]}
+        return {**arguments, "plugins": [plugins.TrainablePartsPrecision("bf16-true")]}
     return {**arguments, "precision": config.precision}
 
 
 def prepare_task(task: Any, config: TrainerConfig) -> None:
     """Check that the task can be trained so, and switch on what it is asked for."""
     kind = type(task).__name__
-    if shards_parameters(config.strategy) and not task.in_shares:
+    if shards_parameters(config.strategy) and not task.supports_sharding:
         raise ConfigError(
-            f"trainer.strategy={config.strategy} shares parameters out, which {kind} does not do as it is configured "
-            "(a transformer that is trained whole, alone, does); take ddp, zero1 or zero2"
+            f"{kind}, as it is configured, does not support parameter sharding (trainer.strategy={config.strategy}); "
+            "take ddp, zero1 or zero2"
         )
-    if config.precision.endswith("-true") and config.precision != "32-true" and not task.in_half:
+    if config.precision.endswith("-true") and config.precision != "32-true" and not task.supports_bf16_params:
         raise ConfigError(f"trainer.precision={config.precision}: {kind} trains in 32-true or bf16-mixed")
     if config.activation_checkpointing:
         task.checkpoint_activations()
@@ -160,7 +160,7 @@ def prepare_task(task: Any, config: TrainerConfig) -> None:
         task.compile_parts()
 
 
-def leave_together() -> None:
+def shutdown_process_group() -> None:
     """Call at the end of a run of several processes.
 
     A thread of gloo that still lets go of its last message while the interpreter goes down aborts it (pytorch issue
@@ -178,17 +178,17 @@ def is_zero(name: str) -> bool:
 
 
 def shards_parameters(name: str) -> bool:
-    """Whether no process has the whole model between steps."""
+    """Whether no process has all of the model between steps."""
     return name in ("zero3", "fsdp2")
 
 
 def writes_folders(name: str) -> bool:
-    """Whether a resume checkpoint is a folder of every process's share, which the strategy writes itself."""
+    """Whether a resume checkpoint is a folder of every process's shard, which the strategy writes itself."""
     return is_zero(name) or name == "fsdp2"
 
 
 def check_resume(path: Path, config: TrainerConfig, processes: int) -> None:
-    """Raise `ConfigError`, with what to do, for a checkpoint that this strategy cannot go on from."""
+    """Raise `ConfigError`, with what to do, for a checkpoint that this strategy cannot continue from."""
     form, world = _form_of(path)
     wanted = "zero" if is_zero(config.strategy) else "fsdp2" if config.strategy == "fsdp2" else "file"
     remedy = (
@@ -200,8 +200,8 @@ def check_resume(path: Path, config: TrainerConfig, processes: int) -> None:
         raise ConfigError(f"{path} was written by {names[form]}, this run has strategy={config.strategy}; {remedy}")
     if form == "zero" and world != processes:
         raise ConfigError(
-            f"{path} was written by {world} processes and this run has {processes}; DeepSpeed's optimizer shares fit "
-            f"the number that wrote them alone; {remedy}"
+            f"{path} was written by {world} processes and this run has {processes}; DeepSpeed's optimizer shards fit "
+            f"only the number that wrote them; {remedy}"
         )
 
 
@@ -214,7 +214,7 @@ def _form_of(path: Path) -> tuple[str, int]:
     shares = len(list(path.glob("checkpoint/*_optim_states.pt")))
     if shares:
         return "zero", shares
-    raise ConfigError(f"{path} is neither a checkpoint file nor a folder of DeepSpeed or fsdp2; is it whole?")
+    raise ConfigError(f"{path} is neither a checkpoint file nor a folder of DeepSpeed or fsdp2; is it complete?")
 
 
 def _check_count(config: TrainerConfig, processes: int) -> None:
@@ -224,7 +224,7 @@ def _check_count(config: TrainerConfig, processes: int) -> None:
         )
     if config.strategy == "fsdp2" and processes < 2:
         raise ConfigError(
-            "trainer.strategy=fsdp2 shares a model out over processes, and this run has one; take single, or set "
+            "trainer.strategy=fsdp2 shards a model over processes, and this run has one; take single, or set "
             "trainer.devices (zero3 with trainer.offload=all is for a model that is too large for one device)"
         )
 

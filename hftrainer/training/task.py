@@ -31,12 +31,12 @@ class BatchShape:
 class Task(L.LightningModule):
     """A LightningModule over a bundle. It wires; the arithmetic is in the bundle, the networks and `losses`.
 
-    `in_half`: the task can train parameters in 16 bits. `in_shares`: it says (`configure_model`, `deployed`) how its
-    parameters are shared out over processes and put together again.
+    `supports_bf16_params`: the task can train parameters in 16 bits. `supports_sharding`: it says (`configure_model`,
+    `inference_bundle`) how its parameters are sharded over processes and gathered again.
     """
 
-    in_half = False
-    in_shares = False
+    supports_bf16_params = False
+    supports_sharding = False
     validates_in_shards = False  # its validation puts the results of several processes together
     logged: ClassVar[tuple[str, ...] | None] = None  # what validation logs; None: not known before it is run
 
@@ -200,7 +200,7 @@ class Task(L.LightningModule):
             compile_forward(part)
 
     @contextlib.contextmanager
-    def deployed(self, *, everywhere: bool = True) -> Iterator[Any]:
+    def inference_bundle(self, *, everywhere: bool = True) -> Iterator[Any]:
         """The bundle as it would be used and saved: complete and plain. All processes have to enter.
 
         With `everywhere` False only the first process gets it, in the CPU's memory, and the others None.

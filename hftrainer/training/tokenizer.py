@@ -69,7 +69,7 @@ class TokenizerTask(Task):
         return self.losses(batch, out.motion)["loss"]
 
     def validation_step(self, batch: MotionBatch, index: int) -> dict[str, Tensor]:
-        """The training loss on whole clips; gives callbacks the reconstructed "motion", physical, and its "codes"."""
+        """The loss on complete clips; gives callbacks the reconstructed "motion", physical, and its "codes"."""
         out = self.bundle.vqvae(self.bundle.normalize(batch.motion), batch.lengths)
         self.log_validation({"loss": self.losses(batch, out.motion)["loss"]}, len(batch.names))
         return {"motion": self.bundle.denormalize(out.motion), "codes": out.codes}

@@ -1,4 +1,4 @@
-"""DeepSpeed under Lightning: the parts that train alone, on GPUs and on CPUs (gloo), where a setup can be tried out."""
+"""DeepSpeed under Lightning: only the parts that train, on GPUs and on CPUs (gloo), where a setup can be tried out."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_a_decoder_trained_on_keeps_all_codes(tmp_path, data, text_encoder):
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_the_text_encoder_can_be_trained_along(tmp_path, data, text_encoder, rate):
     setup = experiment("ar", tmp_path / "run", data, text_encoder, "trainer.max_steps=3", "callbacks=[]",
-                       "task.train_text_encoder=true", f"task.text_encoder_rate={rate}",
+                       "task.train_text_encoder=true", f"task.text_encoder_lr_scale={rate}",
                        "trainer.checkpoint_every_n_steps=3")  # fmt: skip
     run = fit(setup)
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

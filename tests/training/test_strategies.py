@@ -105,7 +105,7 @@ def test_checkpoints_of_other_strategies_and_sizes_are_refused(tmp_path):
         check_resume(zero, TrainerConfig(strategy="ddp"), 2)
     with pytest.raises(ConfigError, match="written by single or ddp, this run has strategy=fsdp2"):
         check_resume(file, TrainerConfig(strategy="fsdp2"), 2)
-    with pytest.raises(ConfigError, match="is it whole"):
+    with pytest.raises(ConfigError, match="is it complete"):
         check_resume(checkpoints, TrainerConfig(), 1)
 
 
@@ -127,7 +127,8 @@ def run_single(work: Path, name: str, *more: str, base: Path = CONFIG) -> Path:
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("trainer.strategy=zero3", "does not do as it is configured"), ("trainer.precision=bf16-true", "32-true or bf16"),
+    [("trainer.strategy=zero3", "does not support param.* sharding"),
+     ("trainer.precision=bf16-true", "32-true or bf16"),
      ("trainer.activation_checkpointing=true", "too few activations")],
 )  # fmt: skip
 def test_what_a_task_cannot_do_is_refused(tmp_path, work, setting, message):

@@ -68,4 +68,4 @@ def main(work: Path, rank: str, port: str, names: list[str]) -> None:
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
     sys.stdout.flush()
-    os._exit(0)  # `leave_together` has been called; this only spares the pair a second's teardown
+    os._exit(0)  # `shutdown_process_group` has been called; this only spares the pair a second's teardown

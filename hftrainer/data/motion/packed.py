@@ -77,7 +77,7 @@ def pack_motions(
 ) -> PackedMotionCounts:
     """Write the motions of `splits` (default: every split) to the packed folder `out`, clip by clip, each one checked.
 
-    The folder appears whole or not at all. A clip that cannot be used (missing, wrong shape, NaN) is an error that
+    The folder appears complete or not at all. A clip that cannot be used (missing, wrong shape, NaN) is an error that
     names its file.
     """
     if dtype not in DTYPES:

@@ -1,4 +1,4 @@
-"""Stretches of motion for the tokenizer: random windows to train on, whole clips to validate on."""
+"""Stretches of motion for the tokenizer: random windows to train on, complete clips to validate on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MotionBatch(NamedTuple):
 class WindowRules:
     """How windows are cut.
 
-    A clip shorter than `window` is used whole and padded, or left out with ``short_clips: skip`` (upstream stops with
+    A clip shorter than `window` is used in full and padded, or left out with ``short_clips: skip`` (upstream stops with
     an error). ``draw_by: clip`` (upstream) gives one window of each clip an epoch; ``frames`` draws clips in
     proportion to their length. `balance`: a label (of labels.json) whose values are drawn more evenly, to the degree
     `balance_power` (1: equally often). `mirror` is the chance that a window is shown mirrored.
@@ -105,7 +105,7 @@ class FolderClips:
         return self.names[index]
 
     def frames(self, index: int, start: int, stop: int) -> NDArray[np.float32]:
-        """A stretch of a clip; the whole file is checked when it is read."""
+        """A stretch of a clip; all of the file is checked when it is read."""
         motion = self.folder.motion(self.names[index]) if self._motions is None else self._motions[index]
         return motion[start:stop]
 

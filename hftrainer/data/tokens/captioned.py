@@ -52,11 +52,11 @@ class TextTokens(TokenSource):
         names = list(dict.fromkeys(self.folder.names(split)))
         number = {name: i for i, name in enumerate(names)}
         clips = np.array([number.get(name, -1) for name in self.tokens.names], dtype=np.int64)
-        lacking = sorted(set(names) - set(self.tokens.names))
-        if lacking:
+        missing = sorted(set(names) - set(self.tokens.names))
+        if missing:
             raise ValueError(
-                f"{len(lacking)} clips of split {split!r} are not in {self.tokens.folder}, "
-                f"e.g. {lacking[0]!r}; tokenize again"
+                f"{len(missing)} clips of split {split!r} are not in {self.tokens.folder}, "
+                f"e.g. {missing[0]!r}; tokenize again"
             )
         captions = [self.folder.captions(name) for name in names]
         empty = sorted(name for name, found in zip(names, captions, strict=True) if not found)

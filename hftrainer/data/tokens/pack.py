@@ -87,7 +87,7 @@ class TokenWriter:
         self.counts.entries += 1
 
     def close(self) -> None:
-        """All columns are whole."""
+        """All columns are complete."""
         self._stack.close()
         self.counts.clips, self.counts.codes = len(self.number), self._writers["codes"].rows
         if not self._has_spans:
@@ -117,7 +117,7 @@ def pack_tokens(
 
     Codes come from the dataset's `tokens` folder, else from one file a clip in VQVAE_codebook_*, which needs to be told
     the `tokenizer`. A clip without codes or captions is an error, or left out with `skip_incomplete`. The folder
-    appears whole or not at all; but for names, no more than one clip is in memory.
+    appears complete or not at all; but for names, no more than one clip is in memory.
     """
     check_replaceable(out)
     members = {split: list(dict.fromkeys(dataset.names(split))) for split in splits or dataset.splits()}
@@ -200,14 +200,14 @@ def _write_rows(
 
 
 def _refuse_incomplete(dataset: DatasetFolder, counts: Packed, skip: bool) -> None:
-    lacking = [
+    missing = [
         f"{len(names)} clips have no {what}, e.g. {names[0]!r}"
         for what, names in (("codes", counts.without_codes), ("caption", counts.without_captions))
         if names
     ]
-    if lacking and not skip:
+    if missing and not skip:
         raise ValueError(
-            f"{dataset.root}: {'; '.join(lacking)}. Tokenize and caption them, name the splits to pack with --split, "
+            f"{dataset.root}: {'; '.join(missing)}. Tokenize and caption them, name the splits to pack with --split, "
             "or leave these clips out with --skip-incomplete"
         )
     if not counts.entries:

@@ -48,7 +48,7 @@ class TokenTable:
 
     `codes` of all entries one after the other, entry i from ``offsets[i]`` on, `offsets` (n + 1,); `clips` (n,), the
     clip of each entry; captions of clip j from ``first_caption[j]`` on, `first_caption` (m + 1,); caption c is the
-    UTF-8 of ``text[text_offsets[c] : text_offsets[c + 1]]`` and about the seconds `spans` (k, 2), both 0 for a whole
+    UTF-8 of ``text[text_offsets[c] : text_offsets[c + 1]]`` and about the seconds `spans` (k, 2), both 0 for all of a
     clip (None: all are). `folder`: where the columns are mapped from; other processes map them again, not copy them.
     """
 
@@ -151,7 +151,7 @@ class TokenRows(Dataset[Row]):
         return batch.captions[0], batch.codes[0].numpy()
 
     def __getitems__(self, items: Sequence[Item]) -> TokenBatch:
-        """Rows (index, seed) as a batch; each row depends on its own seed alone. The data loader asks in this way."""
+        """Rows (index, seed) as a batch; each row depends only on its own seed. The data loader asks in this way."""
         numbers = np.array(items, dtype=np.int64).reshape(-1, 2)
         entries, seeds = self.entries[numbers[:, 0]], numbers[:, 1].astype(np.uint64)
         clips = self.table.clips[entries]
@@ -232,7 +232,7 @@ class TokenRows(Dataset[Row]):
 
 
 class PlainBatches(Sequence[TokenBatch]):
-    """Validation batches of like length: whole rows with their first caption, made when they are asked for."""
+    """Validation batches of like length: complete rows with their first caption, made when they are asked for."""
 
     def __init__(self, rows: TokenRows, batch_size: int):
         self.rows, self.batch_size = rows, batch_size

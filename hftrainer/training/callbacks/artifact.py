@@ -12,9 +12,9 @@ import lightning as L
 from hftrainer.evaluation.vocabulary import current_name
 from hftrainer.files import write_json
 from hftrainer.registry import CALLBACKS
-from hftrainer.training.callbacks.ema import deployed
+from hftrainer.training.callbacks.ema import inference_bundle
 from hftrainer.training.callbacks.wandb_media import log_model
-from hftrainer.training.faults import without_losing_the_run
+from hftrainer.training.faults import best_effort_write
 
 
 @dataclass
@@ -55,7 +55,7 @@ class ArtifactWriter(L.Callback):
         if (value < self.best) if self.config.mode == "min" else (value > self.best):
             before, self.best = self.best, value
             written = False
-            with without_losing_the_run(str(self.output_dir / "best")):
+            with best_effort_write(str(self.output_dir / "best")):
                 self._write(trainer, task, "best", {name: value})
                 written = True
             if not trainer.strategy.broadcast(written, src=0):
@@ -75,11 +75,11 @@ class ArtifactWriter(L.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on comparing with it."""
+        """Continue comparing with it."""
         self.best = state["best"]
 
     def _write(self, trainer: L.Trainer, task: Any, name: str, metrics: dict[str, float]) -> None:
-        with deployed(trainer, task, everywhere=False) as bundle:
+        with inference_bundle(trainer, task, everywhere=False) as bundle:
             if bundle is not None:
                 bundle.save_pretrained(self.output_dir / name)
                 task.save_beside(self.output_dir / name)

@@ -44,7 +44,7 @@ class Cadence:
         return {"validations": self.validations, "done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue counting."""
         self.validations, self.done = state["validations"], state["done"]
 
 

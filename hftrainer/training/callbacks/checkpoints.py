@@ -1,4 +1,4 @@
-"""When a run saves what it needs to go on: in steps, at the end, when it is asked to stop, and when it fails."""
+"""When a run saves what it needs to be continued: in steps, at the end, when it is asked to stop, and when it fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
 
     A save that fails (a full disk) is reported and tried again next time, as long as there is an older checkpoint;
     without one, and at the end of training, it is an error. An exception in training saves first, on one process: the
-    state is that of the last whole step. (Of several processes, the others would wait for the one that failed.)
+    state is that of the last complete step. (Of several processes, the others would wait for the one that failed.)
     """
 
     def __init__(self, folder: Path, *, every: int, keep: int):
@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         if trainer.global_step != self._last_step:
             raise CheckpointFailed(
                 f"training is done, but step {trainer.global_step} could not be saved to {self.folder}; make room, and "
-                "the same command goes on from the checkpoint before"
+                "the same command continues from the checkpoint before"
             )
 
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
@@ -67,7 +67,9 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         if isinstance(exception, CheckpointFailed) or trainer.state.fn != "fit" or self._last_step < 0:
             return
         if self._stepping or (trainer.world_size > 1 and not stopped):
-            log.warning("the run goes on from %s", self.folder / LAST if (self.folder / LAST).exists() else "its start")
+            log.warning(
+                "the run continues from %s", self.folder / LAST if (self.folder / LAST).exists() else "its start"
+            )
             return
         try:
             if trainer.global_step != self._last_step:
@@ -75,7 +77,7 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 -- the first error is the one to report
             log.warning("nothing could be saved: %s", reason(error))
         if self._last_step == trainer.global_step > 0 and trainer.is_global_zero:
-            log.warning("saved at step %d; the same command goes on from there", trainer.global_step)
+            log.warning("saved at step %d; the same command continues from there", trainer.global_step)
 
     def save(self, trainer: L.Trainer, *, whole: bool = False) -> None:
         """Save now. With `whole` the state is between two batches, where a step's last hook is over."""
@@ -84,7 +86,7 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         if error is not None:
             if not (self.folder / LAST).exists():
                 raise CheckpointFailed(f"the first checkpoint could not be written to {path}: {reason(error)}")
-            log.warning("step %d was not saved: %s. Training goes on.", trainer.global_step, reason(error))
+            log.warning("step %d was not saved: %s. Training continues.", trainer.global_step, reason(error))
             return
         self._last_step = trainer.global_step
         if trainer.is_global_zero:
@@ -119,7 +121,7 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         return error
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """A state that is saved outside of `on_train_batch_end` says that its steps are whole, with nothing after them.
+        """A state that is saved outside of `on_train_batch_end` says that its steps are complete, and that is all.
 
         Lightning's counters stand in the middle of a batch or of a validation then, and would shift what is logged,
         accumulated and validated after resuming.
@@ -140,7 +142,7 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         return {"saved": list(self.saved)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Continue with them."""
         self.saved = [name for name in state["saved"] if re.fullmatch(r"step-\d+\.ckpt", name)]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hftrainer.config import ConfigError
 from hftrainer.fields import number
 from hftrainer.registry import CALLBACKS
-from hftrainer.training.shares import is_zero3, own, own_of, settle, together
+from hftrainer.training.sharding import gather_full, is_zero3, local_shard, reshard, shard_like
 
 
 @dataclass
@@ -28,7 +28,7 @@ class EMAConfig:
 class EMA(L.Callback):
     """Keeps a second copy of what trains (not of the frozen parts), and puts it in place during validation.
 
-    Lightning's own averaging callback copies the whole module, frozen text encoder included.
+    Lightning's own averaging callback copies all of the module, frozen text encoder included.
     """
 
     Config = EMAConfig
@@ -47,14 +47,14 @@ class EMA(L.Callback):
         """Start from the weights, or from the average that a checkpoint brought; float32, whatever the weights are."""
         current = _trained(task)
         if any(is_zero3(p) for p in current.values()):
-            raise ConfigError("the ema callback does not know the shares of zero3; take fsdp2 or zero2")
+            raise ConfigError("the ema callback does not know the shards of zero3; take fsdp2 or zero2")
         if self._loaded is not None:
             if self._loaded.keys() != current.keys():
                 raise ValueError("the checkpoint's average is of other parameters than those that train now")
-            self.shadow = {name: own_of(self._loaded[name], p).to(p.device).float() for name, p in current.items()}
+            self.shadow = {name: shard_like(self._loaded[name], p).to(p.device).float() for name, p in current.items()}
             self._loaded = None
         elif not self.shadow:
-            self.shadow = {name: own(p).float().clone() for name, p in current.items()}
+            self.shadow = {name: local_shard(p).float().clone() for name, p in current.items()}
         self._task = task
 
     def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, *_: Any) -> None:
@@ -65,14 +65,14 @@ class EMA(L.Callback):
         decay = min(self.config.decay, (1 + self._step) / (10 + self._step))
         names, current = zip(*_trained(task).items(), strict=True)
         with torch.no_grad():
-            torch._foreach_lerp_([self.shadow[n] for n in names], [own(p).float() for p in current], 1 - decay)
+            torch._foreach_lerp_([self.shadow[n] for n in names], [local_shard(p).float() for p in current], 1 - decay)
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Validate the average."""
         self.swap_in(task)
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Go on training the weights."""
+        """Continue training the weights."""
         self.swap_out(task)
 
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
@@ -84,7 +84,7 @@ class EMA(L.Callback):
         if self._kept or not self.shadow:
             return
         for name, p in _trained(task).items():
-            self._kept[name] = own(p).clone()
+            self._kept[name] = local_shard(p).clone()
             _fill(p, self.shadow[name])
 
     def swap_out(self, task: L.LightningModule) -> None:
@@ -95,10 +95,10 @@ class EMA(L.Callback):
         self._kept = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, for a resume checkpoint: whole, on the first process; all processes have to call."""
+        """The average, for a resume checkpoint: in full, on the first process; all processes have to call."""
         task, whole = self._task, {}
         for name, p in _trained(task).items() if task is not None else ():
-            value = together(self.shadow[name], p)
+            value = gather_full(self.shadow[name], p)
             if value is not self.shadow[name] and task is not None:  # put together: no device need hold all of it
                 value = value.cpu() if task.global_rank == 0 else value[:0]
             whole[name] = value
@@ -135,18 +135,18 @@ def evaluating(task: L.LightningModule) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deployed(trainer: L.Trainer, task: Any, *, everywhere: bool = True) -> Iterator[Any]:
-    """Within the block: the bundle as it would be saved and used, with averaged weights; see `Task.deployed`."""
-    with averaged(trainer, task), task.deployed(everywhere=everywhere) as bundle:
+def inference_bundle(trainer: L.Trainer, task: Any, *, everywhere: bool = True) -> Iterator[Any]:
+    """Within the block: `Task.inference_bundle`, the bundle as it would be saved and used, with averaged weights."""
+    with averaged(trainer, task), task.inference_bundle(everywhere=everywhere) as bundle:
         yield bundle
 
 
 def _trained(task: L.LightningModule) -> dict[str, Tensor]:
-    settle(task)
+    reshard(task)
     return {name: p for name, p in task.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def _fill(p: Tensor, values: Tensor) -> None:
     """Change this process's share of a parameter, so that who watches its version (packed weights) takes notice."""
-    own(p).copy_(values)
+    local_shard(p).copy_(values)

@@ -10,7 +10,7 @@ import lightning as L
 class FinalValidation(L.Callback):
     """Ends training at ``max_steps`` in the way that early stopping does, after which Lightning validates.
 
-    Left to itself it validates at whole multiples of ``val_every_n_steps`` alone, and the weights that a run ends with
+    Left to itself it validates only at multiples of ``val_every_n_steps``, and the weights that a run ends with
     would have no figures.
     """
 

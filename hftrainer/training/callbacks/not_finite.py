@@ -20,8 +20,8 @@ class NotFiniteGuard(L.Callback):
     """Looks at every step before the optimizer does, and logs ``train/grad_norm`` (before clipping).
 
     ``on_nan: stop`` raises `NotFinite`, which names the step and the samples; the weights are still good and are saved.
-    ``skip`` leaves the step out (its schedule goes on) and logs ``train/skipped_steps``; after `limit` in a row it
-    stops all the same. Of DeepSpeed's gradients nothing is seen from outside: there the loss alone is watched, and
+    ``skip`` leaves the step out (its schedule continues) and logs ``train/skipped_steps``; after `limit` in a row it
+    stops all the same. Of DeepSpeed's gradients nothing is seen from outside: there only the loss is watched, and
     skipping is refused.
     """
 
@@ -82,7 +82,7 @@ class NotFiniteGuard(L.Callback):
         if self.skip:
             raise NotFinite(f"{where}. {self.limit} steps in a row were left out before it; lower the learning rate")
         raise NotFinite(
-            f"{where}. The weights before it are good and saved. Go on with trainer.on_nan=skip, "
+            f"{where}. The weights before it are good and saved. Continue with trainer.on_nan=skip, "
             "or from an earlier checkpoint with resume=PATH and a lower learning rate"
         )
 
@@ -91,7 +91,7 @@ class NotFiniteGuard(L.Callback):
         return {"skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue counting."""
         self.skipped = state["skipped"]
 
 

@@ -19,7 +19,7 @@ from hftrainer.registry import CALLBACKS
 from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.training.callbacks.ranks import gather_list
 from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
-from hftrainer.training.faults import without_losing_the_run
+from hftrainer.training.faults import best_effort_write
 
 
 @dataclass
@@ -99,7 +99,7 @@ class ReconstructionMetrics(L.Callback):
         )
         if trainer.is_global_zero and self.shown and not trainer.sanity_checking:
             folder = self.output_dir / "samples" / f"step-{trainer.global_step:08d}"
-            with without_losing_the_run(str(folder)):
+            with best_effort_write(str(folder)):
                 self._show(trainer, folder, get_representation(task.bundle.representation).fps)
 
     def _shown_of(self, batch: int, batches: int | float) -> int:

@@ -22,7 +22,7 @@ from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.registry import CALLBACKS, EVALUATORS
 from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
-from hftrainer.training.callbacks.ema import deployed, evaluating
+from hftrainer.training.callbacks.ema import evaluating, inference_bundle
 from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.faults import PROGRAMMING_ERRORS
 from hftrainer.zoo.load import load_evaluator
@@ -111,7 +111,7 @@ class T2MEvaluationCallback(L.Callback):
     def preflight(self, trainer: L.Trainer, task: Any) -> None:
         """A few frames for the first caption, and its real clip judged: what fails here fails at every validation."""
         with isolate_rng(), evaluating(task):
-            with deployed(trainer, task) as bundle:
+            with inference_bundle(trainer, task) as bundle:
                 pipeline_of(bundle).infer_t2m(self.captions[:1], [8], do_sample=self.sampling.do_sample, seed=0)
             if trainer.is_global_zero:
                 self.text_motion_distances(self.captions[:1], self.real[:1], self.data_format.name)
@@ -121,7 +121,7 @@ class T2MEvaluationCallback(L.Callback):
         if trainer.sanity_checking or not self.cadence.due(trainer):
             return
         with self.timer.within(), isolate_rng():
-            with deployed(trainer, task) as bundle:
+            with inference_bundle(trainer, task) as bundle:
                 motions = self._generate(trainer, bundle)
                 made_of = bundle.representation
             values = self._measure_or_not(motions, made_of) if trainer.is_global_zero else {}
@@ -215,7 +215,7 @@ class T2MEvaluationCallback(L.Callback):
         return self.cadence.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in it."""
+        """Continue in it."""
         self.cadence.load_state_dict(state)
 
 

@@ -26,10 +26,10 @@ from hftrainer.render.export import check_formats
 from hftrainer.render.viewer import ViewerClip, write_viewer
 from hftrainer.requests import SamplingParams
 from hftrainer.training.callbacks.cadence import Cadence, Timer
-from hftrainer.training.callbacks.ema import deployed, evaluating
+from hftrainer.training.callbacks.ema import evaluating, inference_bundle
 from hftrainer.training.callbacks.ranks import gather, share
 from hftrainer.training.callbacks.wandb_media import log_samples, wandb_log
-from hftrainer.training.faults import PROGRAMMING_ERRORS, reason, without_losing_the_run
+from hftrainer.training.faults import PROGRAMMING_ERRORS, best_effort_write, reason
 
 log = logging.getLogger(__name__)
 PROMPTS = ["a person walks forward", "someone waves the left hand", "a person runs, then stops", "a person sits down"]
@@ -78,7 +78,7 @@ class T2MInferenceConfig:
 
 @CALLBACKS.register("t2m_inference")
 class T2MInferenceCallback(L.Callback):
-    """Generates at validation, with averaged weights if an average is kept; training goes on as if it had not.
+    """Generates at validation, with averaged weights if an average is kept; training continues as if it had not.
 
     Prompts are shared out over ranks. A prompt that fails is reported and does not end the run. Logs
     ``val/generated_seconds`` (mean length), ``val/ended`` (share that ended by themselves), ``val/prompts_failed`` and
@@ -101,7 +101,7 @@ class T2MInferenceCallback(L.Callback):
 
     def preflight(self, trainer: L.Trainer, task: Any) -> None:
         """Half a second of the first prompt, before the first step: what fails here would fail at every validation."""
-        with isolate_rng(), evaluating(task), deployed(trainer, task) as bundle:
+        with isolate_rng(), evaluating(task), inference_bundle(trainer, task) as bundle:
             row = seeded_rows(self.config.texts()[:1], self.config.seed)
             pipeline_of(bundle).generate_rows(row, seconds=0.5, sampling=self.sampling, truncate=True)
 
@@ -111,12 +111,12 @@ class T2MInferenceCallback(L.Callback):
             return
         folder = self.output_dir / "samples" / f"step-{trainer.global_step:08d}"
         with self.timer.within(), isolate_rng():
-            with deployed(trainer, task) as bundle:
+            with inference_bundle(trainer, task) as bundle:
                 made = self._generate(trainer, bundle)
             rows = gather(trainer, {i: self._row(trainer, folder, motion) for i, motion in made.items()})
             if trainer.is_global_zero:
                 score_texts(trainer, list(rows.values()), folder)
-                with without_losing_the_run(str(folder / PAGE)):
+                with best_effort_write(str(folder / PAGE)):
                     self._page(folder, list(rows.values()), trainer.global_step)
                 log_samples(trainer, "val/samples", list(rows.values()), folder, {"val/viewer": folder / PAGE})
         found = [row for row in rows.values() if row["seconds"] is not None]
@@ -204,7 +204,7 @@ class T2MInferenceCallback(L.Callback):
         return self.cadence.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in it."""
+        """Continue in it."""
         self.cadence.load_state_dict(state)
 
 

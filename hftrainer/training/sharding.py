@@ -1,4 +1,4 @@
-"""Parameters that lie in shares on several processes: one's own share, and the whole put together.
+"""Parameters that are sharded over several processes: the local shard, and the full tensor gathered again.
 
 Under ddp, single and ZeRO 1 and 2 a parameter is its own share. Under fsdp2 it is a DTensor; under ZeRO 3 DeepSpeed
 keeps the share beside an empty parameter. Everything that gathers has to be called by all processes.
@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
-def settle(module: nn.Module) -> None:
+def reshard(module: nn.Module) -> None:
     """Let go of parameters that were gathered for a forward pass and kept, so that shares are all there is."""
     for part in module.modules():
         if isinstance(part, FSDPModule):
@@ -24,12 +24,12 @@ def is_zero3(p: Tensor) -> bool:
     return hasattr(p, "ds_tensor")
 
 
-def is_shared(module: nn.Module) -> bool:
+def is_sharded(module: nn.Module) -> bool:
     """Whether no process has all of a module's parameters."""
     return any(isinstance(p, DTensor) or is_zero3(p) for p in module.parameters())
 
 
-def own(p: Tensor) -> Tensor:
+def local_shard(p: Tensor) -> Tensor:
     """This process's share of a parameter, itself and not a copy; changing it changes the parameter."""
     if is_zero3(p):
         raise NotImplementedError("a share of ZeRO 3 is not changed from outside")
@@ -37,8 +37,8 @@ def own(p: Tensor) -> Tensor:
     return whole_or_share.to_local() if isinstance(whole_or_share, DTensor) else whole_or_share
 
 
-def own_of(whole: Tensor, p: Tensor) -> Tensor:
-    """The part of `whole` that `own(p)` holds."""
+def shard_like(whole: Tensor, p: Tensor) -> Tensor:
+    """The part of `whole` that `local_shard(p)` holds."""
     if not isinstance(p, DTensor):
         return whole
     mesh, placements = p.device_mesh, p.placements
@@ -47,8 +47,8 @@ def own_of(whole: Tensor, p: Tensor) -> Tensor:
     return start.to_local()
 
 
-def together(share: Tensor, p: Tensor) -> Tensor:
-    """The whole tensor of which each process has `share`, laid out as the parameter `p` is; a collective."""
+def gather_full(share: Tensor, p: Tensor) -> Tensor:
+    """The full tensor of which each process has the shard `share`, laid out as the parameter `p` is; a collective."""
     if not isinstance(p, DTensor):
         return share
     return DTensor.from_local(
@@ -56,12 +56,12 @@ def together(share: Tensor, p: Tensor) -> Tensor:
     ).full_tensor()
 
 
-def whole_state(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
-    """All parameters and persistent buffers whole, by name, copied if they were in shares; a collective.
+def full_state(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """All parameters and persistent buffers in full, by name, copied if they were sharded; a collective.
 
     One tensor is gathered at a time; with `keep` False nothing is kept (a process that only takes part).
     """
-    settle(module)
+    reshard(module)
     state: dict[str, Tensor] = {}
     buffers = {
         name: value for name, value in module.state_dict(keep_vars=True).items() if not isinstance(value, nn.Parameter)
