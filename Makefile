@@ -6,7 +6,7 @@ SETUP := $(VENV)/.ready
 PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted person walks ahead" \
            "a woman takes a bow" "someone runs as fast as possible"
 
-.PHONY: demo test test-all check bench gpu format clean
+.PHONY: demo test test-all test-faults check bench gpu fuzz lock sbom format clean
 demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
 	$(RUN) -m hftrainer generate $(PROMPTS) --model gotozero-nano --out out/demo
 	@echo
@@ -16,7 +16,7 @@ demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.
 	@echo "or once:        source $(VENV)/bin/activate   and then just: hftrainer generate ..."
 
 test: $(SETUP)  ## the default tests
-	$(RUN) -m pytest -n 2 -m "not slow and not gpu and not weights"
+	$(RUN) -m pytest -n 2 -m "not slow and not faults and not gpu and not weights"
 
 test-all: $(SETUP)  ## slow tests too, and those for a GPU or released weights where there are any
 	$(RUN) -m pytest -n 2
@@ -29,6 +29,20 @@ check: $(SETUP)  ## style, types, then `make test`; what has to pass
 
 gpu: $(SETUP)  ## what there is to learn of this machine's GPU in nine minutes
 	$(RUN) -m hftrainer bench gpu --minutes 9 --out out/gpu
+
+test-faults: $(SETUP)  ## kills, full disks, files deleted underfoot; 200 kills a job (FAULTS=20 is quicker)
+	FAULTS=$(or $(FAULTS),200) $(RUN) -m pytest -m faults tests/faults
+
+fuzz: $(SETUP)  ## 100,000 inputs for every reader of files (RUNS=1000 is quicker); finds go to tests/fuzz/corpus
+	$(RUN) -W ignore -m tests.fuzz.run all --runs $(or $(RUNS),100000)
+
+lock: $(SETUP)  ## requirements.lock and requirements-cpu.lock anew, from constraints.txt
+	$(RUN) scripts/lock.py
+
+sbom: $(SETUP)  ## what is installed, as CycloneDX, with the licences of all
+	$(RUN) -m pip install --quiet --disable-pip-version-check --target out/cyclonedx cyclonedx-bom
+	PYTHONPATH=out/cyclonedx $(RUN) -m cyclonedx_py environment $(VENV) --output-file out/sbom.json
+	$(RUN) scripts/licences.py
 
 format: $(SETUP)
 	$(VENV)/bin/ruff check --fix .

@@ -176,9 +176,9 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int, *, error: type[Valu
     if size > max_bytes:
         raise error(f"{_name(path)} holds {size} bytes; what is read there has {max_bytes} at most")
     with open(path, "rb") as stream:
-        data = stream.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise error(f"{_name(path)} grew past {max_bytes} bytes while it was read")
+        data = stream.read(size + 1)  # as much as is asked for is allocated at once
+    if len(data) > size:
+        raise error(f"{_name(path)} grew while it was read")
     return data
 
 

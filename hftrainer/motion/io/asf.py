@@ -157,7 +157,7 @@ def _sections(path: str | os.PathLike[str]) -> dict[str, list[list[str]]]:
     current: list[list[str]] = []
     for line in _lines(path):
         if line.startswith(":"):
-            current = out.setdefault(line[1:].split()[0].lower(), [])
+            current = out.setdefault(line[1:].partition(" ")[0].strip().lower(), [])
         else:
             current.append(line.split())
     return out
