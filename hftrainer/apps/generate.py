@@ -19,7 +19,7 @@ from hftrainer.zoo.load import load_pipeline, locate
 
 
 @dataclass(frozen=True)
-class Generated:
+class GenerateResult:
     """What a run made: its manifest, the page if there is one, and seconds for loading and for making."""
 
     manifest: dict[str, Any]
@@ -34,7 +34,7 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerateSettings:
     """What is asked for; see ``hftrainer generate --help``. `sampling` gets the model's own settings and gives those to
     use; `then`: prompts and seconds that continue each motion after `seconds`; `load` are options of `load_pipeline`
     (device, dtype, quantize, ...)."""
@@ -60,13 +60,13 @@ def generate(
     *,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = show_progress,
     **settings: Any,
-) -> Generated:
-    """Make motions of `prompts` and write their files; `settings` are the fields of `Request`.
+) -> GenerateResult:
+    """Make motions of `prompts` and write their files; `settings` are the fields of `GenerateSettings`.
 
     Raises ``ValueError`` before any work for what the model cannot make, and for formats and options that do not exist.
     A motion that fails does not end the others; it is in `failed`.
     """
-    request = Request([prompts] if isinstance(prompts, str) else list(prompts), **settings)
+    request = GenerateSettings([prompts] if isinstance(prompts, str) else list(prompts), **settings)
     timelines = timelines_of(request.prompts, request.seconds, request.then)
     check_formats(request.formats, request.options)
     out = check_writable(request.out)
@@ -88,7 +88,7 @@ def generate(
     loaded = time.perf_counter()
     manifest = run_job(pipeline, job, model=str(request.model), fingerprint=fingerprint(folder), progress=progress)
     page = out / PAGE if (out / PAGE).is_file() else None
-    return Generated(manifest, page, loaded - started, time.perf_counter() - loaded)
+    return GenerateResult(manifest, page, loaded - started, time.perf_counter() - loaded)
 
 
 def timelines_of(

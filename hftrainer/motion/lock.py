@@ -2,7 +2,7 @@
 
 A foot's correction over time solves one linear least-squares problem: it should be small, change smoothly, and cancel
 the foot's movement in frames of contact (see contacts.py). So there are no hard switches that could be seen as pops,
-and a foot that truly turns or slides is only slowed. The pelvis is lowered by what a leg lacks.
+and a foot that truly turns or slides is only slowed. The pelvis is lowered where a leg would not reach.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def lock_feet(motion: BodyMotion) -> BodyMotion:
     if len(motion) < 4:
         return motion
     body, joints = motion.body, motion.joints
-    sure = contacts(joints, body, fps=motion.fps)
+    contact = contacts(joints, body, fps=motion.fps)
     world = np.asarray(global_rotations(motion.rotations))
     toes, ankles = joints[:, list(TOES)], joints[:, list(ANKLES)]
-    toe_goal = toes + _corrections(toes, sure[:, 2:], 0.0)
+    toe_goal = toes + _corrections(toes, contact[:, 2:], 0.0)
     ankle_goal = ankles + _corrections(
-        ankles, sure[:, :2], float(body.rest_joints[ANKLES[0], 1]), start=toe_goal - toes
+        ankles, contact[:, :2], float(body.rest_joints[ANKLES[0], 1]), start=toe_goal - toes
     )
     sole = ankle_goal - toe_goal
     length = body.lengths[TOES[0]]
@@ -46,7 +46,7 @@ def lock_feet(motion: BodyMotion) -> BodyMotion:
 
     stretch = np.maximum(STRETCH * body.leg, np.linalg.norm(ankles - joints[:, [1, 2]], axis=-1))
     hips = joints[:, [1, 2]]
-    drop = _drop(hips, ankle_goal, stretch, sure[:, :2].max(1) + sure[:, 2:].max(1))
+    drop = _pelvis_drop(hips, ankle_goal, stretch, contact[:, :2].max(1) + contact[:, 2:].max(1))
     root = motion.root - drop[:, None] * [0.0, 1.0, 0.0]
     hips = hips - drop[:, None, None] * [0.0, 1.0, 0.0]
     for side, (hip, knee, ankle, toe) in enumerate(((1, 4, 7, 10), (2, 5, 8, 11))):
@@ -65,12 +65,12 @@ def lock_feet(motion: BodyMotion) -> BodyMotion:
     return BodyMotion(np.asarray(local_rotations(world)), root, body, motion.fps)
 
 
-def _corrections(points: Float, sure: Float, height: float, start: Float | None = None) -> Float:
+def _corrections(points: Float, contact: Float, height: float, start: Float | None = None) -> Float:
     """What to add to points (T, 2, 3) of both feet; `start`: what is added where nothing stands."""
     start = np.zeros_like(points) if start is None else start
     out = np.empty_like(points)
     for foot in range(2):
-        base, weight = start[:, foot], sure[:, foot]
+        base, weight = start[:, foot], contact[:, foot]
         moved = points[:, foot] + base
         flat = _in_chunks(partial(_held, moved[:, [0, 2]], weight), len(points))
         up = _in_chunks(partial(_lifted, moved[:, 1] - height, weight, height == 0.0), len(points))
@@ -78,23 +78,23 @@ def _corrections(points: Float, sure: Float, height: float, start: Float | None 
     return out
 
 
-def _held(moved: Float, sure: Float, part: slice) -> Float:
-    """Corrections (T, 2) on the floor: minimum of |c|^2 + EVEN |c''|^2 + HOLD sure^2 |c' + moved'|^2."""
-    moved, sure = moved[part], sure[part]
+def _held(moved: Float, contact: Float, part: slice) -> Float:
+    """Corrections (T, 2) on the floor: minimum of |c|^2 + EVEN |c''|^2 + HOLD contact^2 |c' + moved'|^2."""
+    moved, contact = moved[part], contact[part]
     frames = len(moved)
-    weight = HOLD * (np.minimum(sure[1:], sure[:-1]) ** 2)
+    weight = HOLD * (np.minimum(contact[1:], contact[:-1]) ** 2)
     system = np.eye(frames) + EVEN * _bending(frames)
     first = np.diff(np.eye(frames), axis=0)
     system += first.T @ (weight[:, None] * first)
     return np.asarray(np.linalg.solve(system, -first.T @ (weight[:, None] * np.diff(moved, axis=0))))
 
 
-def _lifted(height: Float, sure: Float, floor: bool, part: slice) -> Float:
+def _lifted(height: Float, contact: Float, floor: bool, part: slice) -> Float:
     """Corrections (T,) upwards: to height 0 in contact and, for a `floor`, not below it elsewhere."""
-    height, sure = height[part], sure[part]
+    height, contact = height[part], contact[part]
     frames = len(height)
     system = np.eye(frames) + EVEN * _bending(frames)
-    weight = 4.0 * sure**2
+    weight = 4.0 * contact**2
     change = np.linalg.solve(system + np.diag(weight), -weight * height)
     for _ in range(3 if floor else 0):
         below = height + change < 0
@@ -110,11 +110,11 @@ def _bending(frames: int) -> Float:
     return second.T @ second
 
 
-def _drop(hips: Float, ankles: Float, stretch: Float, sure: Float) -> Float:
+def _pelvis_drop(hips: Float, ankles: Float, stretch: Float, contact: Float) -> Float:
     """How far (T,) the pelvis has to come down so that both legs reach, spread smoothly over time."""
     flat = np.linalg.norm((ankles - hips)[..., [0, 2]], axis=-1)
     highest = ankles[..., 1] + np.sqrt(np.maximum(stretch**2 - flat**2, 0.0))
-    need = np.clip(hips[..., 1] - highest, 0.0, DEEPEST).max(axis=1) * np.clip(sure, 0.0, 1.0)
+    need = np.clip(hips[..., 1] - highest, 0.0, DEEPEST).max(axis=1) * np.clip(contact, 0.0, 1.0)
     reachable, half = need, 4
     padded = np.pad(need, half, mode="edge")
     reachable = np.max([padded[k : k + len(need)] for k in range(2 * half + 1)], axis=0)
@@ -128,7 +128,7 @@ def _in_chunks(solve: Callable[[slice], Float], frames: int) -> Float:
     if frames <= _CHUNK:
         return solve(slice(0, frames))
     total: Float | None = None
-    share = np.zeros(frames)
+    weight_sum = np.zeros(frames)
     for start in range(0, frames - _OVERLAP, _CHUNK - _OVERLAP):
         part = slice(start, min(start + _CHUNK, frames))
         count = part.stop - part.start
@@ -136,6 +136,6 @@ def _in_chunks(solve: Callable[[slice], Float], frames: int) -> Float:
         solved = solve(part)
         total = np.zeros((frames, *solved.shape[1:])) if total is None else total
         total[part] += solved * ramp.reshape(-1, *([1] * (solved.ndim - 1)))
-        share[part] += ramp
+        weight_sum[part] += ramp
     assert total is not None
-    return total / share.reshape(-1, *([1] * (total.ndim - 1)))
+    return total / weight_sum.reshape(-1, *([1] * (total.ndim - 1)))

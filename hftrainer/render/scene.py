@@ -161,9 +161,9 @@ def _quads(faces: NDArray[np.int64]) -> NDArray[np.int64]:
         if i and pair[i - 1]:
             pair[i] = False
     starts = np.flatnonzero(pair)
-    alone = np.setdiff1d(np.arange(len(faces)), np.concatenate([starts, starts + 1]))
+    single = np.setdiff1d(np.arange(len(faces)), np.concatenate([starts, starts + 1]))
     joined = np.concatenate([faces[starts], faces[starts + 1, 2:]], axis=1)
-    return np.concatenate([joined, faces[alone][:, [0, 1, 2, 2]]])
+    return np.concatenate([joined, faces[single][:, [0, 1, 2, 2]]])
 
 
 def _smoothed(path: Float, window: int = 31) -> Float:

@@ -139,7 +139,7 @@ def test_what_cannot_be_fitted_is_named():
 
 
 def skating():
-    """A walk whose whole body glides sideways and sinks: 6 cm a second and 1.5 cm deep."""
+    """A walk in which the body glides sideways and sinks: 6 cm a second and 1.5 cm deep."""
     rotations, root = motion272.to_rotations(WALK)
     t = np.arange(len(root)) / 30
     glide = np.stack([0.06 * t, -0.015 * np.sin(2 * t) ** 2, 0 * t], axis=-1)

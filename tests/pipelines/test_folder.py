@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -76,6 +79,16 @@ def test_the_page_the_npz_and_python_show_one_motion(tmp_path):
     assert (tmp_path / "a.glb").read_bytes()[:4] == b"glTF"
     assert "&lt;iframe" not in MADE._repr_html_()
     assert 'title="a &lt;walk&gt;"' in MADE._repr_html_()
+
+
+def test_outside_a_notebook_show_opens_the_browser(monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert MADE.show() is None
+    (address,) = opened
+    page = Path(url2pathname(urlparse(address).path))
+    assert page.read_text(encoding="utf-8") == MADE.page()
+    page.unlink()
 
 
 def test_raw_is_nearer_to_the_model_and_off_by_default():

@@ -34,7 +34,7 @@ def read_motions(
 
     .npy: 272 features, fitted to `body` (default: SMPL's) unless `raw`. .npz: ours, or AMASS's layout, whose betas are
     not used. .bvh: ours or any that one of the shipped skeleton maps fits; `skeleton_map` names a map or its YAML file.
-    .glb: any that has the bone names of one of our rigs. Raises ``ValueError`` that says what the file lacks.
+    .glb: any that has the bone names of one of our rigs. Raises ``ValueError`` that says what is missing.
     """
     path = Path(path)
     if not path.is_file():

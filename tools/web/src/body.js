@@ -1,4 +1,4 @@
-// A mannequin that joint positions alone drive: limbs in two colours, trunk, head, hands and feet.
+// A mannequin driven by joint positions only: limbs in two colours, trunk, head, hands and feet.
 
 import { Group, Mesh, MeshStandardMaterial } from "three";
 import { proportions, Pose } from "./pose.js";

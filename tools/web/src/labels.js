@@ -57,7 +57,7 @@ export class Labels {
   }
 }
 
-// A label stays whole at the picture's edge, unless its body is out of it.
+// A label stays complete at the picture's edge, unless its body is out of it.
 function inside(x, y, { wide, high, full }, size) {
   if (x < 0 || x > size.width) return [x, y];
   const half = (full ? wide / 2 : 13) + SPACE;

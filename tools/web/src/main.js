@@ -69,7 +69,7 @@ class Viewer {
     }
   }
 
-  // The same motions as flat figures; everything but the look goes on.
+  // The same motions as flat figures; everything but the look stays.
   fallBack(reason) {
     this.stage?.dispose();
     this.stage = new Stage2D(freshCanvas(), () => (this.stale = true));

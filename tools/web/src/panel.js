@@ -3,7 +3,7 @@
 import { element } from "./labels.js";
 
 export class Panel {
-  // `choose(index, add)`: show motion `index` alone, or, with `add`, show it too or no more.
+  // `choose(index, add)`: show only motion `index`, or, with `add`, add or remove it.
   constructor(root, clips, title, choose) {
     this.find = (name) => root.querySelector(`[data-part="${name}"]`);
     this.find("title").textContent = this.find("title").title = title;
@@ -73,7 +73,7 @@ function row(clip, choose) {
   pick.append(element("span", "badge", String(clip.index + 1)));
   const main = element("button", "only");
   main.type = "button";
-  main.title = "Show this motion alone (Ctrl or Shift: beside the others)";
+  main.title = "Show only this motion (Ctrl or Shift: beside the others)";
   const facts = element("span", "facts");
   facts.append(element("span", "fact", `${clip.duration.toFixed(1)} s`));
   facts.append(element("span", "fact", clip.frames === 1 ? "1 frame" : `${clip.frames} frames`));

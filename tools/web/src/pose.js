@@ -11,7 +11,7 @@ const turn = new Quaternion();
 const basis = new Matrix4();
 
 // The limbs: [name, parent's name, from joint, to joint, rest direction in the parent's frame, and the quarter turns
-// about the front axis that lay y along it]. A limb whose parent is a limb goes on along its y.
+// about the front axis that lay y along it]. A limb whose parent is a limb continues along its y.
 const LIMBS = ["left", "right"].flatMap((side) => {
   const out = side === "left" ? 1 : -1;
   return [

@@ -108,7 +108,7 @@ export class Stage3D {
     this.camera.updateProjectionMatrix();
   }
 
-  // Looks at the whole paths, or with `follow` at the bodies where they are now.
+  // Looks at the complete paths, or with `follow` at the bodies where they are now.
   resetView() {
     const toCamera = startDirection(this.actors.length === 1);
     const { target, distance } = this.fit(this.shown.follow ? this.placesNow() : this.paths, toCamera);
