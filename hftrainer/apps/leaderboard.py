@@ -17,6 +17,7 @@ from hftrainer.zoo.collection import cards, find_card
 
 _FEWEST_COMMON = 0.99  # share of items that all runs must have judged
 _PUBLISHED = Path(__file__).parent / "published.yaml"
+_ROUNDING = 1e-9  # an interval that is smaller, in proportion, is none
 _PHYSICAL = ("Slide", "Float", "Jitter", "Dynamic")
 
 
@@ -179,13 +180,14 @@ def _real_row(run: Run) -> Row:
 
 def _tell_apart(rows: Sequence[Row], runs: Sequence[Run]) -> None:
     """Rows of one model get their folders' names."""
+    names = [row.name for row in rows]
     for row, run in zip(rows, runs, strict=True):
-        if sum(other.name == row.name for other in rows) > 1:
+        if names.count(row.name) > 1:
             row.name = f"{row.name} [{Path(run.folder).name}]"
 
 
 def _cell(row: Row, name: str) -> str:
     if name not in row.values:
         return ""
-    half = row.half.get(name)
-    return f"{row.values[name]:.4g}" + (f" ± {half:.2g}" if half else "")
+    value, half = row.values[name], row.half.get(name, 0.0)
+    return f"{value:.4g}" + (f" ± {half:.2g}" if half > _ROUNDING * abs(value) else "")

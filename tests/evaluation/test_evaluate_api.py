@@ -328,6 +328,18 @@ def test_a_leaderboard_has_every_run_from_the_best_on(runs, tmp_path, capsys):
     assert "| FID ↓ |" in (tmp_path / "leaderboard.md").read_text()
 
 
+def test_runs_of_one_model_are_told_apart_by_their_folders(runs, tmp_path):
+    import shutil
+
+    for name in ("first", "second"):
+        shutil.copytree(runs[1], tmp_path / name)
+    board = leaderboard([tmp_path / "first", tmp_path / "second"], published=False, resamples=20)
+    names = [row.name for row in board.rows[1:]]
+    assert [name.rpartition(" ")[2] for name in names] == ["[first]", "[second]"]
+    board.rows[1].values["FID"], board.rows[1].half["FID"] = 3.0, 1e-12
+    assert "±" not in board.table()[2][board.table()[0].index("FID ↓")]
+
+
 def test_intervals_shrink_with_the_number_of_clips(runs):
     from hftrainer.evaluation.compare import Run, half_widths, read_run
 
