@@ -12,7 +12,8 @@ from hftrainer.cli import main
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.motion.representation.convert import convert
 from tests.conftest import REPOSITORY
-from tests.tiny import tiny_evaluator, tiny_text_encoder
+from tests.tiny import tiny_evaluator
+from tests.tiny_encoders import tiny_clip
 from tests.zoo.plugin import fresh_plugins
 
 PLUGIN = REPOSITORY / "examples" / "t2m_gpt"
@@ -60,14 +61,14 @@ def data(synthetic, tmp_path_factory):
 def model(installed, data, tmp_path_factory):
     """Both stages, trained for some steps by the shipped configurations."""
     work = tmp_path_factory.mktemp("t2m_gpt_runs")
-    tiny_text_encoder().save_pretrained(work / "text")
+    tiny_clip(work / "text")
     first = ["train", str(PLUGIN / "configs" / "vqvae.yaml"), *SIZES, *SHORT, f"data.root={data}"]
     assert main([*first, f"output_dir={work / 'vqvae'}", "data.batch_size=8", "data.window=32"]) == 0
     assert main(["data", "tokenize", str(data), "--model", str(work / "vqvae" / "best")]) == 0
     second = [
         "train", str(PLUGIN / "configs" / "gpt.yaml"), *SHORT, f"data.root={data}", f"output_dir={work / 'gpt'}",
         f"model.tokenizer_from={work / 'vqvae' / 'best'}",
-        "model.gpt={text_width: 32, width: 32, layers: 2, heads: 2, longest: 50}",
+        "model.gpt={text_width: 16, width: 32, layers: 2, heads: 2, longest: 50}",
         f"model.text_encoder.source={work / 'text'}", "data.batch_size=8",
         "callbacks=[{name: artifact}, {name: t2m_inference, prompts: [a person walks], formats: [npy, html]}]",
     ]  # fmt: skip
@@ -131,6 +132,18 @@ def test_a_dry_run_counts_it(installed, data, stage, capsys):
     out = capsys.readouterr().out
     assert "memory per device" in out
     assert "t2m_gpt" in out
+
+
+def test_the_card_counts_what_the_configurations_make(installed):
+    from omegaconf import OmegaConf
+
+    from hftrainer.config import load_experiment
+    from hftrainer.training.dry_run import dry_run
+
+    card = OmegaConf.load(PLUGIN / "t2m_gpt" / "cards" / "t2m-gpt.yaml")
+    found = dry_run(load_experiment(PLUGIN / "configs" / "gpt.yaml", ["callbacks=[]"]))
+    parts = {part.name: part.parameters for part in found.parts}
+    assert {part.name: part.parameters for part in card.parts} == {name: parts[name] for name in ("vqvae", "gpt")}
 
 
 def test_it_is_judged_as_263_and_after_conversion_as_272(model, data, tmp_path):

@@ -40,7 +40,7 @@ class GPTConfig:
 
     text_width: int = 512
     width: int = 1024
-    layers: int = 9
+    layers: int = 18
     heads: int = 16
     longest: int = 50
     dropout: float = 0.1
