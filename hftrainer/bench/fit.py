@@ -148,10 +148,10 @@ def _read(sources: list[Path]) -> list[Float]:
 
 
 def _generated(args: argparse.Namespace) -> list[Float]:
-    from hftrainer.commands.common import read_prompts
+    from hftrainer.plain_text import read_lines
     from hftrainer.zoo.load import load_pipeline
 
-    prompts = read_prompts([], args.prompts)
+    prompts = [line.strip() for line in read_lines(args.prompts) if line.strip()]
     times = -(-args.count // len(prompts))
     pipeline = load_pipeline(args.model)
     made = pipeline([text for _ in range(times) for text in prompts][: args.count], truncate=True)
