@@ -41,12 +41,12 @@ def main(args: argparse.Namespace) -> int:
         return 0
     figures = run(motions, _body(args))
     _print(figures, len(motions))
-    missed = _missed(figures)
-    for line in missed:
+    lines = missed(figures)
+    for line in lines:
         print(f"bar not met: {line}")
     if args.json:
-        write_json(args.json, {"clips": len(motions), "ways": figures, "bars_missed": missed})
-    return 1 if missed else 0
+        write_json(args.json, {"clips": len(motions), "ways": figures, "bars_missed": lines})
+    return 1 if lines else 0
 
 
 def run(motions: list[Float], body: Body) -> dict[str, Figures]:
@@ -61,18 +61,18 @@ def run(motions: list[Float], body: Body) -> dict[str, Figures]:
         locked = lock_feet(fitted)
         end = time.perf_counter()
         standing = contacts(fitted.joints, body, fps=30.0)[1:, 2:] > 0.5
+        low = joints[1:, list(TOES), 1] < LOW  # the same frames for all ways
         for way, place, seconds in (
             ("raw", joints, 0.0), ("fit", fitted.joints, middle - start), ("locked", locked.joints, end - start)
         ):  # fmt: skip
             distances[way].append(np.linalg.norm(place - joints, axis=-1).ravel())
-            clips[way].append(_clip_figures(place, standing, 1000 * seconds / len(joints)))
+            clips[way].append(_clip_figures(place, standing, low, 1000 * seconds / len(joints)))
         clips["fit"][-1]["knee_deg"], clips["locked"][-1]["knee_deg"] = _knees(fitted), _knees(locked)
     return {way: _summed(distances[way], clips[way]) for way in clips}
 
 
-def _clip_figures(joints: Float, standing: NDArray[np.bool_], ms_a_frame: float) -> Figures:
+def _clip_figures(joints: Float, standing: NDArray[np.bool_], low: NDArray[np.bool_], ms_a_frame: float) -> Figures:
     steps = np.linalg.norm(np.diff(joints[:, list(TOES)][..., [0, 2]], axis=0), axis=-1) * 30
-    low = joints[1:, list(TOES), 1] < LOW
     bones = np.linalg.norm(joints[:, 1:] - joints[:, list(PARENTS[1:])], axis=-1) * 1000
     pairs = [MIRROR[j] - 1 for j in range(1, len(MIRROR))]
     speed_up = np.linalg.norm(np.diff(joints, n=2, axis=0), axis=-1).max(axis=1)
@@ -104,7 +104,8 @@ def _summed(distances: list[Float], clips: list[Figures]) -> Figures:
     return out
 
 
-def _missed(figures: dict[str, Figures]) -> list[str]:
+def missed(figures: dict[str, Figures]) -> list[str]:
+    """A line for each bar that figures of `run` do not meet."""
     raw, locked = figures["raw"], figures["locked"]
     lines = [
         f"{way} {key} {figures[way][key]:.3g}, at most {bar:g}"
@@ -123,7 +124,7 @@ def _print(figures: dict[str, Figures], clips: int) -> None:
     names = {
         "mean_mm": "mean distance to raw positions, mm", "p95_mm": "95th percentile, mm",
         "jerk": "median jerk, m/s^3 (median of clips)", "slide": "toe speed in contact, m/s (median of clips)",
-        "low_slide": "toe speed below 5 cm, m/s (median of clips)", "penetration_mm": "deepest joint, mm (worst clip)",
+        "low_slide": "toe speed in frames with the raw toe below 5 cm, m/s (median of clips)", "penetration_mm": "deepest joint, mm (worst clip)",
         "bones_mm": "left against right bones, mm (worst)", "knee_deg": "sharpest knee, deg/frame^2 (median of clips)",
         "first_frames": "share of clips whose sharpest move is in the first frames",
         "ms_a_frame": "milliseconds a frame",
