@@ -124,7 +124,8 @@ def _print(figures: dict[str, Figures], clips: int) -> None:
     names = {
         "mean_mm": "mean distance to raw positions, mm", "p95_mm": "95th percentile, mm",
         "jerk": "median jerk, m/s^3 (median of clips)", "slide": "toe speed in contact, m/s (median of clips)",
-        "low_slide": "toe speed in frames with the raw toe below 5 cm, m/s (median of clips)", "penetration_mm": "deepest joint, mm (worst clip)",
+        "low_slide": "toe speed where the raw toe is below 5 cm, m/s",
+        "penetration_mm": "deepest joint, mm (worst clip)",
         "bones_mm": "left against right bones, mm (worst)", "knee_deg": "sharpest knee, deg/frame^2 (median of clips)",
         "first_frames": "share of clips whose sharpest move is in the first frames",
         "ms_a_frame": "milliseconds a frame",
