@@ -128,6 +128,12 @@ def gpu_flags(add: Callable[..., object]) -> None:
     add("--pretend", action="store_true", help="all stages small, on a pretend device")
 
 
+def kernels_flags(add: Callable[..., object]) -> None:
+    """For which model."""
+    add("--size", default="7B", help="a preset (default 7B)")
+    add("--json", help="write the figures here")
+
+
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
     "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
@@ -139,6 +145,7 @@ KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "data": ("opening a packed set of tokens, and its rows and batches a second", data_flags),
     "fit": ("how near exported motions are to the model's positions, and how still feet stand", fit_flags),
     "gpu": ("what there is to learn of a GPU in a few minutes: steps, kernels, memory, training", gpu_flags),
+    "kernels": ("into how many kernels torch's compiler fuses a decoding step", kernels_flags),
     "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
 }
 

@@ -127,8 +127,22 @@ def decode_stage(settings: Settings) -> Iterator[Figures]:
                 peak = torch.cuda.max_memory_allocated() / 2**30
                 yield {"what": size, "rows": rows, "kv_len": kv_len, "step_ms": step, "capture_s": capture,
                        "peak_gib": peak}  # fmt: skip
+        if not settings.pretend:  # the pretend device has no compiler
+            yield from _compiled_steps(size, inference)
         del inference
         torch.cuda.empty_cache()
+
+
+def _compiled_steps(size: str, inference: InferenceLLaMA) -> Iterator[Figures]:
+    inference.compile_steps, inference.workspace = True, None
+    for rows in (1, 32):
+        batch = _busy(inference, rows, 64)
+        start = time.perf_counter()
+        batch.replay(64)
+        _wait()
+        seconds = time.perf_counter() - start
+        _, step = _timed(lambda: batch.replay(64), 16)  # noqa: B023
+        yield {"what": f"{size} compiled", "rows": rows, "kv_len": 64, "step_ms": step, "capture_s": seconds}
 
 
 def kernels_stage(settings: Settings) -> Iterator[Figures]:

@@ -10,6 +10,7 @@ import torch
 
 from hftrainer.bench.pretend import Graph, machine
 from hftrainer.models import quantize
+from hftrainer.models.motion.motionmillion.engine import cuda_graphs
 from hftrainer.models.motion.motionmillion.engine import prompts as prompt_runner
 from hftrainer.models.motion.motionmillion.engine.inference import inference_model
 from hftrainer.models.motion.motionmillion.engine.scheduler import Scheduler
@@ -265,3 +266,26 @@ def test_int8_never_takes_torchs_slow_kernel_on_cuda(monkeypatch, rows, compiler
         got = layer(x.to("cuda:0")).cpu()
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     assert bool(calls) == by_kernel
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_steps_are_compiled_if_asked_and_eager_where_they_cannot_be(monkeypatch, caplog, works):
+    model, features, mask, limits = case()
+    want = model.generate(features, mask, limits).tokens
+    asked = []
+
+    def compiled(step):
+        def fused(kv_len):
+            if not works:
+                raise torch._dynamo.exc.BackendCompilerFailed(torch.compile, RuntimeError("no compiler"), None)
+            step(kv_len)
+
+        asked.append(step)
+        return fused
+
+    monkeypatch.setattr(cuda_graphs, "compiled", compiled)
+    model.compile_steps = True
+    with on_cuda(monkeypatch, model, features, mask) as (_, there, real):
+        assert model.generate(there, real, limits).tokens.cpu().tolist() == want.tolist()
+    assert (len(asked) > 1) == works  # one failure is enough
+    assert ("steps are not compiled" in caplog.text) != works

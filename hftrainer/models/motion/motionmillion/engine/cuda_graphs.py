@@ -8,9 +8,13 @@ whose memory they use, and so serve later calls.
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+
+log = logging.getLogger(__name__)
 
 KV_MULTIPLE = 64
 _MOST = 64  # graphs that are kept; settings that change with every call would otherwise collect more and more
@@ -20,6 +24,7 @@ class Stepped(Protocol):
     """What can be captured: state in tensors that `step` changes in place."""
 
     params: Any
+    model: Any
 
     def __len__(self) -> int: ...
 
@@ -49,12 +54,24 @@ class StepGraphs:
             if key in self.graphs:
                 self.graphs[key].replay()
                 return
-            batch.step(kv_len)  # this step is real, and libraries set themselves up in it
+            step = self._step_of(batch)
+            try:
+                step(kv_len)  # this step is real, and libraries set themselves up in it
+            except torch._dynamo.exc.TorchDynamoException as error:  # type: ignore[attr-defined]
+                log.warning("steps are not compiled: %s", str(error).splitlines()[0])
+                batch.model.compile_steps, step = False, batch.step
+                step(kv_len)
             if len(self.graphs) >= _MOST:
                 self.graphs.clear()
-            self.graphs[key] = self._capture(batch, kv_len)
+            self.graphs[key] = self._capture(step, kv_len)
 
-    def _capture(self, batch: Stepped, kv_len: int) -> Any:
+    def _step_of(self, batch: Stepped) -> Callable[[int], None]:
+        if not batch.model.compile_steps:
+            return batch.step
+        torch._dynamo.config.recompile_limit = max(_MOST, torch._dynamo.config.recompile_limit)
+        return compiled(batch.step)
+
+    def _capture(self, step: Callable[[int], None], kv_len: int) -> Any:
         """A graph of the step; nothing of it runs now."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -64,7 +81,7 @@ class StepGraphs:
             # "thread_local": what other threads do with the device meanwhile is none of the capture's business
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                batch.step(kv_len)
+                step(kv_len)
             except BaseException:
                 with contextlib.suppress(RuntimeError):  # a broken capture cannot end well; the cause is what counts
                     graph.capture_end()
@@ -73,6 +90,13 @@ class StepGraphs:
         torch.cuda.current_stream(self.device).wait_stream(self._stream)
         self._pool = graph.pool()
         return graph
+
+
+def compiled(step: Callable[[int], None]) -> Callable[[int], None]:
+    """`step` with its kernels fused by inductor, rounding to bfloat16 where the eager step does."""
+    options: dict[str, Any] = {"emulate_precision_casts": True}
+    made: Callable[[int], None] = torch.compile(step, dynamic=False, fullgraph=True, options=options)
+    return made
 
 
 def kv_bucket(kv_len: int, max_seq_len: int) -> int:

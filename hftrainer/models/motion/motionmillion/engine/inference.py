@@ -48,6 +48,7 @@ class InferenceLLaMA:
         self.transformer = fast_transformer(model.transformer, model.config.head_size, prepack=prepack)
         self._head = unpacked_linear(self.lm_head)
         self._rotary = self._rotary_table(model.rotary(self.device))
+        self.compile_steps = model.compile_steps  # by inductor, inside graphs; see `cuda_graphs`
         self.workspace: Any = None  # on CUDA, the batch that is kept between calls; see `decode_batch.reserve`
 
     def new_cache(self, rows: int, max_seq_len: int) -> KVCache:
@@ -109,7 +110,7 @@ class InferenceLLaMA:
 
     def best(self, hidden: Tensor, may_end: Tensor | None = None) -> Tensor:
         """Ids (b,) of the largest logits of hidden states (b, d); END only in rows where `may_end` (b,)."""
-        if self.uses_int8:
+        if self.on_cpu and self.uses_int8:
             assert self._int8 is not None
             ids = self._int8.best(self.transformer.ln_f(hidden).float(), may_end)
             if ids is not None:
