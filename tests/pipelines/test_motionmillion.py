@@ -10,7 +10,7 @@ import hftrainer
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline
 from hftrainer.pipelines.prompts import PromptTooLong
-from hftrainer.requests import SamplingParams
+from hftrainer.requests import GenerationRequest, SamplingParams
 
 TEXTS = ["a person walks forward", "someone stands still", "run as fast as possible"]
 SAMPLED = SamplingParams(do_sample=True, temperature=1.0)
@@ -35,6 +35,16 @@ def test_a_batch_equals_one_by_one(pipe, batch_size):
     together = pipe.infer_t2m(TEXTS, max_sample_steps=15, batch_size=batch_size)
     for text, motion in zip(TEXTS, together, strict=True):
         np.testing.assert_allclose(pipe.infer_t2m([text], max_sample_steps=15)[0], motion, atol=1e-5)
+
+
+def test_shards_make_the_same_bytes(pipe):
+    requests = [GenerationRequest(text, seed, 20) for seed in range(3) for text in TEXTS]
+    together = dict(pipe.run(requests, SAMPLED))
+    for shard in range(2):
+        mine = list(range(shard, len(requests), 2))
+        for number, made in pipe.run([requests[i] for i in mine], SAMPLED, batch_size=3):
+            assert made.tokens.tolist() == together[mine[number]].tokens.tolist()
+            assert made.motion.tobytes() == together[mine[number]].motion.tobytes()
 
 
 def test_lengths_cut_and_bound_without_changing_what_is_kept(pipe):
