@@ -165,7 +165,7 @@ def _count_memory(experiment: Experiment, task: Any, found: DryRun, card: str | 
     )
     total = sum(part.parameters for part in found.parts)
     found.facts["all"] = f"{total:,} parameters, {sizes.trained:,} trained"
-    step = step_memory(task, _largest_batch(experiment), autocast=config.precision.endswith("mixed"))
+    step = _step(experiment, task)
     if step is None:
         found.notes.append(f"{type(task).__name__} has no outline_step, so activations are not counted")
     memory = memory_per_device(sizes, spread, config.precision, world, step)
@@ -193,9 +193,19 @@ def _try_checkpointing(
         task.checkpoint_activations()
     except ConfigError:
         return
-    less = step_memory(task, _largest_batch(experiment), autocast=config.precision.endswith("mixed"))
+    less = _step(experiment, task)
     memory = memory_per_device(sizes, spread, config.precision, processes(experiment), less)
     found.facts["  with activation_checkpointing"] = f"{memory.total / _GB:.2f} GB in all"
+
+
+def _step(experiment: Experiment, task: Any) -> StepMemory | None:
+    """What a step takes. fsdp2 gathers a block in bfloat16 and frees it; autocast keeps a copy of every matrix."""
+    config = experiment.trainer
+    mixed = config.precision.endswith("mixed")
+    if mixed and config.strategy == "fsdp2":
+        task.to_half(torch.bfloat16)
+        mixed = False
+    return step_memory(task, _largest_batch(experiment), autocast=mixed)
 
 
 def gathered(task: Any) -> tuple[int, int]:

@@ -66,6 +66,8 @@ def fit(experiment: Experiment) -> Path:
     output = check_writable(experiment.output_dir)
     record = RunRecord(output)
     resume = find_checkpoint(experiment, output)
+    if resume is not None:
+        check_resume(resume, experiment.trainer, find_devices(experiment.trainer).processes)
     changes = _changes(experiment, resolved, record, resume)
     if resume is not None and is_finished(experiment, record, changes):
         return output
@@ -85,8 +87,6 @@ def fit(experiment: Experiment) -> Path:
         bundle = MODELS.build(experiment.model, path="model")
         task = TASKS.build(experiment.task, path="task", bundle=bundle, source=source)
     prepare_task(task, experiment.trainer)
-    if resume is not None:
-        check_resume(resume, experiment.trainer, trainer.world_size)
     _on_first(record.begin)(resolved, changes, step=record.step if resume else 0, processes=trainer.world_size)
     _train(trainer, task, data, resume, record)
     return output

@@ -128,7 +128,7 @@ def memory_per_device(
         if spread.offload == "all":
             on_cpu["weights"] = parts.pop("weights")
     if step is not None:
-        _add_step(parts, sizes, spread, width, step)
+        _add_step(parts, sizes, spread, 2 if precision.startswith("bf16") else width, step)
     elif precision.endswith("mixed"):
         # autocast keeps a copy of each matrix for the length of a step; fsdp2 casts a block at a time instead
         if spread.name != "fsdp2":

@@ -74,7 +74,7 @@ def test_validation_shows_whole_clips_by_length(root):
 
 
 def test_contents_are_drawn_evenly(root):
-    even, plain = clips(root, evenness=1.0), clips(root, evenness=0.0)
+    even, plain = clips(root, balance_power=1.0), clips(root, balance_power=0.0)
     counts = []
     for data in (even, plain):
         dataset = data.train()

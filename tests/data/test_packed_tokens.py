@@ -50,7 +50,9 @@ def pair(dataset, **rules):
 
 def batches(source, count: int, workers: int = 0, start: int = 0, rank: int = 0, world: int = 1):
     train = source.train()
-    sampler = PlanSampler(source.plan(train, seed=3), start=start, rank=rank, world=world)
+    plan = source.plan(train, seed=3)
+    plan.start_at(plan.position(start * world))
+    sampler = PlanSampler(plan, rank=rank, world=world)
     loader = DataLoader(train, batch_sampler=sampler, collate_fn=source.collate, num_workers=workers)
     return list(islice(loader, count))
 
@@ -67,9 +69,9 @@ def same(got, want) -> bool:
     [
         {},
         {"max_tokens": 30, "shortest_stretch": 10},
-        {"keep": 0.8},
-        {"keep": -1.0, "max_tokens": 40},
-        {"balance": "content", "joined": 0.5, "evenness": 0.7},
+        {"token_keep_prob": 0.8},
+        {"token_keep_prob": -1.0, "max_tokens": 40},
+        {"balance": "content", "joined": 0.5, "balance_power": 0.7},
     ],
     ids=lambda rules: "-".join(rules) or "released",
 )
@@ -82,7 +84,7 @@ def test_a_packed_set_gives_the_batches_of_its_folder(dataset, rules):
 
 
 def test_rows_do_not_depend_on_their_batch(dataset):
-    _, packed = pair(dataset, keep=0.9, max_tokens=40)
+    _, packed = pair(dataset, token_keep_prob=0.9, max_tokens=40)
     train = packed.train()
     items = [(i % len(train), 1000 + 7 * i) for i in range(50)]
     together = train.__getitems__(items)

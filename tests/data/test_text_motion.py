@@ -132,8 +132,8 @@ def test_mistakes(root):
         source(root, shortest=7)
     with pytest.raises(ConfigError, match="below shortest"):
         source(root, longest=10)
-    with pytest.raises(ConfigError, match="shorter is a chance"):
-        source(root, shorter=2.0)
+    with pytest.raises(ConfigError, match=r"shorten_prob must be at least 0 and at most 1, got 2.0"):
+        source(root, shorten_prob=2.0)
     (root / "texts" / "middle.txt").unlink()
     with pytest.raises(ValueError, match="clip 'middle' of split 'train' has no caption"):
         source(root).train()

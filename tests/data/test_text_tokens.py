@@ -59,7 +59,7 @@ def test_rules_of_the_release(dataset):
 
 
 def test_noise_replaces_the_share_that_is_not_kept(dataset):
-    data = source(dataset, keep=0.8, drop_token=0.0)
+    data = source(dataset, token_keep_prob=0.8, drop_token=0.0)
     train = data.train()
     plain = data.tokens[train.entries[0]]
     changed = np.mean([(train[(0, seed)][1] != plain).mean() for seed in range(300)])

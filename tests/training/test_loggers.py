@@ -98,6 +98,8 @@ def test_all_of_a_run_is_in_its_offline_file(watched):
         assert f"val/{name}" in scalars
         assert name == "fid_normalized" or f"val/real_{name}" in scalars
     assert {"val/loss", "train/grad_norm", "val/evaluation_time_share", "val/inference_time_share"} <= scalars
+    assert {"train/lr", "speed/step_seconds", "speed/tokens_per_second", "speed/motions_per_second"} <= scalars
+    assert {"speed/data_wait", "memory/peak_gb", "progress/samples", "progress/epochs"} <= scalars
     assert any("memory_percent" in row for row in run["system"])
 
 
