@@ -239,9 +239,17 @@ def read_tokenizer(source: str | os.PathLike[str], **hub: Any) -> Any:
         from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(found(source, **hub), trust_remote_code=False, **hub)
+        tokenizer = AutoTokenizer.from_pretrained(found(source, **hub), trust_remote_code=False, **hub)
     except OSError as error:
         raise cannot_load(source, error) from error
+    except ValueError as error:
+        if isinstance(error, (AbsentEncoder, ModelNotFound)):
+            raise
+        raise _no_tokenizer(source) from error
+    # where files are missing, transformers makes one without words (T5's has the space)
+    if len(tokenizer) - len(tokenizer.added_tokens_decoder) < 2:
+        raise _no_tokenizer(source)
+    return tokenizer
 
 
 def read_raw_sizes(source: str | os.PathLike[str], **hub: Any) -> Mapping[str, Any]:
@@ -298,6 +306,13 @@ def found(source: str | os.PathLike[str], **hub: Any) -> str:
         raise
     except ModelNotFound:
         return str(source).removeprefix(ON_HUB)
+
+
+def _no_tokenizer(source: str | os.PathLike[str]) -> ValueError:
+    return ValueError(
+        f"the text encoder {str(source)!r} has no tokenizer that transformers can read; put the model's tokenizer.json "
+        "and tokenizer_config.json into its folder"
+    )
 
 
 def cannot_load(source: str | os.PathLike[str], error: Exception) -> AbsentEncoder:

@@ -232,6 +232,41 @@ def test_absent_damaged_and_incomplete_files(folders, tmp_path):
         SentenceTextEncoder(SentenceConfig(source=str(tmp_path / "deeper")))
 
 
+@pytest.mark.parametrize("name", ["clip", "sentence", "t5"])
+def test_an_encoder_without_its_tokenizer_is_refused(folders, name, tiny_model, tmp_path):
+    source = tiny_model / "text_encoder" if name == "t5" else folders[name]
+    shutil.copytree(source, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(ValueError, match=r"has no tokenizer that transformers can read|cannot be loaded"):
+        TEXT_ENCODERS.build({"name": name, "source": str(tmp_path / "bare")})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["Roberta", "MPNet"])
+def test_positions_that_start_behind_the_padding_are_not_counted(folders, kind, tmp_path):
+    """Of 34 positions these models use 32; one token more would be read past the end of the table."""
+    import transformers
+
+    folder = shutil.copytree(folders["sentence"], tmp_path / kind, ignore=shutil.ignore_patterns("*.safetensors"))
+    sizes = getattr(transformers, f"{kind}Config")(
+        vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=34, pad_token_id=1,
+    )  # fmt: skip
+    getattr(transformers, f"{kind}Model")(sizes).save_pretrained(folder)
+    encoder = SentenceTextEncoder(SentenceConfig(source=str(folder), max_tokens=32))
+    assert encoder(["run " * 60]).features.shape == (1, 32, 32)
+    with pytest.raises(ValueError, match="reads 32 tokens at most, got max_tokens=33"):
+        SentenceTextEncoder(SentenceConfig(source=str(folder), max_tokens=33))
+
+
+def test_torch_weights_are_read_without_running_code(folders, tmp_path):
+    from safetensors.torch import load_file
+
+    folder = shutil.copytree(folders["sentence"], tmp_path / "bin")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert build({"sentence": folder}, "sentence", "mean").sha256() == build(folders, "sentence", "mean").sha256()
+
+
 def test_code_that_a_model_brings_is_never_run(folders, tmp_path):
     folder = shutil.copytree(folders["sentence"], tmp_path / "own")
     sizes = json.loads((folder / "config.json").read_text())
