@@ -13,7 +13,8 @@ from hftrainer.commands.data_import import add_verbs as add_import_verbs
 from hftrainer.commands.packing import add_verbs as add_packing_verbs
 
 EPILOG = """example, from BVH files to tokens:
-  hftrainer data import-bvh Bandai-Namco --skeleton bandai-namco --out dataset/bandai
+  hftrainer data check-import Bandai-Namco --skeleton bandai-namco
+  hftrainer data import-motion Bandai-Namco --skeleton bandai-namco --out dataset/bandai
   hftrainer data captions dataset/bandai --templates bandai-namco --count 24
   hftrainer data split dataset/bandai --by set,content
   hftrainer data mirror dataset/bandai --split train --into train_aug

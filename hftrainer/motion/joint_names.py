@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 from hftrainer.motion.io.source import MotionFileError
 from hftrainer.motion.skeleton import JOINTS
-from hftrainer.motion.skeleton_map import SkeletonMap
+from hftrainer.motion.skeleton_map import SkeletonMap, load_map, shipped_maps
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,22 @@ def find_joints(names: Sequence[str], skeleton: SkeletonMap, ends: Sequence[int]
             return found
     near = {name: get_close_matches(name, names, n=1) for name in best_missing[:3]}
     hint = "; ".join(f"{name!r} (near: {close[0]!r})" if close else repr(name) for name, close in near.items())
+    fitting = [name for name in shipped_maps() if _fits(tuple(names), tuple(ends), name)]
+    better = f"; map {fitting[0]!r} has all of its joints there" if fitting else ""
     raise MotionFileError(
         f"{source}: {len(best_missing)} joints of map {skeleton.name!r} are not in the file: {hint}; "
-        f"the file has {', '.join(map(repr, names[:4]))}, ..."
+        f"the file has {', '.join(map(repr, names[:4]))}, ...{better}"
     )
+
+
+@lru_cache(maxsize=256)
+def _fits(names: tuple[str, ...], ends: tuple[int, ...], name: str) -> bool:
+    """Whether a file with these joints has all those of a shipped map."""
+    skeleton = load_map(name)
+    try:
+        return any(not _look(names, skeleton, prefix, set(ends), "")[1] for prefix in _prefixes(names, skeleton))
+    except MotionFileError:
+        return False
 
 
 def _look(

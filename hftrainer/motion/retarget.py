@@ -35,6 +35,8 @@ from hftrainer.motion.world_axes import axis_name, map_axes, measured_axes
 
 Float = NDArray[np.float64]
 MAX_SECONDS = 4 * 3600.0
+_NO_BONE = 1e-3  # of the next bone: a joint that lies on the one above
+_COLLAR = 0.35  # of the way from the spine to the shoulder
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _map(
     motion: MotionSource, skeleton: SkeletonMap, options: RetargetOptions, source: str
 ) -> tuple[_Mapped, str, list[str]]:
     """The mapped joints in our axes and metres, which axis the rest pose faces, and notes."""
-    found = find_joints(motion.names, skeleton, list(motion.end_offsets), source)
+    found = _off_their_parents(find_joints(motion.names, skeleton, list(motion.end_offsets), source), motion)
     if options.up is not None:
         forward = next(a for a in ("+Z", "-Y", "+X") if a[1] != options.up[1])
         skeleton = replace(skeleton, up=options.up, forward=forward)
@@ -155,6 +157,8 @@ def _map(
     for joint, at in found.items():
         if isinstance(at.at, float):
             below = _next_mapped(joint, found)
+            if below is None:
+                raise MotionFileError(f"{source}: the map puts {joint} on the way to the next joint, and there is none")
             place[joint] = place[joint] + at.at * (place[below] - place[joint])
             aimed.append(joint)
     frame = {joint: world[:, at.index] for joint, at in found.items()}
@@ -188,6 +192,25 @@ def _frame_rest(world: Float, place: dict[str, Float], frame: int, source: str) 
     return np.asarray(yaw(np.arctan2(left[2], left[0])) @ world[frame])
 
 
+def _off_their_parents(found: dict[str, Found], motion: MotionSource) -> dict[str, Found]:
+    """Joints that lie on the mapped joint above are put on the way to the next one, so that every bone has a length."""
+    _, places = motion.rest_transforms()
+    out = dict(found)
+    for joint, at in found.items():
+        above = PARENTS[JOINTS.index(joint)]
+        while above > 0 and JOINTS[above] not in found:
+            above = PARENTS[above]
+        if at.at is not None or above < 0 or JOINTS[above] not in found:
+            continue
+        below = _next_mapped(joint, found)
+        if below is None:
+            continue
+        bone = np.linalg.norm(places[at.index] - places[found[JOINTS[above]].index])
+        if bone < _NO_BONE * np.linalg.norm(places[found[below].index] - places[at.index]):
+            out[joint] = Found(at.index, _COLLAR if joint.endswith("collar") else 0.5)
+    return out
+
+
 def _unit(positions: Float, found: dict[str, Found], skeleton: SkeletonMap) -> float:
     """The first of the map's units with which the body in `positions` (J, 3) is as large as people are."""
     mapped = {joint: positions[at.index] for joint, at in found.items()}
@@ -195,7 +218,7 @@ def _unit(positions: Float, found: dict[str, Found], skeleton: SkeletonMap) -> f
     return next((unit for unit in skeleton.units if LIKELY[0] <= length * unit <= LIKELY[1]), skeleton.units[0])
 
 
-def _next_mapped(joint: str, found: dict[str, Found]) -> str:
+def _next_mapped(joint: str, found: dict[str, Found]) -> str | None:
     """The nearest SMPL joint below that the file has."""
     for index, name in enumerate(JOINTS):
         above = PARENTS[index]
@@ -203,7 +226,7 @@ def _next_mapped(joint: str, found: dict[str, Found]) -> str:
             above = PARENTS[above]
         if above >= 0 and JOINTS[above] == joint and name in found:
             return name
-    raise MotionFileError(f"the map puts {joint} on the way to the next joint, and there is none")
+    return None
 
 
 def _solve(mapped: _Mapped, skeleton: SkeletonMap) -> RetargetedMotion:

@@ -59,7 +59,17 @@ CMU_WALKING = {
     "Head": (1, 2, 8), "LeftShoulder": (-6, 5, 0), "LeftArm": (-70, 10, 5), "LeftForeArm": (0, -30, 10),
     "LeftHand": (3, 0, -10), "RightShoulder": (5, -4, 0), "RightArm": (72, -8, 6), "RightForeArm": (0, 35, 8),
 }  # fmt: skip
-BODIES = {"lafan1": (LAFAN1, LAFAN1_STANDING, 0.01), "cmu": (CMU, CMU_WALKING, 0.0564444)}
+# the same numbers under the names of the 3dsMax-friendly layout, which has one joint of the neck
+CMU_3DSMAX = {
+    {"LowerBack": "ToSpine"}.get(name, name): ({"LowerBack": "ToSpine", "Neck1": "Neck"}.get(parent, parent), offset)
+    for name, (parent, offset) in CMU.items()
+    if name != "Neck1"
+}
+BODIES = {
+    "cmu-3dsmax": (CMU_3DSMAX, CMU_WALKING, 0.0564444),
+    "lafan1": (LAFAN1, LAFAN1_STANDING, 0.01),
+    "cmu": (CMU, CMU_WALKING, 0.0564444),
+}
 
 
 def write(path, body, angles, unit):

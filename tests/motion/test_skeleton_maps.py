@@ -92,6 +92,12 @@ def test_two_joints_of_a_mapped_name_are_refused(tmp_path):
         retarget(read_bvh(tmp_path / "x.bvh"), load_map("mixamo"))
 
 
+def test_a_wrong_map_names_one_that_fits(tmp_path):
+    write_pose(next(layout for layout in LAYOUTS if layout.map == "daz"), tmp_path / "x.bvh")
+    with pytest.raises(MotionFileError, match="map 'daz' has all of its joints there"):
+        retarget(read_bvh(tmp_path / "x.bvh"), load_map("mixamo"))
+
+
 def test_feet_without_toes_or_tips_get_toes(tmp_path):
     layout = Layout(**{**vars(MIXAMO), "leg": "%UpLeg %Leg %Foot"})
     pose = write_pose(layout, tmp_path / "x.bvh")
