@@ -16,7 +16,7 @@ NAME = "import.jsonl"
 
 
 class ImportRecords:
-    """Records by clip. Appended while an import runs, so that a kill loses no more than the clips that it was at."""
+    """Records by clip. Workers append theirs as soon as a clip is written; a kill loses only what is in work."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -24,41 +24,44 @@ class ImportRecords:
         path = root / NAME
         if path.is_file():
             for number, record in read_jsonl(path, ignore_cut_end=True):
-                self._take(record, f"{path}, line {number}")
+                self.take(record, f"{path}, line {number}")
 
     def add(self, record: dict[str, Any]) -> None:
         """Note something about a clip, on disk at once."""
-        if not hasattr(self, "_stream"):
-            self._mend_end()
-            self._stream = open(self.root / NAME, "a", encoding="utf-8")
-        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._stream.flush()
-        self._take(record, NAME)
+        append(self.root, record)
+        self.take(record)
 
-    def finish(self) -> None:
-        """Write the records that still hold, sorted, in the place of what was appended."""
-        if hasattr(self, "_stream"):
-            self._stream.close()
-            del self._stream
-        lines = [json.dumps(self.clips[name], ensure_ascii=False) for name in sorted(self.clips)]
-        write_text(self.root / NAME, "".join(f"{line}\n" for line in lines))
-
-    def _take(self, record: dict[str, Any], where: str) -> None:
+    def take(self, record: dict[str, Any], where: str = NAME) -> None:
+        """Know of a record that is on disk already."""
         inside(self.root, record.get("clip"), suffix=".npy", what=f"{where}: clip")
         if record.get("removed"):
             self.clips.pop(record["clip"], None)
         else:
             self.clips[record["clip"]] = record
 
-    def _mend_end(self) -> None:
+    def finish(self) -> None:
+        """Write the records that still hold, sorted, in the place of what was appended."""
+        lines = [json.dumps(self.clips[name], ensure_ascii=False) for name in sorted(self.clips)]
+        write_text(self.root / NAME, "".join(f"{line}\n" for line in lines))
+
+    def mend_end(self) -> None:
         """A kill may have cut the last line; what is appended must not continue it."""
         path = self.root / NAME
         if path.is_file() and path.stat().st_size:
             with open(path, "rb+") as stream:
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":
-                    data = path.read_bytes()
-                    stream.truncate(data.rfind(b"\n") + 1)
+                    stream.truncate(path.read_bytes().rfind(b"\n") + 1)
+
+
+def append(root: Path, record: dict[str, Any]) -> None:
+    """Add a line, in one piece: several processes may do so at once."""
+    line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    handle = os.open(root / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

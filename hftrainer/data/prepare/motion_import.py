@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.convert_motion import ImportSettings, as_record, convert_motion
-from hftrainer.data.prepare.import_records import ImportRecords, only_import
+from hftrainer.data.prepare.import_records import ImportRecords, append, only_import
 from hftrainer.data.prepare.workers import run_all
 from hftrainer.files import atomic_path, sha256
 from hftrainer.motion.io.read import SUFFIXES, companions
@@ -39,11 +40,16 @@ class ImportReport:
 
 @dataclass(frozen=True)
 class Job:
-    """A file and the clip that it becomes; `sha256` is of the file and of what else it is read from."""
+    """A file and the clip that it becomes; `sha256` is of the file and of what else it is read from.
+
+    `origin` is the imported folder, seen from the data set, and `source` the file's place below it.
+    """
 
     path: Path
     clip: str
     sha256: str
+    origin: str
+    source: str
 
 
 def import_motions(
@@ -73,14 +79,16 @@ def import_motions(
     with only_import(dataset.root):
         _remove_leftovers(dataset)
         records = ImportRecords(dataset.root)
+        records.mend_end()
         report = ImportReport(failed=clashes)
         origin = os.path.relpath(source if source.is_dir() else source.parent, dataset.root)
-        todo = _to_do(dataset, records, names, settings, origin, report)
+        base = source if source.is_dir() else source.parent
+        todo = _to_do(dataset, records, names, settings, origin, base, report)
         _remove_stale(dataset, records, names, source, origin, report)
         convert = partial(_convert_into, dataset.root, settings)
-        results = run_all(convert, _begun(todo, records, origin), workers, _died)
+        results = run_all(convert, _begun(todo, records), workers, _died)
         for job, result in progress(results, len(todo)) if progress else results:
-            _take(job, result, dataset, records, report, settings, origin, source)
+            _take(job, result, dataset, records, report)
         records.finish()
     mine = set(report.imported) | set(report.kept)
     report.records = {name: record for name, record in records.clips.items() if name in mine}
@@ -120,7 +128,12 @@ def clip_names(source: Path, prefix: str = "") -> tuple[dict[Path, str], dict[st
 
 
 def _to_do(
-    dataset: DatasetFolder, records: ImportRecords, names: dict[Path, str], settings: ImportSettings, origin: str,
+    dataset: DatasetFolder,
+    records: ImportRecords,
+    names: dict[Path, str],
+    settings: ImportSettings,
+    origin: str,
+    base: Path,
     report: ImportReport,
 ) -> list[Job]:  # fmt: skip
     """Files whose clip is not there, or was made from something else; the others are kept."""
@@ -128,9 +141,9 @@ def _to_do(
     for path, name in names.items():
         record = records.clips.get(name)
         try:
-            job = Job(path, name, _hash(path))
+            job = Job(path, name, _hash(path), origin, path.relative_to(base).as_posix())
         except (OSError, ValueError) as error:
-            todo.append(Job(path, name, f"unreadable: {error}"))
+            todo.append(Job(path, name, f"unreadable: {error}", origin, path.name))
             continue
         if record is None:
             if dataset.motion_path(name).exists():
@@ -175,18 +188,17 @@ def _hash(path: Path) -> str:
     return hashlib.sha256("".join(sha256(p) for p in [path, *others]).encode()).hexdigest()
 
 
-def _begun(todo: list[Job], records: ImportRecords, origin: str) -> Iterator[Job]:
+def _begun(todo: list[Job], records: ImportRecords) -> Iterator[Job]:
     """The jobs; a clip that is about to be written is noted as this import's."""
     for job in todo:
         if job.clip not in records.clips:
-            records.add({"clip": job.clip, "from": origin, "source": job.path.name, "begun": True})
+            records.add({"clip": job.clip, "from": job.origin, "source": job.source, "begun": True})
         yield job
 
 
 def _take(
-    job: Job, result: dict[str, Any] | str, dataset: DatasetFolder, records: ImportRecords, report: ImportReport,
-    settings: ImportSettings, origin: str, source: Path,
-) -> None:  # fmt: skip
+    job: Job, result: dict[str, Any] | str, dataset: DatasetFolder, records: ImportRecords, report: ImportReport
+) -> None:
     if isinstance(result, str):
         report.failed[str(job.path)] = result
         if dataset.motion_path(job.clip).exists():
@@ -194,15 +206,12 @@ def _take(
             report.left.append(job.clip)
         records.add({"clip": job.clip, "removed": True})
         return
-    base = source if source.is_dir() else source.parent
-    made_from = {"from": origin, "source": job.path.relative_to(base).as_posix(), "sha256": job.sha256}
-    how = {"skeleton": settings.skeleton.name, "key": settings.key(job.clip)}
-    records.add({"clip": job.clip, **made_from, **how, **result})
+    records.take(result)
     report.imported[job.clip] = result["frames"]
 
 
 def _convert_into(root: Path, settings: ImportSettings, job: Job) -> dict[str, Any] | str:
-    """What the record gets, or what was wrong; one bad file, whatever is bad about it, never ends an import."""
+    """Write a clip and its record; what was wrong. One bad file, whatever is bad about it, never ends an import."""
     if job.sha256.startswith("unreadable: "):
         return job.sha256.removeprefix("unreadable: ")
     try:
@@ -215,14 +224,20 @@ def _convert_into(root: Path, settings: ImportSettings, job: Job) -> dict[str, A
     except (ValueError, ImportError) as error:
         return str(error)
     except OSError as error:
-        if error.errno == 28:  # no space: every other file would fail too
+        if error.errno == errno.ENOSPC:  # every other file would fail too
             raise
         return f"{job.path}: {error}"
     except MemoryError:
         return f"{job.path}: needs more memory than there is"
     except Exception as error:  # noqa: BLE001 - a fault of ours in one file must not cost the others
         return f"{job.path}: cannot be read ({type(error).__name__}: {error})"
-    return {**as_record(made), "motion_sha256": hashlib.sha256(data).hexdigest()}
+    record = {
+        "clip": job.clip, "from": job.origin, "source": job.source, "sha256": job.sha256,
+        "skeleton": settings.skeleton.name, "key": settings.key(job.clip), **as_record(made),
+        "motion_sha256": hashlib.sha256(data).hexdigest(),
+    }  # fmt: skip
+    append(root, record)
+    return record
 
 
 def _died(job: Job) -> str:
