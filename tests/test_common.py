@@ -67,7 +67,7 @@ def test_prompts_come_from_the_command_line_and_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"\n \n", "holds no prompt"), (b"\xff\xfe\x00a", "is not UTF-8 text"), (None, "there is no prompt file")],
+    [(b"\n \n", "holds no prompt"), (b"walk\nPK\x03\x04\x00", "line 2 is not text"), (None, "there is no prompt file")],
 )
 def test_prompt_files_that_cannot_be_read(tmp_path, content, said):
     path = tmp_path / "prompts.txt"

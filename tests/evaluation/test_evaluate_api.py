@@ -18,7 +18,7 @@ from hftrainer.data.text_motion.evaluation import Pair, UnusablePairs, check_nam
 from hftrainer.evaluation import predictions as prediction_files
 from hftrainer.evaluation.physical_table import joints_of_clip, skeleton_note
 from hftrainer.evaluation.protocols import load_protocol
-from hftrainer.evaluation.protocols.clips import EvaluationSet, MotionStore
+from hftrainer.evaluation.protocols.clips import EvaluationSet, Found, MotionStore, refuse_implausible
 from hftrainer.evaluation.vocabulary import ARROWS
 from hftrainer.pipelines.exact_length import make_requests
 from tests.evaluation.runs import make_data, make_judge, noisy
@@ -255,6 +255,21 @@ def test_a_models_own_motions_are_named_and_not_refused(data, judge, tiny_model,
     report = evaluate(str(tiny_model), data.root, evaluator=judge, out=tmp_path, settings=settings)
     assert report.result["counts"]["implausible"] > 20
     assert report.result["predictions"]["model_hash"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(("odd", "refused"), [(0, False), (20, False), (21, True), (40, True)])
+def test_more_than_half_have_to_be_implausible(odd, refused):
+    cases = {"frozen": {f"{i}": "no joint moves" for i in range(odd // 3)}}
+    cases["units"] = {f"{i}": "374 m of bones" for i in range(odd // 3, odd)}
+    found = Found(lengths={f"{i}": 10 for i in range(40)}, implausible={k: v for k, v in cases.items() if v})
+    assert len(found.odd) == odd
+    if not refused:
+        refuse_implausible(load_protocol("hftrainer-v1"), found)
+        return
+    with pytest.raises(
+        ValueError, match=rf"{odd} of 40 predictions are not motion272 in physical units \(units; .* m of"
+    ):
+        refuse_implausible(load_protocol("hftrainer-v1"), found)
 
 
 def test_rotations_on_a_mean_body_are_said_to_be(data):
