@@ -113,6 +113,11 @@ class BodyMotion:
         return len(self.root)
 
 
+def same_bones(one: Body, other: Body) -> bool:
+    """Whether two bodies differ by no more than files round, 0.1 mm."""
+    return bool(np.abs(one.offsets - other.offsets).max() <= 1e-4)
+
+
 def symmetric(offsets: Float) -> Float:
     """`offsets` (22, 3) averaged with their mirror image: left and right equal, the spine in the middle."""
     offsets = np.asarray(offsets, dtype=np.float64)

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from hftrainer.motion.body import Body, BodyMotion, bend_knees, smpl_body
+from hftrainer.motion.body import Body, BodyMotion, bend_knees, same_bones, smpl_body
 from hftrainer.motion.lock import lock_feet
 from hftrainer.motion.rotation import between_vectors
 from hftrainer.motion.skeleton import JOINTS, N_JOINTS, PARENTS, global_rotations, local_rotations
@@ -62,7 +62,7 @@ def retarget(motion: BodyMotion, body: Body, *, lock: bool = True) -> BodyMotion
     Rest poses may differ (a T-pose and an A-pose): a joint's rotation is corrected by the smallest turn between its
     bone's rest directions, which adds no twist.
     """
-    if np.array_equal(body.offsets, motion.body.offsets):
+    if same_bones(body, motion.body):
         return motion
     world = np.asarray(global_rotations(motion.rotations))
     turns = rest_turns(motion.body, body)

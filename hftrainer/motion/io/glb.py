@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.motion.animation import Animation, animate
-from hftrainer.motion.body import BodyMotion
+from hftrainer.motion.body import BodyMotion, same_bones
 from hftrainer.motion.edit import continuous
 from hftrainer.motion.io.glb_container import ARRAY_BUFFER, INDEX_BUFFER, Buffer, write_glb
 from hftrainer.motion.mannequin import COLORS, Mannequin, mannequin
@@ -91,7 +91,7 @@ def _checked(
         raise ValueError(f"{path}: a glb needs at least one motion, got none")
     found = find_rig(rig) if isinstance(rig, str) else rig
     moved = [onto_rig(motion, found) for motion in motions]
-    if any(not np.array_equal(motion.body.offsets, moved[0].body.offsets) for motion in moved):
+    if any(not same_bones(motion.body, moved[0].body) for motion in moved):
         raise ValueError(
             f"{path}: motions of different bodies cannot share one file; write a file for each, or choose a skeleton "
             "with a body of its own (smpl, mixamo, unreal)"
