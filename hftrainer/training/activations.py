@@ -33,14 +33,14 @@ class StepMemory:
     peak_without_gradients: int
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the storages that were made inside and are still there: `live` now, `peak` at most.
 
     `before`: tensors that were there, which views made inside share their storage with.
     """
 
     def __init__(self, before: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._before = {tensor.untyped_storage()._cdata for tensor in before}
         self._known: dict[int, Any] = {}

@@ -87,7 +87,7 @@ def dry_run(experiment: Experiment, *, card: str | None = None) -> DryRun:
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _build_task(experiment: Experiment, bundle: nn.Module, source: Any, found: DryRun) -> nn.Module:
+def _build_task(experiment: Experiment, bundle: nn.Module, source: Any, found: DryRun) -> Any:
     section = dict(experiment.task)
     if section.get("sentence_model") is not None:
         found.notes.append(f"the sentence model {section['sentence_model']} of the loss is not counted")
@@ -95,8 +95,7 @@ def _build_task(experiment: Experiment, bundle: nn.Module, source: Any, found: D
     if source is None or hasattr(source, "contents"):
         source = _absent_data(bundle, source)
     with torch.device("meta"):
-        task: nn.Module = TASKS.build(section, path="task", bundle=bundle, source=source)
-    return task
+        return TASKS.build(section, path="task", bundle=bundle, source=source)
 
 
 def _absent_data(bundle: Any, source: Any) -> Any:
