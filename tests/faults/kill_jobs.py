@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 from hftrainer.cli import main as hftrainer
 
 Job = Callable[[Path, Path], list[list[str]]]  # what is given, where it goes: command lines
+STARTS = re.compile(r"config\.\d+\.yaml")  # a run's record of each time that it was started
 LEFT_OUT = ("logs", "_logs", "wandb", "lightning_logs")
 SHORT = ["trainer.accelerator=cpu", "trainer.progress_bar=false", "callbacks=[{name: artifact}]"]
 
@@ -62,8 +64,8 @@ def _copy(given: Path, out: Path) -> Path:
 
 JOBS: dict[str, Job] = {
     "generate": lambda given, out: [["generate", "--prompts", str(given / "prompts.txt"), "--model",
-        str(given / "model"),
-        "--seconds", "2", "--formats", "npy,npz,bvh", "--out", str(out / "made"), "--batch-size", "2", "-n", "2", "--temperature", "1"]],
+        str(given / "model"), "--seconds", "2", "--formats", "npy,npz,bvh", "--out", str(out / "made"),
+        "--batch-size", "2", "-n", "2", "--temperature", "1"]],
     "evaluate-generate": lambda given, out: [["evaluate", "generate", "--model", str(given / "model"), "--data",
         str(given / "data"), "--pair-source", "official_split", "--split", "train", "--greedy", "--device", "cpu",
         "--batch-size", "4", "--out", str(out / "made")]],
@@ -74,8 +76,9 @@ JOBS: dict[str, Job] = {
     "tokenize": lambda given, out: [["data", "tokenize", str(_copy(given, out)), "--model", str(given / "model")]],
     "stats": lambda given, out: [["data", "stats", str(_copy(given, out)), "--split", "train"]],
     "pack-motions": lambda given, out: [["data", "pack-motions", str(given / "data"), "--out", str(out / "made")]],
-    "pack-tokens": lambda given, out: [["data", "pack-tokens", str(given / "data"), "--model", str(given / "model"),
-        "--out", str(out / "made")]],
+    "pack-tokens": lambda given, out: [
+        ["data", "tokenize", str(_copy(given, out)), "--model", str(given / "model")],
+        ["data", "pack-tokens", str(out / "data"), "--out", str(out / "made")]],
     "train": lambda given, out: [["train", "configs/gotozero/debug_tokenizer.yaml", f"data.root={given / 'data'}",
         "trainer.max_steps=8", "trainer.checkpoint_every_n_steps=2", f"output_dir={out / 'run'}", *SHORT]],
 }  # fmt: skip
@@ -105,7 +108,9 @@ def content(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not set(path.relative_to(folder).parts) & set(LEFT_OUT)
+        if path.is_file()
+        and not STARTS.fullmatch(path.name)
+        and not set(path.relative_to(folder).parts) & set(LEFT_OUT)
     }
 
 
