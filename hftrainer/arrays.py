@@ -160,7 +160,7 @@ def read_npz(
                 if entry is None:
                     raise error(f"{name} has no array {key!r}; it holds {[n[:40] for n in list(entries)[:8]]}")
                 if entry.file_size > left:
-                    raise error(f"{name}: {key!r} takes {entry.file_size} bytes, more than the {left} that are left")
+                    raise error(f"{name}: {key!r} takes {entry.file_size} bytes, but the limit leaves {left}")
                 with archive.open(entry) as stream:
                     source = f"{name}, {key!r}"
                     header = _checked_header(stream, entry.file_size, source, want, error)  # type: ignore[arg-type]
@@ -172,7 +172,7 @@ def read_npz(
     except _ZIP_ERRORS as reason:
         if isinstance(reason, (error, FileNotFoundError)):
             raise
-        raise error(f"{name} is not a .npz file that can be read ({_first(reason)}); was it cut short?") from reason
+        raise error(f"{name} is not a readable .npz file ({_first(reason)}); was it cut short?") from reason
     return out
 
 
@@ -203,12 +203,10 @@ def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError
         raise error(f"{name} cannot be read as a numpy array: it {came}")
     width = {1: 2, 2: 4, 3: 4}.get(start[6])
     if width is None:
-        raise error(
-            f"{name} cannot be read as a numpy array: it is of version {start[6]}.{start[7]}, which is not known"
-        )
+        raise error(f"{name} cannot be read as a numpy array: unknown version {start[6]}.{start[7]}")
     length = int.from_bytes(stream.read(width), "little")
     if not 10 <= length <= _MAX_HEADER:
-        raise error(f"{name}: its .npy header says that it is {length} bytes long, {_MAX_HEADER} are allowed")
+        raise error(f"{name}: its .npy header is {length} bytes long; the limit is {_MAX_HEADER}")
     line = stream.read(length)
     if len(line) != length:
         raise error(f"{name} ends inside its .npy header; was it cut short?")
@@ -220,14 +218,14 @@ def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError
     known = isinstance(descr, str) and (_NUMBERS.fullmatch(descr) or (text and _TEXT.fullmatch(descr)))
     if not known or descr[-2:] in _NO_TYPES:
         shown = descr if isinstance(descr, str) and len(descr) < 40 else "a structure"
-        raise error(f"{name} cannot be read as a numpy array: its type {shown!r} is no kind of number that is read")
+        raise error(f"{name} cannot be read as a numpy array: its type {shown!r} is not a supported number type")
     if (
         not isinstance(fortran, bool)
         or not isinstance(shape, tuple)
         or len(shape) > _MAX_DIMENSIONS
         or any(type(n) is not int or n < 0 or n >= 1 << 62 for n in shape)
     ):
-        raise error(f"{name}: its .npy header is damaged (its shape is no list of at most {_MAX_DIMENSIONS} sizes)")
+        raise error(f"{name}: its .npy header is damaged (its shape is not a list of at most {_MAX_DIMENSIONS} sizes)")
     return Header(descr, shape, fortran, 8 + width + length)
 
 
@@ -235,7 +233,7 @@ def _items(stream: BinaryIO, header: Header, name: str, max_bytes: int, error: t
     import numpy as np
 
     if header.nbytes > max_bytes:
-        raise error(f"{name} takes {header.nbytes} bytes in memory, {max_bytes} are allowed")
+        raise error(f"{name} takes {header.nbytes} bytes in memory; the limit is {max_bytes}")
     data = bytearray(header.nbytes)
     view, at = memoryview(data), 0
     while at < len(data) and (piece := stream.read(min(1 << 24, len(data) - at))):

@@ -42,15 +42,15 @@ def explain(error: BaseException, opened: Opened) -> str | None:
         return str(error) or type(error).__name__
     if isinstance(error, ImportError):
         return str(error) if type(error).__name__ == "MissingExtra" else None
-    where = f"; the file that was read last is {opened.path!r}" if opened.path else ""
+    where = f"; the last file read was {opened.path!r}" if opened.path else ""
     if isinstance(error, RecursionError):
-        return f"something is nested too deeply{where}"
+        return f"data is nested too deeply{where}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return f"not enough memory ({_one_line(error)}){where}"
     if isinstance(error, EOFError):
         return f"a file ends too early ({_one_line(error)}){where}"
     if isinstance(error, (RuntimeError, UnicodeError, OverflowError)) or _of_library(error):
-        return f"{_one_line(error)}{where}; for the traceback set {TRACEBACK}=1"
+        return f"{_one_line(error)}{where}; set {TRACEBACK}=1 for the traceback"
     return None
 
 

@@ -17,13 +17,13 @@ from hftrainer.version import __version__
 COMMANDS = {
     "generate": "text to motion files: npy, npz, bvh, mp4 and a page that plays them",
     "train": "run a training configuration",
-    "evaluate": "measure a model: protocols, comparisons, generation for test sets, reconstruction, actions",
+    "evaluate": "evaluate a model: protocols, comparisons, generation for test sets, reconstruction, actions",
     "data": "prepare and verify a dataset: import-bvh, captions, mirror, join, split, stats, tokenize, verify",
-    "convert": "released checkpoints to an artifact folder",
-    "export": "a 272 motion file to bvh, npz, mp4 or html",
-    "bench": "measure sampling against other ways, side by side",
-    "zoo": "models that have names: list, show a card, path, pull from the hub",
-    "doctor": "what is installed and what a model folder holds",
+    "convert": "convert released checkpoints to an artifact folder",
+    "export": "convert motion files to glb, bvh, npz, mp4, html and other formats",
+    "bench": "benchmark sampling, training, loading and evaluation, side by side with alternatives",
+    "zoo": "the model zoo: list models, show a card, find or download files",
+    "doctor": "check the installation and a model folder",
 }
 
 EXAMPLES = """examples:
@@ -62,7 +62,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     name = argv[0] if argv and argv[0] in COMMANDS else None
     parser = argparse.ArgumentParser(
         prog="hftrainer",
-        description="Train, load, sample and judge text-to-human-motion models.",
+        description="Train, load, sample and evaluate text-to-human-motion models.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -140,7 +140,7 @@ class OldSpelling(FutureWarning):
 
 def warn_old(path: str, write: str) -> None:
     """Say that the field `path` is written in an old way, and what to `write`."""
-    message = f"{path} is an old spelling, which the next release will not read; write {write}"
+    message = f"{path} is deprecated and will be removed in the next release; write {write}"
     warnings.warn(message, OldSpelling, stacklevel=3)
 
 

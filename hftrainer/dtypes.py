@@ -13,5 +13,5 @@ def dtype_name(text: str) -> str:
     """torch's name of a floating-point type: "bf16" and "bfloat16" are the same; ``ValueError`` for another word."""
     name = _SPELLINGS.get(str(text).strip().lower().removeprefix("torch."))
     if name is None:
-        raise ValueError(f"there is no floating-point type {text!r}; write bf16, fp16 or fp32 (or {', '.join(DTYPES)})")
+        raise ValueError(f"unknown floating-point type {text!r}; write bf16, fp16 or fp32 (or {', '.join(DTYPES)})")
     return name

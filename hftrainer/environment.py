@@ -50,7 +50,7 @@ def without_secrets(value: Any) -> Any:
 def _from_environment(name: str, default: Any = _NOTHING) -> Any:
     if name not in _allowed.get():
         raise ValueError(
-            f"the configuration asks for the environment variable {name!r}, which it may not read; if you trust the "
+            f"the configuration uses the environment variable {name!r}, which it may not read; if you trust the "
             f"file, add to it: allow_env: [{name}]"
         )
     if name in os.environ:
@@ -58,7 +58,7 @@ def _from_environment(name: str, default: Any = _NOTHING) -> Any:
             _values[f"${{oc.env:{name}}}"] = os.environ[name]
         return os.environ[name]
     if default is _NOTHING:
-        raise ValueError(f"the configuration asks for the environment variable {name!r}, which is not set")
+        raise ValueError(f"the configuration uses the environment variable {name!r}, which is not set")
     return None if default is None else str(default)
 
 

@@ -139,7 +139,7 @@ def _why_not_here(name: str, revision: str | None, local_files_only: bool, error
 
     start = f"there is no folder {name!r} here, and"
     if isinstance(error, GatedRepoError):
-        return f"{start} access to the repository {name!r} must be asked for on its page; then give token=..."
+        return f"{start} access to the repository {name!r} must be requested on its page; then give token=..."
     if isinstance(error, RepositoryNotFoundError):
         return f"{start} the hub has no repository {name!r}, or it is private: check the name, or give token=..."
     if isinstance(error, RevisionNotFoundError):
@@ -147,7 +147,7 @@ def _why_not_here(name: str, revision: str | None, local_files_only: bool, error
     if local_files_only or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         which = f" at revision {revision!r}" if revision else ""
         return (
-            f"{start} the repository {name!r}{which} is not in this machine's cache, which is all that may be used "
+            f"{start} the repository {name!r}{which} is not in this machine's cache, the only allowed source "
             "(local_files_only, or HF_HUB_OFFLINE); without a network, copy the model's folder to this machine and "
             "give its path"
         )

@@ -41,9 +41,9 @@ def verify_manifest(folder: str | os.PathLike[str]) -> int:
         elif path.stat().st_size != entry["bytes"]:
             problems.append(f"{entry['path']} has {path.stat().st_size} bytes, {entry['bytes']} expected")
         elif sha256(path) != entry["sha256"]:
-            problems.append(f"{entry['path']} does not have its hash")
+            problems.append(f"{entry['path']} does not match its hash")
     if problems:
-        raise ManifestError(f"{folder} is not what its manifest says: {'; '.join(problems)}; copy or download it again")
+        raise ManifestError(f"{folder} does not match its manifest: {'; '.join(problems)}; copy or download it again")
     return len(entries)
 
 

@@ -66,7 +66,7 @@ def parse_json(
     except UnicodeDecodeError as reason:
         raise error(f"{_name(source)} is not UTF-8 text (byte {reason.start}); it should be JSON") from reason
     if text.count(",") > MAX_ITEMS:
-        raise error(f"{_name(source)} holds more than {MAX_ITEMS} items, which no file that is read here has")
+        raise error(f"{_name(source)} holds more than {MAX_ITEMS} items; no supported file is that large")
     try:
         value = json.loads(
             text,
@@ -174,7 +174,7 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int, *, error: type[Valu
     """The content of an ordinary file of at most `max_bytes`."""
     size = check_regular(path, error=error)
     if size > max_bytes:
-        raise error(f"{_name(path)} holds {size} bytes; what is read there has {max_bytes} at most")
+        raise error(f"{_name(path)} holds {size} bytes; the limit is {max_bytes}")
     with open(path, "rb") as stream:
         data = stream.read(size + 1)  # as much as is asked for is allocated at once
     if len(data) > size:
@@ -223,7 +223,7 @@ def inside(
     )
     if bad:
         shown = name if len(name) <= 80 else name[:80] + "..."
-        raise error(f"{what}: {shown!r} is not a name that a file below {_name(root)} can have")
+        raise error(f"{what}: {shown!r} is not a valid file name below {_name(root)}")
     return Path(root, *parts[:-1], parts[-1] + suffix)
 
 
@@ -252,7 +252,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:80]!r} is there twice")
+        raise ValueError(f"the key {twice[:80]!r} is duplicated")
     return found
 
 
@@ -270,7 +270,7 @@ def _integer(text: str) -> int:
 
 
 def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number that JSON has")
+    raise ValueError(f"{text} is not a valid JSON number")
 
 
 def _deeper_than(value: Any, depth: int, items: int) -> bool:

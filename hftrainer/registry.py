@@ -151,12 +151,13 @@ class Registry:
             module, _, attribute = self.base.partition(":")
             base = getattr(import_module(module), attribute)
             if not (isinstance(target, type) and issubclass(target, base)):
-                raise ConfigError(f"{name!r} is no {self.kind}: expected a class derived from {attribute}")
+                raise ConfigError(f"{name!r} is not a {self.kind}: expected a class derived from {attribute}")
         missing = [method for method in self.methods if not hasattr(target, method)]
         if missing:
             raise ConfigError(
-                f"{name!r} ({_path(target)}) is no {self.kind}: it has no {', '.join(missing)}; docs/extending.md says "
-                "what one must offer"
+                f"{name!r} ({_path(target)}) is not a {self.kind}: it has no {', '.join(missing)}; "
+                "docs/extending.md describes "
+                "the interface"
             )
         return target
 

@@ -23,13 +23,13 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if not 1e-4 <= self.temperature <= 1e4:  # also refuses NaN
             raise ValueError(
-                f"temperature must lie between 0.0001 and 10000, got {self.temperature}; "
-                "for the likeliest motion, do not sample"
+                f"temperature must be between 0.0001 and 10000, got {self.temperature}; "
+                "for the most likely motion, use greedy decoding"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.min_new_tokens < 0:
             raise ValueError(f"min_new_tokens must not be negative, got {self.min_new_tokens}")
 

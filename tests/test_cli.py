@@ -51,7 +51,7 @@ def test_parts_that_follow_one_another_are_one_motion(tiny_model, tmp_path, caps
     assert generate(tiny_model, tmp_path / "out", "walk", "--then", "run", "fast") == 1
     assert "--then takes a prompt and its seconds, got 'fast' for 'run'" in capsys.readouterr().err
     assert main(["generate", "walk", "--then", "run", "2", "--model", str(tiny_model)]) == 1
-    assert "say how long the beginning is" in capsys.readouterr().err
+    assert "give the length of the first part" in capsys.readouterr().err
 
 
 def test_a_rerun_keeps_what_is_finished(tiny_model, tmp_path):
@@ -87,9 +87,9 @@ def test_prompt_files_and_prompts_that_look_like_markup(tiny_model, tmp_path):
         ([], "give a prompt"),
         (["walk " * 2000], "tokens, the model is shown 150; shorten it"),
         (["walk", "--seconds", "60"], "a motion of 60 s cannot be made: this model makes up to 10 s (150 codes)"),
-        (["walk", "-n", "2", "--greedy"], "greedy motions would all be the same"),
+        (["walk", "-n", "2", "--greedy"], "greedy motions would be identical"),
         (["walk", "--formats", "fbx"], "unknown formats ['fbx']"),
-        (["walk", "--top-p", "2"], "top_p must lie in (0, 1]"),
+        (["walk", "--top-p", "2"], "top_p must be in (0, 1]"),
         (["walk", "--greedy", "--top-k", "3"], "--greedy does not sample"),
         (["--prompts", "nowhere.txt"], "there is no prompt file 'nowhere.txt'"),
     ],

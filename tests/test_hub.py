@@ -63,7 +63,7 @@ def response(status: int) -> SimpleNamespace:
 
 FAILURES = {
     "no such repository": (errors.RepositoryNotFoundError("404", response=response(404)), "or it is private"),
-    "gated": (errors.GatedRepoError("403", response=response(403)), "access to the repository .* must be asked for"),
+    "gated": (errors.GatedRepoError("403", response=response(403)), "access to the repository .* must be requested"),
     "no such revision": (errors.RevisionNotFoundError("404", response=response(404)), "has no revision 'v9'"),
     "not in the cache": (errors.LocalEntryNotFoundError("offline"), "not in this machine's cache"),
     "bad name": (errors.HFValidationError("bad"), "cannot be downloaded|not in this machine's cache"),
@@ -86,7 +86,7 @@ def test_failures_say_what_to_do(monkeypatch, case):
 
 def test_offline_for_real(tmp_path):
     """Nothing is patched: the cache is empty and the network may not be used."""
-    with pytest.raises(ModelNotFound, match="not in this machine's cache, which is all that may be used"):
+    with pytest.raises(ModelNotFound, match="not in this machine's cache, the only allowed source"):
         MotionMillionBundle.from_pretrained(NAME, cache_dir=tmp_path, local_files_only=True)
 
 

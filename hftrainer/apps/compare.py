@@ -22,9 +22,9 @@ class Comparison:
     left_out: tuple[int, int]
 
     def __str__(self) -> str:
-        lines = [f"{self.b} against {self.a}, {self.differences[0].n} items of {self.protocol}, item by item"]
+        lines = [f"{self.b} against {self.a}, {self.differences[0].n} items of {self.protocol}, compared item by item"]
         if any(self.left_out):
-            lines.append(f"left out, because the other run has none of them: {self.left_out[0]} and {self.left_out[1]}")
+            lines.append(f"excluded, because they exist in only one run: {self.left_out[0]} and {self.left_out[1]}")
         return "\n".join([*lines, "", aligned(difference_table(self.differences, self.a, self.b))])
 
     def as_dict(self) -> dict[str, Any]:

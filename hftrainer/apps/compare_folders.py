@@ -37,7 +37,7 @@ def compare_folders(
     shared = {key: files for key, files in found.items() if len({number for number, _ in files}) > 1}
     if not shared:
         raise ValueError(
-            f"{', '.join(map(str, places))} have no prompt with the same seed in common; are they folders that "
+            f"{', '.join(map(str, places))} have no common prompt and seed; are they folders that "
             "`hftrainer generate` wrote?"
         )
     clips: list[ViewerClip] = []

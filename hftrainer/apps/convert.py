@@ -56,9 +56,9 @@ def export_llama(model: str, out: Path) -> str:
     check_target(out)
     pipeline = load_pipeline(model, text_encoder=None)
     if not hasattr(pipeline, "export_llama"):
-        raise ValueError(f"{model} has no transformer that LlamaForCausalLM could hold")
+        raise ValueError(f"{model} has no transformer that can be exported as LlamaForCausalLM")
     pipeline.export_llama(out)
-    return f"wrote {out}; its README.md says how text goes in"
+    return f"wrote {out}; its README.md explains the text input"
 
 
 def convert_run(folder: Path, out: Path, checkpoint: Path | None = None, tokenizer: Path | None = None) -> str:
@@ -78,7 +78,7 @@ def merge_adapter(model: str, adapter: Path, out: Path) -> str:
 def check_target(out: Path) -> None:
     """Refuse a target that exists, before any work."""
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise CheckpointError(f"{out} is there already; choose another folder, or delete it")
+        raise CheckpointError(f"{out} already exists; choose another folder, or delete it")
 
 
 def _with(method: str) -> Any:

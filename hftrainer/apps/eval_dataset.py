@@ -57,7 +57,7 @@ def open_dataset(
         looked_at = ids[:: max(1, len(ids) // _LOOKED_AT)]
         problem = problem_of_most(folder.motion_format, ((name, _clip(clips, name)) for name in looked_at))
         if problem is not None:
-            raise ValueError(f"{root}: {problem}. Nothing can be judged beside such clips")
+            raise ValueError(f"{root}: {problem}. Predictions cannot be evaluated against such clips")
     if stored == protocol.representation:
         return EvaluationSet(ids, captions, {name: folder.frames(name) for name in ids}, clips)
 
@@ -100,8 +100,8 @@ def protocol_pairs(protocol: Protocol, kept: Sequence[Entry], made: str) -> list
         check_route(made, protocol.representation)
     if protocol.redraw and protocol.captions.rule == "random":
         raise ValueError(
-            f"{protocol.name} draws captions again in each of {protocol.repeats} repeats; one motion a clip cannot "
-            "stand for all of them"
+            f"{protocol.name} draws captions again in each of {protocol.repeats} repeats; one motion per clip cannot "
+            "represent all of them"
         )
     single = one_prediction_a_clip(protocol)
     return [

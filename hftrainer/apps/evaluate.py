@@ -119,7 +119,7 @@ def evaluate(
     rules = the_protocol(protocol, overrides, split)
     source, folders = source_or_folders(model_or_folder)
     if source is not None and out is None:
-        raise ValueError("a model needs --out, where its motions are kept")
+        raise ValueError("a model needs --out, the folder for its motions")
     if out is not None:
         check_writable(out)
     clips = open_dataset(data, rules, split=split, texts=texts, limit=limit, any_values=any_values, progress=progress)
@@ -133,7 +133,8 @@ def evaluate(
         if made.failed and rules.missing == "error":
             name, reason = next(iter(made.failed.items()))
             raise ValueError(
-                f"{len(made.failed)} of {made.wanted} motions could not be made ({name}: {reason}); judge the others "
+                f"{len(made.failed)} of {made.wanted} motions could not be generated ({name}: "
+                f"{reason}); evaluate the others "
                 "with missing=drop or missing=failure"
             )
         folders = [job.out]
@@ -166,11 +167,11 @@ def the_protocol(
     """A protocol with its overrides; another split is one of them."""
     if isinstance(protocol, Protocol):
         if overrides:
-            raise ValueError("overrides change a protocol that is given by name; change the object itself")
+            raise ValueError("overrides need a protocol given by name; change the protocol object itself instead")
         return protocol
     wrong = [text for text in overrides if "=" not in text]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is no change of the protocol; write field=value, e.g. missing=failure")
+        raise ValueError(f"{wrong[0]!r} is not a protocol override; write field=value, e.g. missing=failure")
     found = load_protocol(protocol, overrides)
     if split and split != found.ids.split:
         found = load_protocol(protocol, [*overrides, f"ids.split={split}"])
@@ -183,7 +184,7 @@ def source_or_folders(given: Any) -> tuple[Source | None, list[Path]]:
         return given, []
     if isinstance(given, (list, tuple)):
         if not given:
-            raise ValueError("there is no folder of predictions in the list")
+            raise ValueError("the list of prediction folders is empty")
         return None, [Path(folder) for folder in given]
     path = Path(given)
     is_model = (path / "model_index.json").is_file() or any(path.glob("*.safetensors"))
@@ -209,7 +210,7 @@ def attach(
     further += [Predictions(folders[0], protocol.representation, f"_{number}") for number in numbers]
     if not any(first.path(name).is_file() for name in wanted):
         raise ValueError(
-            f"{first.root} holds {len(first.files())} motions, none of which is called like a clip of the split "
+            f"{first.root} holds {len(first.files())} motions, none of which has the name of a clip of the split "
             f"({next(iter(sorted(wanted)), '')}.npy, ...)"
         )
     clips.predicted = MotionStore(first)

@@ -38,7 +38,7 @@ def export(
     kind, chosen = format_of(path), ExportOptions(**options)
     given = list(motion) if isinstance(motion, (list, tuple)) else [motion]
     if not given:
-        raise ValueError(f"{path}: there is no motion to export, the list is empty")
+        raise ValueError(f"{path}: no motion to export: the list is empty")
     on = body if isinstance(body, Body) else body_of(body) if body is not None else None
     found = [pair for one in given for pair in named_motions(one, on, skeleton_map, raw, representation)]
     titles = [name for name, _ in found]

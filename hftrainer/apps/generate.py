@@ -75,7 +75,7 @@ def generate(
     pipeline = load_pipeline(request.model, **request.load)
     sampling = request.sampling(pipeline.sampling) if request.sampling else pipeline.sampling
     if request.num_motions > 1 and not sampling.do_sample:
-        raise ValueError(f"{request.num_motions} greedy motions would all be the same; sample (--temperature 1)")
+        raise ValueError(f"{request.num_motions} greedy motions would be identical; use sampling (--temperature 1)")
     if request.seconds is not None and not timelines:
         pipeline.check_seconds(request.seconds)
     if not request.truncate:
@@ -101,7 +101,7 @@ def timelines_of(
     if not then:
         return {}
     if seconds is None:
-        raise ValueError("--then continues a motion of known length: say how long the beginning is, by --seconds")
+        raise ValueError("--then continues a motion of known length: give the length of the first part with --seconds")
     parts = []
     for text, length in then:
         try:

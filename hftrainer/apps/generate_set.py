@@ -55,7 +55,7 @@ class Source:
         if self.model and self.released:
             raise ValueError("give a model or released files, not both")
         if not self.model and not self.released:
-            raise ValueError("say what generates: --model NAME, or released files")
+            raise ValueError("give a model: --model NAME, or released files")
 
     @cached_property
     def folder(self) -> Path | None:
@@ -119,9 +119,7 @@ class SetJob:
         own = read_sampling(self.source.folder) if self.source.folder is not None else SamplingParams()
         sampling = dataclasses.replace(own, **self.settings.sampling)
         if self.generations > 1 and not sampling.do_sample:
-            raise ValueError(
-                f"{self.generations} greedy motions of a caption would all be the same; give --temperature"
-            )
+            raise ValueError(f"{self.generations} greedy motions of one caption would be identical; give --temperature")
         about = {**self.about, "captions_hash": captions_hash(self.pairs), "seed": self.settings.seed}
         dtype = self.settings.dtype
         return GenerationSettings(
@@ -175,7 +173,7 @@ def make_shards(
     """Make these shards of `total` one after another with one loaded model; what is there already stays."""
     wanted = [request for number in numbers for request in shard_of(job.requests, number, total)]
     todo = len(wanted) - len(finished(job.out, job.generation, wanted))
-    say(f"shards {','.join(map(str, numbers))} of {total}: {len(wanted)} motions, {todo} to make")
+    say(f"shards {','.join(map(str, numbers))} of {total}: {len(wanted)} motions, {todo} to generate")
     if todo:
         generate(
             job.load(), job.generation, wanted, job.out, batch_size=job.settings.batch_size, progress=progress,
@@ -225,4 +223,4 @@ def _reader_of(released: Mapping[str, Any]) -> Any:
             if missing:
                 raise ValueError(f"released files need {' and '.join(f'--{name}' for name in missing)} too")
             return target
-    raise ValueError(f"no pipeline reads the released files {', '.join(released)}")
+    raise ValueError(f"no pipeline can read the released files {', '.join(released)}")

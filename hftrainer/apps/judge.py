@@ -25,7 +25,7 @@ def load_judge(
     kinds that do that. Raises ``ValueError`` if it reads another representation than the protocol judges.
     """
     if evaluator is None:
-        raise ValueError(f"{protocol.name} is judged by a {protocol.evaluator} evaluator: --evaluator NAME or FOLDER")
+        raise ValueError(f"{protocol.name} needs a {protocol.evaluator} evaluator: --evaluator NAME or FOLDER")
     if hasattr(evaluator, "encode_motions"):
         judge = evaluator
     else:
@@ -42,7 +42,7 @@ def load_judge(
         judge = load_evaluator(source, kind, **options)
     reads = getattr(judge, "representation", protocol.representation)
     if reads != protocol.representation:
-        raise ValueError(f"{protocol.name} judges {protocol.representation}, the evaluator reads {reads}")
+        raise ValueError(f"{protocol.name} evaluates {protocol.representation}, but the evaluator expects {reads}")
     return judge
 
 
@@ -66,4 +66,4 @@ def _check_cache(kind: str) -> None:
     target: Any = EVALUATORS.get(kind)
     known = inspect.signature(target.from_pretrained).parameters
     if "cache_dir" not in known:
-        raise ValueError(f"{kind} evaluators keep no embeddings from run to run; leave out the cache")
+        raise ValueError(f"{kind} evaluators do not cache embeddings; remove the cache option")

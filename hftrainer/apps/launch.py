@@ -25,7 +25,7 @@ def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
         index, left = divmod(task - first, step)
         if left or not 0 <= index < total:
             raise ValueError(
-                f"SLURM task {task} does not lie in its array of {total} from {first} in steps of {step}; "
+                f"SLURM task {task} is not in its array of {total} from {first} in steps of {step}; "
                 "give --num-shards and --shard-index"
             )
         return index, total
@@ -48,7 +48,7 @@ def visible_devices(workers: int, device: str, environment: Mapping[str, str] = 
         given = [str(number) for number in range(torch.cuda.device_count())]
     if workers > len(given):
         raise ValueError(
-            f"{workers} workers were asked for and {len(given)} GPUs can be seen; ask for fewer, or for --device cpu"
+            f"{workers} workers requested, but {len(given)} GPUs are visible; use fewer workers, or --device cpu"
         )
     return [{"CUDA_VISIBLE_DEVICES": given[worker]} for worker in range(workers)]
 

@@ -106,8 +106,8 @@ def leaderboard(
         most = max(len(run.items["keys"]) for run in (first, other))
         if shared < _FEWEST_COMMON * most:
             raise ValueError(
-                f"{first.folder} and {other.folder} have {shared} of {most} items in common; they were judged on "
-                "other clips"
+                f"{first.folder} and {other.folder} have {shared} of {most} items in common; they were evaluated on "
+                "different clips"
             )
     made = [_run_row(run, half_widths(protocol, run, resamples=resamples, seed=seed)) for run in read]
     _tell_apart(made, read)
@@ -120,10 +120,12 @@ def leaderboard(
         rows += others
         if others and expected not in (None, judged):
             notes.append(
-                f"published rows are over {expected} clips, these over {judged}: not comparable, they show the scale"
+                f"published rows are over {expected} clips, these over {judged}: not comparable, only for scale"
             )
         elif others:
-            notes.append("published rows are as their authors print them, without intervals, by the released evaluator")
+            notes.append(
+                "published rows are as reported by their authors, without intervals, with the released evaluator"
+            )
     return Leaderboard(protocol.name, str(first.result["evaluator"]["name"]), rows, notes)
 
 

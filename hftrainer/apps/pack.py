@@ -42,7 +42,7 @@ def pack_tokens(
     )  # fmt: skip
     missing = (("codes", counts.without_codes), ("captions", counts.without_captions))
     return [
-        *(f"left out: {len(names)} clips without {what}, e.g. {names[0]}" for what, names in missing if names),
+        *(f"skipped: {len(names)} clips without {what}, e.g. {names[0]}" for what, names in missing if names),
         f"{counts.entries} entries of {counts.clips} clips with {counts.captions} captions",
         f"{counts.codes} codes -> {out} ({_size_of(out)})",
     ]
@@ -58,7 +58,7 @@ def pack_motions(
 ) -> list[str]:
     """Write motions of a data set folder to `out`."""
     counts = packed.pack_motions(DatasetFolder(dataset), out, splits=splits, dtype=dtype, progress=progress)
-    moved = [f"float16 moved a joint by {counts.error_mm:.2f} mm at most"] if dtype == "float16" else []
+    moved = [f"float16 moved joints by {counts.error_mm:.2f} mm at most"] if dtype == "float16" else []
     return [*moved, f"{counts.frames} frames of {counts.clips} clips -> {out} ({_size_of(out)})"]
 
 

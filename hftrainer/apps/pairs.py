@@ -45,11 +45,11 @@ def read_pairs(source: PairSource, *, made: str = DEFAULT, say: Say = silent) ->
     elif source.kind == "official_split":
         pairs = official_pairs(source.data, source.split, texts=source.texts, skip_unusable=source.skip_unusable)
         if source.texts is None:
-            say(f"captions: the first raw one of each clip of {source.data}; several are known not to fit their clip")
+            say(f"captions: the first raw one of each clip of {source.data}; several are known not to match their clip")
     elif source.kind == "evaluator":
         protocol = load_protocol(source.protocol)
         clips = open_dataset(source.data, protocol, split=source.split)
         pairs = protocol_pairs(protocol, plan_items(protocol, clips, enough=False).kept, made)
     else:
-        raise ValueError(f"pairs come from {', '.join(SOURCES)}, not from {source.kind!r}")
+        raise ValueError(f"the source of pairs must be one of {', '.join(SOURCES)}, got {source.kind!r}")
     return pairs[: source.limit] if source.limit else pairs

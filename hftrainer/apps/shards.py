@@ -32,7 +32,7 @@ def run_shards(
     total = total or workers
     here = list(range(total)) if base is None else list(range(base, min(total, base + workers)))
     if not here:
-        raise ValueError(f"--shard-base {base}: there are {total} shards, numbered from 0")
+        raise ValueError(f"--shard-base {base}: shards are numbered 0 to {total - 1}")
     if workers == 1:
         return make_shards(job, here, total, say=say, progress=progress)
     split = parts(here, workers)

@@ -51,7 +51,7 @@ def progress_lines(what: str) -> Callable[[Any], Iterator[Any]]:
 
 def add_device(parser: Any) -> None:
     """--device."""
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: cuda if there is one, else cpu")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: cuda if available, else cpu")
 
 
 def device_of(args: argparse.Namespace) -> str:
@@ -79,7 +79,7 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         if name not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is not offered here; choose one of {', '.join(choices)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not available here; choose one of {', '.join(choices)}")
         return name
 
     return parse
@@ -90,9 +90,9 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
 
 def add_sampling(parser: Any) -> None:
     """--greedy, --temperature, --top-k, --top-p."""
-    parser.add_argument("--greedy", action="store_true", help="the likeliest code each time, no sampling")
-    parser.add_argument("--temperature", type=float, help="sample; below 1 is more cautious")
-    parser.add_argument("--top-k", type=int, help="sample from the k likeliest codes")
+    parser.add_argument("--greedy", action="store_true", help="always take the most likely code, no sampling")
+    parser.add_argument("--temperature", type=float, help="sampling temperature; below 1 is more conservative")
+    parser.add_argument("--top-k", type=int, help="sample from the k most likely codes")
     parser.add_argument("--top-p", type=float, help="sample from the smallest set of codes with this probability")
 
 
@@ -100,7 +100,7 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
     """What the flags change in a model's own sampling settings; ``ValueError`` if they contradict each other."""
     given = {key: getattr(args, key) for key in _SAMPLING if getattr(args, key) is not None}
     if args.greedy and given:
-        raise ValueError(f"--greedy does not sample; leave out {', '.join(given)}")
+        raise ValueError(f"--greedy does not sample; remove {', '.join(given)}")
     if args.greedy:
         return {"do_sample": False}
     return {**given, "do_sample": True} if given else {}
@@ -124,7 +124,7 @@ def one_sentence(words: list[str]) -> list[str]:
     if not (apart and any(word.lower().strip(".,!?") in _OF_SENTENCES for word in words)):
         return words
     sentence = " ".join(words)
-    print(f'one prompt: "{sentence}" (for several prompts, put each into quotes)', file=sys.stderr)
+    print(f'one prompt: "{sentence}" (put each prompt in quotes to give several)', file=sys.stderr)
     return [sentence]
 
 

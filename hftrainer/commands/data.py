@@ -35,7 +35,7 @@ example, published archives, packed for training at scale:
 text features for a machine that the text encoder does not fit on:
   hftrainer data text-features --prompts prompts.txt --encoder google/flan-t5-xl --out features.safetensors"""
 
-_TABLE = "shipped table (cmu-index, 100style, ...) or a .jsonl file; may be repeated"
+_TABLE = "included table (cmu-index, 100style, ...) or a .jsonl file; may be repeated"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = sub.add_mutually_exclusive_group(required=True)
     how.add_argument("--templates", help="bandai-namco, or your templates.yaml")
     how.add_argument("--from", dest="tables", action="append", metavar="TABLE", help=_TABLE)
-    sub.add_argument("--count", type=int, default=8, help="paraphrases a clip (default 8)")
+    sub.add_argument("--count", type=int, default=8, help="paraphrases per clip (default 8)")
     sub.add_argument("--seed", type=int, default=0)
     sub.set_defaults(run=captions)
 
     sub = _with_dataset(verbs, "split", "divide into train, val, test and all")
     sub.add_argument("--from", dest="tables", action="append", metavar="TABLE", help=f"take the splits of a {_TABLE}")
-    sub.add_argument("--by", default="content", help="labels whose values keep their shares, e.g. set,content")
+    sub.add_argument("--by", default="content", help="stratify by these labels, e.g. set,content")
     sub.add_argument("--val", type=float, default=0.04)
     sub.add_argument("--test", type=float, default=0.06)
     sub.add_argument("--seed", type=int, default=0)
@@ -73,51 +73,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     sub = _with_dataset(verbs, "stats", "write mean_std/ from a split")
     sub.add_argument("--split", default="train")
-    sub.add_argument("--per-dimension", action="store_true", help="do not average deviations over channel groups")
-    sub.add_argument("--with-mirrored", action="store_true", help="count every clip's mirror image too")
+    sub.add_argument(
+        "--per-dimension", action="store_true", help="do not average standard deviations over channel groups"
+    )
+    sub.add_argument("--with-mirrored", action="store_true", help="include the mirror image of every clip")
     sub.set_defaults(run=stats)
 
     sub = _with_dataset(verbs, "tokenize", "encode motions into tokens/ with a model's tokenizer")
     sub.add_argument("--model", required=True, help="a model folder or zoo name")
-    sub.add_argument("--split", action="append", help="may be given several times; default: every motion")
+    sub.add_argument("--split", action="append", help="may be repeated; default: all motions")
     sub.add_argument("--out", default="tokens", help="folder inside the dataset (default tokens)")
     sub.add_argument("--one-phase", action="store_true", help="do not also encode each clip from its second frame")
     sub.add_argument("--device", default="cpu")
     sub.set_defaults(run=tokenize)
 
-    summary = "store the text encoder's features, so that a machine without room for it can generate and train"
-    sub = verbs.add_parser("text-features", help="captions to stored text features", description=summary)
-    sub.add_argument("dataset", type=Path, nargs="?", help="dataset folder, all captions of which are encoded")
-    sub.add_argument("--split", action="append", help="of the dataset; may be repeated; default: every motion")
-    sub.add_argument("--prompts", type=Path, help="a file with one prompt a line")
+    summary = "precompute text features, to generate and train without the text encoder"
+    sub = verbs.add_parser("text-features", help="encode captions into a file of text features", description=summary)
+    sub.add_argument("dataset", type=Path, nargs="?", help="dataset folder; all of its captions are encoded")
+    sub.add_argument("--split", action="append", help="of the dataset; may be repeated; default: all motions")
+    sub.add_argument("--prompts", type=Path, help="a file with one prompt per line")
     sub.add_argument("--model", help="use this model's encoder: a folder, zoo name or owner/repository")
     sub.add_argument("--encoder", help="use this T5 encoder: a folder or owner/repository; e.g. google/flan-t5-xl")
     sub.add_argument("--config", help="use the encoder of a training configuration: its model.text_encoder")
     sub.add_argument("--out", type=Path, required=True, help="file, e.g. features.safetensors")
     add_dtype(sub, "as stored (default float32)", ["float32", "bfloat16"], default="float32")
     sub.add_argument("--batch-size", type=int, default=32)
-    sub.add_argument("--size-only", action="store_true", help="print how large the file would be, and stop")
+    sub.add_argument("--size-only", action="store_true", help="print the size of the file, and stop")
     sub.add_argument("--device", default="cpu")
     sub.set_defaults(run=text_features)
 
-    sub = _with_dataset(verbs, "verify", "check counts, NaN, lengths, captions, statistics, splits; or a packed set")
-    sub.add_argument("--sample", type=int, help="read no more than so many motions, drawn at random")
+    sub = _with_dataset(
+        verbs, "verify", "check counts, NaN, lengths, captions, statistics, splits; or a packed dataset"
+    )
+    sub.add_argument("--sample", type=int, help="read at most this many motions, chosen at random")
     sub.set_defaults(run=verify)
     add_packing_verbs(verbs)
 
-    sub = verbs.add_parser("convert-representation", help="a folder or data set in another representation")
-    sub.add_argument("source", help="a folder of *.npy, or a data set, which keeps captions and splits")
+    sub = verbs.add_parser("convert-representation", help="convert a folder or dataset to another representation")
+    sub.add_argument("source", help="a folder of *.npy, or a dataset, whose captions and splits are kept")
     sub.add_argument(
-        "--from", dest="source_name", metavar="NAME", help="what the files hold; a data set says so itself"
+        "--from", dest="source_name", metavar="NAME", help="representation of the files; a dataset records it"
     )
-    sub.add_argument("--to", dest="target_name", required=True, metavar="NAME", help="what to make of them")
+    sub.add_argument("--to", dest="target_name", required=True, metavar="NAME", help="representation to write")
     sub.add_argument("--out", required=True, help="folder for the results and conversion.json")
-    sub.add_argument("--fps", type=float, help="rate of joints given as source (default 30)")
+    sub.add_argument("--fps", type=float, help="frame rate of source joints (default 30)")
     sub.add_argument("--layout", default="columns_interleaved", help="6D layout of motion135: this, or columns")
-    sub.add_argument("--skeleton", help=".npy of (22, 3) vectors from parent to joint, for joints made from rotations")
+    sub.add_argument("--skeleton", help=".npy of (22, 3) vectors from parent to joint, to pose rotations with")
     sub.set_defaults(run=convert_representation)
 
-    sub = verbs.add_parser("synthetic", help="a small procedural dataset, for trying things out")
+    sub = verbs.add_parser("synthetic", help="generate a small procedural dataset for testing")
     sub.add_argument("--out", required=True)
     sub.add_argument("--clips", type=int, default=48)
     sub.add_argument("--seed", type=int, default=0)
@@ -136,7 +140,7 @@ def captions(args: argparse.Namespace) -> int:
             if table.about.get("use") == "evaluation":
                 print(f"{table.name}: for evaluation only; do not train on these captions", file=sys.stderr)
         written, left = write_table_captions(dataset, tables)
-        print(f"{written} clips captioned, {len(left)} that the tables have no sentences for")
+        print(f"{written} clips captioned, {len(left)} without sentences in the tables")
         return 0 if written else 1
     failed = write_captions(dataset, load_templates(args.templates), count=args.count, seed=args.seed)
     for name, reason in list(failed.items())[:20]:
@@ -210,8 +214,8 @@ def tokenize(args: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(args.model, device=args.device)
     if tokenizer.representation != dataset.representation:
         raise ValueError(
-            f"{dataset.root} holds {dataset.representation}, the tokenizer of {args.model} reads "
-            f"{tokenizer.representation}; convert the data set: hftrainer data convert-representation"
+            f"{dataset.root} holds {dataset.representation}, but the tokenizer of {args.model} expects "
+            f"{tokenizer.representation}; convert the dataset: hftrainer data convert-representation"
         )
     names = list(dict.fromkeys(n for s in args.split for n in dataset.names(s))) if args.split else dataset.names()
     entries = write_tokens(
@@ -250,7 +254,7 @@ def _encoder(args: argparse.Namespace) -> Any:
     from hftrainer.registry import TEXT_ENCODERS
 
     if sum(given is not None for given in (args.model, args.encoder, args.config)) != 1:
-        raise ValueError("say whose features: --model MODEL, --config FILE, or --encoder FOLDER of a T5 (one of them)")
+        raise ValueError("give the encoder: one of --model MODEL, --config FILE, or --encoder FOLDER (a T5)")
     if args.encoder is not None:
         return TEXT_ENCODERS.build({"name": "t5", "source": args.encoder}, on_demand=True)
     if args.config is not None:
@@ -294,12 +298,12 @@ def convert_representation(args: argparse.Namespace) -> int:
     if is_dataset(args.source):
         report = convert_dataset(args.source, args.out, args.target_name, source_name=args.source_name, **options)
     elif args.source_name is None:
-        raise ValueError(f"say with --from what the files below {args.source} hold; only data sets say so themselves")
+        raise ValueError(f"give the representation of {args.source} with --from; only datasets record it")
     else:
         report = convert_folder(args.source, args.out, args.source_name, args.target_name, fps=args.fps, **options)
     for reason in report.failed.values():
         print(f"failed: {reason}", file=sys.stderr)
-    print(f"{len(report.made)} made, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")
+    print(f"{len(report.made)} converted, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")
     return 1 if report.failed else 0
 
 
@@ -315,7 +319,7 @@ def synthetic(args: argparse.Namespace) -> int:
 def _texts(args: argparse.Namespace) -> list[str]:
     """Prompts of a file, and captions of a dataset."""
     if args.prompts is None and args.dataset is None:
-        raise ValueError("there is nothing to encode; give --prompts FILE or a dataset")
+        raise ValueError("nothing to encode; give --prompts FILE or a dataset")
     texts = read_prompts([], args.prompts) if args.prompts is not None else []
     if args.dataset is not None:
         dataset = _open(args)
@@ -331,9 +335,9 @@ def _with_dataset(verbs: Any, name: str, summary: str) -> argparse.ArgumentParse
 
 
 def _augmenting(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--split", default="train", help="made from these clips (default train)")
+    sub.add_argument("--split", default="train", help="source clips (default train)")
     sub.add_argument("--into", default="train_aug", help="split that gets them and the originals (default train_aug)")
-    sub.add_argument("--templates", default="bandai-namco", help="caption templates; they say what may be mirrored")
+    sub.add_argument("--templates", default="bandai-namco", help="caption templates; they define what may be mirrored")
 
 
 def _open(args: argparse.Namespace) -> Any:

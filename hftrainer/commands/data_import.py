@@ -14,13 +14,13 @@ _SHOWN = 20
 
 def add_verbs(verbs: Any) -> None:
     """The two verbs."""
-    summary = "motion files (BVH, ASF/AMC, SMPL npz, glTF, FBX) to 272 motions on the SMPL-22 skeleton, 30 fps"
+    summary = "import motion files (BVH, ASF/AMC, SMPL npz, glTF, FBX) as motion272 on the SMPL-22 skeleton, 30 fps"
     sub = verbs.add_parser("import-motion", aliases=["import-bvh"], help=summary, description=summary)
     _add_source(sub)
     sub.add_argument("--out", required=True, help="dataset folder")
     sub.set_defaults(run=import_motion)
 
-    summary = "measure motion files as import-motion would, and print one table; nothing is written"
+    summary = "check motion files as import-motion would, and print a table; writes nothing"
     sub = verbs.add_parser("check-import", help=summary, description=summary)
     _add_source(sub)
     sub.set_defaults(run=check_import)
@@ -31,15 +31,17 @@ def _add_source(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--skeleton", required=True, help="mixamo, cmu, daz, xsens, ... (see docs/bvh.md) or your map.yaml"
     )
-    sub.add_argument("--prefix", default="", help="put before the name of every clip, e.g. cmu_")
+    sub.add_argument("--prefix", default="", help="prefix for the names of all clips, e.g. cmu_")
     sub.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     sub.add_argument("--units", metavar="UNIT", help="the files' unit of length: m, cm, mm, in, ft, dm, cmu or metres")
     sub.add_argument("--up", choices=["+X", "-X", "+Y", "-Y", "+Z", "-Z"], help="axis of the files that points up")
-    sub.add_argument("--fps", type=float, help="rate at which the frames were recorded, where the files say another")
-    sub.add_argument("--fps-from", metavar="TABLE", help="the same for single clips, from a table such as cmu-index")
-    sub.add_argument("--rest-frame", type=int, metavar="K", help="frame that is a T-pose, where the zero pose is none")
-    sub.add_argument("--skip-first", default="auto", metavar="auto|N", help="frames to leave out at the start")
-    sub.add_argument("--accept", action="store_true", help="take clips that would be refused as no person's motion")
+    sub.add_argument("--fps", type=float, help="frame rate of the recording, if the files have a wrong one")
+    sub.add_argument(
+        "--fps-from", metavar="TABLE", help="frame rates of individual clips, from a table such as cmu-index"
+    )
+    sub.add_argument("--rest-frame", type=int, metavar="K", help="frame that is a T-pose, if the zero pose is not")
+    sub.add_argument("--skip-first", default="auto", metavar="auto|N", help="frames to drop at the start")
+    sub.add_argument("--accept", action="store_true", help="import clips that would be refused as implausible")
 
 
 def import_motion(args: argparse.Namespace) -> int:
@@ -74,7 +76,7 @@ def check_import(args: argparse.Namespace) -> int:
         print(line)
     refused = sum(isinstance(record, str) for record in found.values())
     doubted = sum(not isinstance(record, str) and bool(record["doubts"]) for record in found.values())
-    print(f"{len(found)} files, {refused} refused, {doubted} doubted")
+    print(f"{len(found)} files, {refused} refused, {doubted} doubtful")
     return 1 if refused else 0
 
 

@@ -15,15 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     add = parser.add_argument
-    add("model", nargs="?", help="compare this model's files with their hashes, load it, describe it")
-    add("--no-verify", action="store_true", help="do not read every file to compare its hash")
+    add("model", nargs="?", help="check this model's files against their hashes, load it, describe it")
+    add("--no-verify", action="store_true", help="do not hash the files")
     add("--rope-check", type=Path, metavar="TOKENS", help="a dataset with tokens, or its tokens/")
-    add("--split", default="val", help="of the rope check (default val)")
-    add("--clips", type=int, default=200, help="of the rope check (default 200)")
-    add("--quant-check", choices=["int8", "int4"], help="compare packed matrices with the stored ones")
-    add("--prompts", type=Path, help="of the quant check, one a line (default: 8 of our own)")
+    add("--split", default="val", help="for the rope check (default val)")
+    add("--clips", type=int, default=200, help="for the rope check (default 200)")
+    add("--quant-check", choices=["int8", "int4"], help="compare quantized matrices with the stored ones")
+    add("--prompts", type=Path, help="for the quant check, one per line (default: 8 built-in ones)")
     add("--codes", type=int, default=40, help="of each prompt in the quant check (default 40)")
-    add("--text-features", type=Path, help="stored features, for a model without its text encoder")
+    add("--text-features", type=Path, help="precomputed features, for a model without its text encoder")
     add("--dtype", help="of the transformer, e.g. bfloat16; default: as stored")
     add("--device", default="cpu")
     parser.set_defaults(run=run)

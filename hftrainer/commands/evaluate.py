@@ -26,23 +26,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     what = parser.add_subparsers(dest="what", metavar="what", required=True)
     for name, module, summary in (
-        ("run", evaluate_run, "judge predictions, or a model, by a named protocol; compare two such runs"),
-        ("generate", evaluate_generate, "motions of exactly the real lengths for a test set, over many processes"),
-        ("leaderboard", evaluate_leaderboard, "several runs of one protocol in one table, published rows beside"),
+        ("run", evaluate_run, "evaluate predictions, or a model, by a named protocol; compare two such runs"),
+        (
+            "generate",
+            evaluate_generate,
+            "generate motions of exactly the real lengths for a test set, with many processes",
+        ),
+        ("leaderboard", evaluate_leaderboard, "put several runs of one protocol and published results into one table"),
     ):
         module.add_arguments(what.add_parser(name, help=summary, description=summary))
 
-    sub = _common(what, "tokenizer", "reconstruction of real clips")
+    sub = _common(what, "tokenizer", "evaluate a tokenizer: reconstruction of real clips")
     sub.add_argument("--evaluator", help="zoo name, folder or hub name of an evaluator, for FID")
     sub.set_defaults(run=tokenizer)
 
-    sub = _common(what, "actions", "whether generated motions do what their text says, by a classifier")
+    sub = _common(what, "actions", "check with a classifier whether generated motions match their prompts")
     sub.add_argument("--classifier", default="checkpoints/gotozero-nano/actions", help="folder of an action classifier")
-    sub.add_argument("--templates", default="bandai-namco", help="caption templates that the prompts are made from")
-    sub.add_argument("--seeds", type=int, default=20, help="motions an action (default 20)")
+    sub.add_argument("--templates", default="bandai-namco", help="caption templates for the prompts")
+    sub.add_argument("--seeds", type=int, default=20, help="motions per action (default 20)")
     sub.add_argument("--pairs", type=int, default=100, help="prompts of two actions (default 100)")
     sub.add_argument("--styled", type=int, default=100, help="prompts with style words (default 100)")
-    sub.add_argument("--unseen", type=Path, help="file of prompt, action, style by tabs; default: the shipped one")
+    sub.add_argument(
+        "--unseen", type=Path, help="tab-separated file of prompt, action, style; default: the included one"
+    )
     add_sampling(sub)
     sub.set_defaults(run=actions)
 
@@ -78,7 +84,7 @@ def _common(what: Any, name: str, summary: str) -> argparse.ArgumentParser:
     sub.add_argument("model", help="zoo name or model folder")
     sub.add_argument("--data", required=True, help="dataset folder with real clips")
     sub.add_argument("--split", default="test")
-    sub.add_argument("--out", type=Path, help="folder for the figures as JSON")
+    sub.add_argument("--out", type=Path, help="folder for the results as JSON")
     return sub
 
 

@@ -19,8 +19,8 @@ def run_benchmark(args: argparse.Namespace, source: Any) -> int:
     if not found.result["published_prompts"]:
         print(
             f"{args.prompts} is not the published file of {PUBLISHED_PROMPTS} prompts: it has "
-            f"{found.result['prompts']}, or other ones"
+            f"{found.result['prompts']}, or different ones"
         )
     print(found.markdown())
-    print(f"look at them: {args.out}/index.html")
+    print(f"view them: {args.out}/index.html")
     return 1 if found.failed else 0

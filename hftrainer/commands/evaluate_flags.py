@@ -19,14 +19,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--text-model", help="T5 folder or name, with --fsq")
     model.add_argument("--mean", help="statistics of the released files, with --fsq")
     model.add_argument("--std", help="see --mean")
-    model.add_argument("--steps", type=int, default=150, help="codes at most (default 150: 300 frames)")
+    model.add_argument("--steps", type=int, default=150, help="maximum number of codes (default 150: 300 frames)")
     add_dtype(model, "of the transformer; default: as stored")
     add_device(model)
-    model.add_argument("--batch-size", type=int, help="rows (default: as many as are worthwhile and fit)")
+    model.add_argument("--batch-size", type=int, help="batch size (default: chosen by speed and memory)")
     model.add_argument(
         "--free-text-encoder", action="store_true", help="unload the text encoder before decoding, to save memory"
     )
-    model.add_argument("--seed", type=int, default=0, help="of sampling; a caption that comes again counts up")
+    model.add_argument("--seed", type=int, default=0, help="sampling seed; incremented for repeated captions")
     add_sampling(model)
 
 

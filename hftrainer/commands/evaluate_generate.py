@@ -19,26 +19,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", "-o", type=Path, required=True, help="folder for <name>.npy")
     add_model_arguments(parser)
-    sources = "annotation: a file with one caption a clip (default); official_split: a data set's first captions; "
+    sources = "annotation: a file with one caption per clip (default); official_split: a dataset's first captions; "
     choices = ["annotation", "official_split", "evaluator"]
-    add("--pair-source", default=choices[0], choices=choices, help=f"{sources}evaluator: all that a protocol judges")
+    add("--pair-source", default=choices[0], choices=choices, help=f"{sources}evaluator: all that a protocol evaluates")
     add("--anno", default=ANNOTATION, help="annotation file (default: that of the corrected captions)")
-    add("--anno-data-dir", default=".", help="what its caption files are relative to (default .)")
-    add("--data", default="dataset/HumanML3D_272", help="data set folder, for the two other sources")
+    add("--anno-data-dir", default=".", help="folder that its caption files are relative to (default .)")
+    add("--data", default="dataset/HumanML3D_272", help="dataset folder, for the two other sources")
     add("--split", default="test")
-    add("--texts", help="official_split: a folder of corrected captions, one a clip")
+    add("--texts", help="official_split: a folder of corrected captions, one per clip")
     add("--protocol", default="hml3d-272-allcaptions", help="evaluator: the protocol")
-    add("--skip-unusable", action="store_true", help="leave out entries without caption or length")
-    add("--limit", type=int, default=0, help="only the first so many, before sharding")
-    add("--generations", type=int, default=1, help="several of a clip, for multimodality")
-    add("--generations-of", type=int, metavar="N", help="of the first N clips only")
-    add("--overwrite", action="store_true", help="replace motions that were made otherwise")
+    add("--skip-unusable", action="store_true", help="skip entries without caption or length")
+    add("--limit", type=int, default=0, help="only the first N, before sharding")
+    add("--generations", type=int, default=1, help="several per clip, for multimodality")
+    add("--generations-of", type=int, metavar="N", help="only for the first N clips")
+    add("--overwrite", action="store_true", help="replace motions that were generated with other settings")
     shards = parser.add_argument_group("processes (torchrun and SLURM arrays are recognised)")
-    shards.add_argument("--workers", type=int, default=1, help="processes here: GPUs, or processes with --device cpu")
-    shards.add_argument("--num-shards", type=int, help="parts of the set (default: one for each worker)")
-    shards.add_argument("--shard-base", type=int, help="run shards from here on, one a worker; others run elsewhere")
-    shards.add_argument("--shard-index", help="run these shards (numbers and commas) in this process")
-    shards.add_argument("--logs", type=Path, help="folder for the workers' logs (default: _logs beside OUT)")
+    shards.add_argument(
+        "--workers", type=int, default=1, help="processes on this machine: GPUs, or CPU processes with --device cpu"
+    )
+    shards.add_argument("--num-shards", type=int, help="parts of the set (default: one per worker)")
+    shards.add_argument(
+        "--shard-base", type=int, help="run shards from this number on, one per worker; others run elsewhere"
+    )
+    shards.add_argument("--shard-index", help="run these shards (comma-separated) in this process")
+    shards.add_argument("--logs", type=Path, help="folder for the workers' logs (default: _logs next to OUT)")
     parser.set_defaults(run=run)
 
 
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     mine = shard_from_environment() if args.shard_index is None else None
     if mine is not None and (args.num_shards or args.shard_base is not None):
-        raise ValueError("torchrun or a SLURM array gives the shards; leave out --num-shards and --shard-base")
+        raise ValueError("torchrun or a SLURM array sets the shards; remove --num-shards and --shard-base")
     asked = PairSource(
         args.pair_source, args.anno, args.anno_data_dir, args.data, args.split, args.texts, args.protocol, args.limit,
         args.skip_unusable,

@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="--out folder of hftrainer evaluate run")
     parser.add_argument("--out", "-o", type=Path, help="folder for leaderboard.md and leaderboard.json")
-    parser.add_argument("--no-published", action="store_true", help="leave out the published rows of model cards")
+    parser.add_argument("--no-published", action="store_true", help="omit the published rows of model cards")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over clips (default 1000)")
     parser.set_defaults(run=run)
 

@@ -16,24 +16,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add = parser.add_argument
     add("--protocol", default="hftrainer-v1", help="name or YAML file (default hftrainer-v1)")
-    change = "change the protocol, e.g. missing=failure; may be given again"
+    change = "override a protocol field, e.g. missing=failure; may be repeated"
     add("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE", help=change)
-    add("--data", help="data set folder with the real clips")
-    add("--split", help="of the data set; default: the protocol's")
+    add("--data", help="dataset folder with the real clips")
+    add("--split", help="of the dataset; default: the protocol's")
     add("--texts", help="folder with other captions, <name>.txt, e.g. corrected ones")
     add("--evaluator", help="zoo name, folder, or owner/repository")
     folders = "folder of <name>.npy; further ones are further generations of the same captions (multimodality)"
     add("--predictions", nargs="+", metavar="FOLDER", help=folders)
     add("--any-rate", action="store_true", help="skip the frame-rate check on prediction lengths")
-    add("--any-values", action="store_true", help="judge predictions in other units, frozen or upside down as they are")
+    add(
+        "--any-values",
+        action="store_true",
+        help="evaluate predictions even if they are in other units, frozen or upside down",
+    )
     add("--out", "-o", type=Path, help="folder for the report and, with --model, motions")
-    add("--limit", type=int, default=0, help="only the first so many clips of the split")
-    add("--cases", type=int, default=8, help="worst, and best, retrievals on the page (default 8)")
-    add("--cache", type=Path, help="folder where embeddings are kept from run to run")
-    add("--wandb", metavar="PROJECT", help="log the figures there too")
+    add("--limit", type=int, default=0, help="only the first N clips of the split")
+    add("--cases", type=int, default=8, help="number of worst and of best retrievals on the page (default 8)")
+    add("--cache", type=Path, help="folder for cached embeddings")
+    add("--wandb", metavar="PROJECT", help="also log the results there")
     add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="folders of two earlier runs")
-    add("--benchmark", choices=BENCHMARKS, help="prompts without real clips: gallery and physics")
-    add("--prompts", type=Path, help="the benchmark's file, one prompt a line")
+    add("--benchmark", choices=BENCHMARKS, help="prompts without real clips: gallery and physical metrics")
+    add("--prompts", type=Path, help="the benchmark's file, one prompt per line")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -48,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
         return run_benchmark(args, source)
     if not args.data:
-        raise ValueError("say what is judged against: --data FOLDER (or --compare A B, or --benchmark NAME)")
+        raise ValueError("give the real clips: --data FOLDER (or use --compare A B, or --benchmark NAME)")
     if (source is None) == (args.predictions is None):
-        raise ValueError("give --predictions FOLDER, or --model NAME to make them, and not both")
+        raise ValueError("give either --predictions FOLDER or --model NAME")
     from hftrainer.apps.evaluate import evaluate
 
     report = evaluate(

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument(
         "motions", nargs="+", type=Path,
-        help=".npy of 272 features, .npz (ours, AMASS), .bvh, .glb; or two to four folders of `hftrainer generate`",
+        help=".npy of motion272 features, .npz (ours, AMASS), .bvh, .glb; or two to four "
+        "folders of `hftrainer generate`",
     )  # fmt: skip
     parser.add_argument("--out", "-o", type=Path, default=Path("exported"), help="folder (default exported/)")
     parser.add_argument("--formats", default="npz,bvh,glb,mp4,html", help=FORMATS_HELP)
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     options = options_of(args)
     formats = formats_of(args, options) if args.together is None else (format_of(args.together),)
     if "npy" in formats:
-        raise ValueError("npy holds a model's own features, which only `hftrainer generate` writes; choose npz")
+        raise ValueError("npy contains a model's own features, which only `hftrainer generate` writes; choose npz")
     body = body_of(locate(args.model)[0]) if args.model else None
     out = check_writable(args.out)
     if all(path.is_dir() for path in args.motions):

@@ -10,7 +10,7 @@ FORMATS_HELP = "of npy, npz, amass, bvh, glb, vrma, csv, usd, mp4, gif, webp, ht
 
 def add_export(parser: Any) -> None:
     """--skeleton, --fps, --unit, --up, --in-place, --root-motion, --loop, --transparent, --raw."""
-    group = parser.add_argument_group("how motions are written")
+    group = parser.add_argument_group("output options")
     group.add_argument(
         "--skeleton", default="model", metavar="NAME",
         help="bone names, proportions and rest pose of: model (default), smpl, mixamo, unreal, unity, vrm",
@@ -18,12 +18,12 @@ def add_export(parser: Any) -> None:
     group.add_argument("--fps", type=float, help="frame rate of the files, e.g. 24, 30 or 60; default: the model's")
     group.add_argument("--unit", choices=["m", "cm", "mm", "inch"], help="of lengths; default: cm in BVH, m in GLB")
     group.add_argument("--up", choices=["y", "z"], default="y", help="in BVH files (default y)")
-    group.add_argument("--in-place", action="store_true", help="on the spot: the path is taken away")
+    group.add_argument("--in-place", action="store_true", help="remove the path of the root")
     group.add_argument("--root-motion", action="store_true", help="a root bone on the floor carries path and heading")
     group.add_argument("--loop", action="store_true", help="the longest good cycle, closed in position and velocity")
-    group.add_argument("--transparent", action="store_true", help="pictures without ground and sky (gif, webp)")
+    group.add_argument("--transparent", action="store_true", help="no ground and sky (gif, webp)")
     group.add_argument(
-        "--raw", action="store_true", help="neither smoothed nor foot-locked: as near to the model as a skeleton can be"
+        "--raw", action="store_true", help="no smoothing or foot locking: as close to the model as the skeleton allows"
     )
 
 

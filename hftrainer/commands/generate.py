@@ -24,7 +24,7 @@ EPILOG = """examples:
   hftrainer generate "a person walks forward" --seconds 3 --then "someone runs" 2 --then "a person squats" 3
   hftrainer generate --prompts prompts.txt --seconds 5 --formats npy,bvh,html --out out/
   hftrainer generate "a person runs" --formats glb --skeleton unreal --loop --in-place --fps 60
-A run into a folder adds to what is there, and keeps what is finished. Open out/index.html in any browser; it needs no
+A run adds to an existing folder and keeps finished motions. Open out/index.html in any browser; it needs no
 network."""
 _MOST_LINES = 20
 
@@ -33,28 +33,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     parser.add_argument("prompt", nargs="*", help="what the person does; each argument is one prompt")
-    parser.add_argument("--prompts", type=Path, help="a file with one prompt a line")
+    parser.add_argument("--prompts", type=Path, help="a file with one prompt per line")
     parser.add_argument("--model", default="gotozero-nano", help="zoo name, model folder, or owner/repository")
     parser.add_argument("--out", "-o", type=Path, default=Path("out"), help="folder for the files (default out/)")
-    parser.add_argument("--seconds", type=float, help="make every motion exactly so long; default: the model decides")
+    parser.add_argument("--seconds", type=float, help="exact length of every motion; default: the model decides")
     parser.add_argument(
         "--then", nargs=2, action="append", metavar=("PROMPT", "SECONDS"),
-        help="continue with this, for so long; may be repeated, and needs --seconds for the beginning",
+        help="then continue with this prompt for this long; may be repeated; needs --seconds for the first part",
     )  # fmt: skip
-    parser.add_argument("-n", "--num-motions", type=int, default=1, help="motions a prompt, seeds counting up")
+    parser.add_argument("-n", "--num-motions", type=int, default=1, help="motions per prompt, with consecutive seeds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", default="npy,npz,bvh,glb,mp4,html", help=FORMATS_HELP)
     add_sampling(parser)
-    parser.add_argument("--truncate", action="store_true", help="cut text that is longer than the model is shown")
+    parser.add_argument("--truncate", action="store_true", help="truncate text that is longer than the model's limit")
     parser.add_argument("--batch-size", type=int, default=16)
     add_device(parser)
     add_dtype(parser, "of the transformer, e.g. bf16; default: as stored")
-    parser.add_argument("--text-features", type=Path, help="stored features of the prompts, instead of an encoder")
+    parser.add_argument("--text-features", type=Path, help="precomputed features of the prompts, instead of an encoder")
     parser.add_argument("--text-encoder", help="a folder or owner/repository, instead of the model's own")
     parser.add_argument(
         "--free-text-encoder", action="store_true", help="unload the text encoder before decoding, to save memory"
     )
-    parser.add_argument("--quantize", choices=["int8", "int4"], help="pack the transformer's matrices while loading")
+    parser.add_argument(
+        "--quantize", choices=["int8", "int4"], help="quantize the transformer's matrices while loading"
+    )
     add_export(parser)
     parser.set_defaults(run=run)
 
@@ -88,5 +90,5 @@ def run(args: argparse.Namespace) -> int:
     count = len(items) - len(made.failed)
     print(f"{count} motions in {args.out} (loading {made.loading:.1f} s, making {made.making:.1f} s)")
     if made.page is not None:
-        print(f"look at them: {made.page}")
+        print(f"view them: {made.page}")
     return 1 if made.failed else 0

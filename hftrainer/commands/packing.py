@@ -11,29 +11,29 @@ from hftrainer.commands.common import add_dtype, progress
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs to those of ``hftrainer data``."""
-    summary = "captions and codes into a few memory-mapped files, for the dataset packed_tokens"
+    summary = "pack captions and codes into a few memory-mapped files, for the dataset packed_tokens"
     sub = verbs.add_parser("pack-tokens", help=summary, description=summary)
     _common(sub)
     sub.add_argument("--tokens", default="tokens", help="folder of codes in the dataset (default tokens)")
-    sub.add_argument("--model", help="whose tokenizer made the codes, where they lie in VQVAE_codebook_*/<name>.npy")
-    sub.add_argument("--skip-incomplete", action="store_true", help="leave out clips without codes or captions")
+    sub.add_argument("--model", help="model whose tokenizer made the codes, if they are in VQVAE_codebook_*/<name>.npy")
+    sub.add_argument("--skip-incomplete", action="store_true", help="skip clips without codes or captions")
     sub.set_defaults(run=pack_tokens)
 
-    summary = "motions into one memory-mapped array, for the dataset packed_windows"
+    summary = "pack motions into one memory-mapped array, for the dataset packed_windows"
     sub = verbs.add_parser("pack-motions", help=summary, description=summary)
     _common(sub)
     add_dtype(sub, "as stored (default float32)", ["float32", "float16"], default="float32")
     sub.set_defaults(run=pack_motions)
 
-    summary = "tar archives as published, or webdataset shards, into a dataset folder"
+    summary = "import published tar archives, or webdataset shards, into a dataset folder"
     sub = verbs.add_parser("import-tar", help=summary, description=summary)
     sub.add_argument("shards", nargs="+", type=Path, help=".tar, .tar.gz, ...")
-    sub.add_argument("--out", required=True, type=Path, help="dataset folder; what is there stays")
-    sub.add_argument("--prefix", default="", help="put before clip names, e.g. MotionGV")
+    sub.add_argument("--out", required=True, type=Path, help="dataset folder; existing files are kept")
+    sub.add_argument("--prefix", default="", help="prefix for clip names, e.g. MotionGV")
     sub.add_argument("--split", help="also list these clips in this split")
     sub.set_defaults(run=import_tar)
 
-    summary = "a packed set of made-up rows, as many as wanted, to try out training at scale"
+    summary = "generate a packed dataset of synthetic rows, to test training at scale"
     sub = verbs.add_parser("synthetic-rows", help=summary, description=summary)
     sub.add_argument("--out", required=True, type=Path)
     sub.add_argument("--rows", type=int, default=2_000_000)
@@ -83,5 +83,5 @@ def synthetic_rows(args: argparse.Namespace) -> int:
 
 def _common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("dataset", type=Path, help="dataset folder")
-    sub.add_argument("--out", type=Path, required=True, help="folder of the packed set; appears complete or not at all")
-    sub.add_argument("--split", action="append", help="may be given several times; default: every split")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the packed dataset; written atomically")
+    sub.add_argument("--split", action="append", help="may be repeated; default: all splits")

@@ -16,12 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("config", help="a YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes to the configuration")
-    parser.add_argument("--new", action="store_true", help="leave a run in output_dir as it is; train in output_dir-2")
-    parser.add_argument("--check", action="store_true", help="check the configuration, print it resolved, and stop")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print parameters, memory per device and steps; nothing is read or made"
+        "--new", action="store_true", help="keep the run in output_dir unchanged; train in output_dir-2"
     )
-    parser.add_argument("--card", help="with --dry-run: say whether the run fits, e.g. h100-80")
+    parser.add_argument("--check", action="store_true", help="check the configuration, print it resolved, and exit")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print parameters, memory per device and steps, without reading or writing data",
+    )
+    parser.add_argument("--card", help="with --dry-run: check whether the run fits, e.g. h100-80")
     parser.set_defaults(run=run, takes_overrides=True)  # also after an option
 
 

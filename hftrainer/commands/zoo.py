@@ -19,18 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_list, task=None, representation=None, json=False)
     what = parser.add_subparsers(dest="what", metavar="what")
     sub = what.add_parser("list", help="all models: the package's, those of plug-ins, those of HFTRAINER_ZOO")
-    sub.add_argument("--task", help="only models for this: text-to-motion, evaluator, tokenizer, ...")
+    sub.add_argument("--task", help="only models for this task: text-to-motion, evaluator, tokenizer, ...")
     sub.add_argument("--representation", help="only models of this representation: motion272, hml263, ...")
     sub.add_argument("--json", action="store_true", help="the cards as JSON")
     sub = what.add_parser("show", help="one model's card")
     sub.add_argument("name", help="name or alias")
     sub.add_argument("--json", action="store_true", help="as JSON")
-    sub.add_argument("--vocabulary", action="store_true", help="the words that the model was trained on")
+    sub.add_argument("--vocabulary", action="store_true", help="print the words that the model was trained on")
     sub.set_defaults(run=run_show)
-    sub = what.add_parser("path", help="the folder of a model that is on this machine, or in the hub's cache")
+    sub = what.add_parser("path", help="print the folder of a model on this machine or in the hub's cache")
     sub.add_argument("name", help="name or alias")
     sub.set_defaults(run=run_path)
-    sub = what.add_parser("pull", help="download a model, and compare its files with the card's hashes")
+    sub = what.add_parser("pull", help="download a model, and check its files against the card's hashes")
     sub.add_argument("name", help="name or alias")
     sub.add_argument("--revision", help="branch, tag or commit; default: the card's")
     sub.add_argument("--cache_dir", help="default: the hub's cache")
@@ -83,7 +83,5 @@ def run_pull(args: argparse.Namespace) -> int:
         pulled = pull(find_card(args.name), revision=args.revision, cache_dir=args.cache_dir)
     for note in notes:
         print(f"warning: {note.message}", file=sys.stderr)
-    print(
-        f"{pulled.folder}: {f'{pulled.checked} files have their hashes' if pulled.checked else 'no hashes are known'}"
-    )
+    print(f"{pulled.folder}: {f'{pulled.checked} files match their hashes' if pulled.checked else 'no known hashes'}")
     return 0

@@ -54,7 +54,7 @@ class NpyWriter:
             if kind is None:
                 self._flush()
                 header = _header(self.dtype, self.rows, self.tail)
-                assert len(header) == self._header, "numpy leaves room for the first axis to grow"
+                assert len(header) == self._header, "numpy reserves space for the first axis to grow"
                 self._stream.seek(0)
                 self._stream.write(header)
         finally:

@@ -51,7 +51,7 @@ class PackedFolder:
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
         if not (self.folder / MANIFEST).is_file():
-            raise ValueError(f"{str(folder)!r} is no packed set: it has no {MANIFEST}; {self.remedy}")
+            raise ValueError(f"{str(folder)!r} is not a packed dataset: it has no {MANIFEST}; {self.remedy}")
         try:
             self.made_from: dict[str, Any] = read_packed_manifest(self.folder)
         except ValueError as error:
@@ -63,7 +63,7 @@ class PackedFolder:
             path = inside(self.folder, name, what=str(self.folder / MANIFEST))
             size = path.stat().st_size if path.is_file() else None
             if size != about["bytes"]:
-                raise ValueError(f"{path} has {size} bytes, {about['bytes']} expected; {self.remedy}")
+                raise ValueError(f"{path} has {size} bytes, expected {about['bytes']}; {self.remedy}")
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def array(self, name: str) -> NDArray[Any]:
@@ -108,17 +108,17 @@ class PackedFolder:
         problems = []
         for name, about in progress(list(self.made_from["files"].items())):
             if sha256(self.folder / name) != about["sha256"]:
-                problems.append(f"{name} does not have its hash")
+                problems.append(f"{name} does not match its hash")
         return problems or list(self._wrong_inside())
 
     def _wrong_inside(self) -> Iterable[str]:
         for name, about in self.made_from["splits"].items():
             rows = self.array(about["array"])
             if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.array("offsets")) - 1:
-                yield f"split {name} lists entries that are not there"
+                yield f"split {name} lists missing entries"
         for name in (name for name in ("offsets", "text_offsets", "name_offsets") if f"{name}.npy" in self.files):
             if (np.diff(self.array(name)) < 0).any():
-                yield f"{name}.npy does not ascend"
+                yield f"{name}.npy is not ascending"
 
     @property
     def files(self) -> list[str]:
@@ -161,7 +161,7 @@ class PackedTokens(PackedFolder):
             and len(table.first_caption) == len(self.array("name_offsets"))
         )
         if not fits:
-            raise ValueError(f"the arrays of {self.folder} do not belong together; {self.remedy}")
+            raise ValueError(f"the arrays of {self.folder} are inconsistent; {self.remedy}")
 
     def __len__(self) -> int:
         return len(self.table.clips)
@@ -224,7 +224,7 @@ def check_replaceable(out: str | os.PathLike[str]) -> None:
     """Refuse a folder that holds anything but an earlier packed set: all of it would be replaced."""
     out = Path(out)
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{str(out)!r} is there and is no packed set; give a new folder for --out")
+        raise ValueError(f"{str(out)!r} exists and is not a packed dataset; give a new folder for --out")
 
 
 def write_splits(folder: Path, entries: Mapping[str, ArrayLike]) -> dict[str, Any]:

@@ -65,9 +65,9 @@ class GuardedDataset(Dataset[Any]):
             more = f"; {count} of {len(self.bad)} samples are bad" if self.limit else ""
             raise BadSample(
                 f"sample {self._name(index)} cannot be used: {error}{more}. Look for more with: hftrainer data verify; "
-                f"max_bad_samples={max(1, 2 * self.limit)} would replace so many by other samples"
+                f"max_bad_samples={max(1, 2 * self.limit)} would replace up to that many by other samples"
             ) from error
-        log.warning("sample %s is left out (%d of at most %d): %s", self._name(index), count, self.limit, error)
+        log.warning("sample %s is skipped (%d of at most %d): %s", self._name(index), count, self.limit, error)
 
     def _name(self, index: int) -> str:
         name = getattr(self.dataset, "name", None)

@@ -150,7 +150,8 @@ class PlannedData(L.LightningDataModule):
             raise ValueError(f"the checkpoint's data order has seed {state['seed']}, this run's has {self.seed}")
         if "position" not in state:
             raise ValueError(
-                "the checkpoint is of an earlier release, which counted batches and not samples; finish the run with "
+                "the checkpoint is from an earlier release, which counted batches instead of "
+                "samples; finish the run with "
                 "that release, or start a new one from its weights"
             )
         self._start_step = state["step"]

@@ -40,7 +40,7 @@ def roots_of(section: Mapping[str, Any]) -> list[Root] | None:
         for i, item in enumerate(root)
     ]
     if len({one.weight is None for one in roots}) > 1:
-        raise ConfigError("data.root: either every set has a weight, or none has")
+        raise ConfigError("data.root: give weights for all datasets or for none")
     return roots
 
 
@@ -72,7 +72,7 @@ class MixedTokens:
     def __init__(self, tokens: Sequence[Any]):
         sizes = {one.codebook_size for one in tokens}
         if len(sizes) > 1:
-            raise ConfigError(f"data.root: the codebooks of the sets differ: {sorted(sizes)} codes")
+            raise ConfigError(f"data.root: the codebooks of the datasets differ: {sorted(sizes)} codes")
         self.all, self.codebook_size = list(tokens), sizes.pop()
         self.folder = ", ".join(str(one.folder) for one in tokens)
 
@@ -90,7 +90,7 @@ class MixedSource:
         self.config, self.collate = sources[0].config, sources[0].collate
         kinds = [getattr(source, "representation", None) for source in sources]
         if len(set(kinds)) > 1:
-            raise ConfigError(f"data.root: the sets hold different motions: {', '.join(map(str, kinds))}")
+            raise ConfigError(f"data.root: the datasets have different representations: {', '.join(map(str, kinds))}")
         self.representation: str | None = kinds[0]
         if hasattr(sources[0], "tokens"):
             self.tokens = MixedTokens([source.tokens for source in sources])
@@ -98,7 +98,7 @@ class MixedSource:
             if hasattr(sources[0], what):
                 values = [getattr(source, what) for source in sources]
                 if any(value != values[0] for value in values):
-                    raise ConfigError(f"data.root: the sets do not have the same {what}")
+                    raise ConfigError(f"data.root: the datasets do not have the same {what}")
                 setattr(self, what, values[0])
 
     @property
@@ -157,7 +157,7 @@ class MixedDataset(Dataset[Any]):
         """A sample's name, where its set has names."""
         part, inside = self._find(index)
         name = getattr(self.parts[part], "name", None)
-        return str(name(inside)) if name is not None else f"{inside} of set {part}"
+        return str(name(inside)) if name is not None else f"{inside} of dataset {part}"
 
     def __getitem__(self, item: Item) -> Any:
         part, inside = self._find(item[0])

@@ -81,10 +81,10 @@ class BatchPlan:
         if self.max_tokens:
             longest = int(self.lengths.max(initial=0)) + 1
             if self.max_tokens < longest:
-                raise ValueError(f"a batch of {self.max_tokens} tokens does not hold the longest row, of {longest}")
+                raise ValueError(f"max_tokens={self.max_tokens} is smaller than the longest row, {longest}")
         elif self.batch_size < 1 or len(self.lengths) < self.batch_size:
             raise ValueError(
-                f"a batch of {self.batch_size} items cannot be made of {len(self.lengths)}; lower batch_size"
+                f"batch_size={self.batch_size} exceeds the number of items, {len(self.lengths)}; lower batch_size"
             )
 
     @property
@@ -128,7 +128,7 @@ class BatchPlan:
     def _find(self, number: int) -> int:
         """Which of the epochs that this plan makes holds a batch."""
         if number < self.start.batches:
-            raise ValueError(f"batch {number} comes before the position that is continued from ({self.start.batches})")
+            raise ValueError(f"batch {number} is before the resume position ({self.start.batches})")
         i = 0
         while number - self._epoch(i).start.batches >= len(self._epoch(i).rows):
             i += 1
@@ -142,7 +142,7 @@ class BatchPlan:
                 samples = last.start.samples + int(last.rows.sum())
                 start = Position(last.start.batches + len(last.rows), samples, last.start.epoch + 1)
             if len(self._epochs) > 1 and not len(self._epochs[-1].rows):
-                raise ValueError("an epoch of these items holds no batch")
+                raise ValueError("an epoch of these items has no batch")
             batches, before = self._arrange(start)
             self._held = (len(self._epochs), batches)
             self._epochs.append(_Epoch(start, before, np.array([len(rows) for rows in batches], dtype=np.int64)))

@@ -109,7 +109,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     items = read_npz(judged, _ARRAYS)
     sizes = {name: len(array) for name, array in items.items()}
     if len(set(sizes.values())) != 1:
-        raise ValueError(f"{judged}: arrays by item have different lengths: {sizes}")
+        raise ValueError(f"{judged}: per-item arrays have different lengths: {sizes}")
     return Run(folder, current_result(read_json(folder / RESULT)), items)
 
 
@@ -238,12 +238,14 @@ def common_protocol(a: Run, b: Run) -> Protocol:
     for key in sorted({*first, *second} - {"missing", "name", "summary", "source"}):
         if first.get(key) != second.get(key):
             raise ValueError(
-                f"{a.folder} and {b.folder} were judged differently: {key} is {first.get(key)!r} in one and "
+                f"{a.folder} and {b.folder} were evaluated differently: {key} is {first.get(key)!r} in one and "
                 f"{second.get(key)!r} in the other"
             )
     theirs = [run.result["evaluator"]["identity"] for run in (a, b)]
     if theirs[0] != theirs[1]:
-        raise ValueError(f"{a.folder} and {b.folder} were judged by two evaluators: {theirs[0]} and {theirs[1]}")
+        raise ValueError(
+            f"{a.folder} and {b.folder} were evaluated by different evaluators: {theirs[0]} and {theirs[1]}"
+        )
     return typed(Protocol, first, path=str(a.folder / RESULT))
 
 
@@ -252,12 +254,14 @@ def common_items(a: Run, b: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     places = {key: row for row, key in enumerate(b.items["keys"].tolist())}
     rows = [(row, places[key]) for row, key in enumerate(a.items["keys"].tolist()) if key in places]
     if len(rows) < TOP:
-        raise ValueError(f"{a.folder} and {b.folder} have {len(rows)} items in common; they were judged on other clips")
+        raise ValueError(
+            f"{a.folder} and {b.folder} have {len(rows)} items in common; they were evaluated on different clips"
+        )
     left, right = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     if not np.array_equal(a.items["captions"][left], b.items["captions"][right]) or not np.allclose(
         a.items["real"][left], b.items["real"][right], atol=1e-4
     ):
-        raise ValueError(f"{a.folder} and {b.folder} have clips of the same names with other captions or other frames")
+        raise ValueError(f"{a.folder} and {b.folder} have clips with the same names but different captions or frames")
     return left, right
 
 

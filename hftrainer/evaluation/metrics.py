@@ -74,7 +74,7 @@ def unit_vectors(embeddings: Any) -> Float64:
     rows = _embeddings(embeddings, "embeddings")
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     if (lengths < 1e-12).any():
-        raise ValueError(f"embedding {int(np.argmin(lengths))} is zero: it has no direction")
+        raise ValueError(f"embedding {int(np.argmin(lengths))} is zero and cannot be normalized")
     return np.asarray(rows / lengths)
 
 
@@ -90,7 +90,7 @@ def r_precision(
     """
     a, b = _pairs(text, motion)
     if not 1 <= top_k <= pool:
-        raise ValueError(f"top_k must lie between 1 and pool={pool}, got {top_k}")
+        raise ValueError(f"top_k must be between 1 and pool={pool}, got {top_k}")
     pools = len(a) // pool
     if pools == 0:
         raise ValueError(f"{len(a)} pairs do not fill a pool of {pool}")
@@ -138,7 +138,7 @@ def hits_of(squares: Float64, margin: Float64, right: NDArray[np.bool_], top_k: 
     """`hit_chances` from squared distances (..., t, m); infinite ones are in no order."""
     best = np.where(right, squares, np.inf).min(axis=-1, keepdims=True)
     if not np.isfinite(best).all():
-        raise ValueError("a text without any right motion in its pool has no rank")
+        raise ValueError("a text has no matching motion in its pool, so it has no rank")
     before = (squares < best - margin).sum(axis=-1)
     level = np.abs(squares - best) <= margin
     level_right, level_wrong = (level & right).sum(axis=-1), (level & ~right).sum(axis=-1)
@@ -192,7 +192,7 @@ def multimodality(embeddings: Any, pairs: int = 10, rng: Random | int = 0) -> fl
         raise ValueError(f"embeddings must be (texts, motions, d), got {sets.shape}")
     _finite(sets, "embeddings")
     if not 1 <= pairs <= sets.shape[1]:
-        raise ValueError(f"{pairs} pairs cannot be drawn from {sets.shape[1]} motions a text; set pairs=")
+        raise ValueError(f"{pairs} pairs cannot be drawn from {sets.shape[1]} motions per text; set pairs=")
     rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
     first, second = (rng.choice(sets.shape[1], pairs, replace=False) for _ in range(2))
     return float(np.linalg.norm(sets[:, first] - sets[:, second], axis=-1).mean())
@@ -213,7 +213,7 @@ def _pairs(text: Any, motion: Any) -> tuple[Float64, Float64]:
     a, b = _embeddings(text, "text"), _embeddings(motion, "motion")
     _same_width(a, b, "text", "motion")
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} texts and {len(b)} motions: row i of one belongs to row i of the other")
+        raise ValueError(f"{len(a)} texts and {len(b)} motions: expected one motion per text")
     return a, b
 
 

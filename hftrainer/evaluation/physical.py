@@ -74,7 +74,7 @@ def joints_of(motion: Any, representation: str, **options: Any) -> Float:
     """
     found = get_representation(_PUBLISHED.get(representation, representation))
     if options and (found.positions is not None or not found.holds_rotations):
-        raise ValueError(f"{', '.join(options)}: {found.name} stores positions and is not posed on a skeleton")
+        raise ValueError(f"{', '.join(options)}: not applicable, because {found.name} stores positions")
     return np.asarray(found.to_joints(np.asarray(motion), **options))
 
 
@@ -82,7 +82,7 @@ def aggregate_physical_metrics(rows: Iterable[Mapping[str, float] | None]) -> di
     """Means over clips, and their number "n"; a row of None (a clip that could not be measured) is left out."""
     kept = [row for row in rows if row is not None]
     if not kept:
-        raise ValueError("there is no clip to average over")
+        raise ValueError("no clip to average over")
     return {"n": float(len(kept)), **{key: float(np.mean([row[key] for row in kept])) for key in KEYS}}
 
 

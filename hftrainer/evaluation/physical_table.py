@@ -77,4 +77,4 @@ def skeleton_note(representation: str) -> str | None:
     kind = get_representation(representation)
     if kind.positions is not None or not kind.holds_rotations:
         return None
-    return f"physical metrics of {kind.name} are of its rotations on the mean skeleton of HumanML3D-272"
+    return f"physical metrics of {kind.name} pose its rotations on the mean skeleton of HumanML3D-272"

@@ -85,7 +85,7 @@ def aggregate_physical_metrics_in_units(rows: Any) -> dict[str, float]:
     """Means over clips and their number "n". Skate is averaged over the clips that have contact, "n_with_contact"."""
     rows = list(rows)
     if not rows:
-        raise ValueError("there is no clip to average over")
+        raise ValueError("no clip to average over")
     table = {key: np.array([row[key] for row in rows]) for key in KEYS}
     with_contact = ~np.isnan(table["skate_m_per_s"])
     out = {"n": float(len(rows)), "n_with_contact": float(with_contact.sum())}

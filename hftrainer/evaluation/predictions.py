@@ -105,8 +105,9 @@ class Predictions:
             if rate != fps and len(pairs) >= _FEWEST and alike >= _ALIKE * len(pairs):
                 raise ValueError(
                     f"{self.root}: {alike} of {len(pairs)} predictions have {rate / fps:.3g} times the frames of "
-                    f"their clips, as motions at {rate:g} fps would have; {fps:g} fps is judged. Resample them (or say "
-                    "--any-rate if these lengths are meant)"
+                    f"their clips, as motions at {rate:g} fps would have; {fps:g} fps is "
+                    "expected. Resample them (or use "
+                    "--any-rate if these lengths are intended)"
                 )
 
     def _lengths(self, names: Iterable[str]) -> Iterable[tuple[str, int]]:
@@ -123,7 +124,7 @@ class Predictions:
         """What the folder's files are, by their width; an error if the judge cannot read that."""
         files = self.files()
         if not files:
-            raise ValueError(f"{self.root} holds no .npy file; predictions are <clip's name>.npy, one a clip")
+            raise ValueError(f"{self.root} has no .npy files; predictions are <clip name>.npy, one per clip")
         widths = set()
         for path in files[:: max(1, len(files) // _LOOKED_AT)]:
             try:
@@ -137,11 +138,11 @@ class Predictions:
         found = self._named_by(shape)
         if found is not None and wanted.name in targets(found):
             return found
-        what = f"that is {found}" if found else "no representation that is known here has that"
+        what = f"that is {found}" if found else "no known representation has that shape"
         if len(widths) > 1:
             what = f"and others: {sorted(map(str, widths))}"
         raise ValueError(
-            f"{self.root}: motions are (frames, {', '.join(map(str, shape)) or '-'}), {what}; {wanted.name} is judged, "
+            f"{self.root}: motions are (frames, {', '.join(map(str, shape)) or '-'}), {what}; expected {wanted.name}, "
             f"(frames, {wanted.width}) at {wanted.fps:g} fps. Convert them: hftrainer data convert-representation"
         )
 

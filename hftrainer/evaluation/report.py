@@ -40,12 +40,14 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     """What was judged and what was not, a line each."""
     counts, about = result["counts"], result.get("predictions") or {}
     lines = [f"protocol {result['protocol']['name']}, evaluator {result['evaluator']['name']}"]
-    lines.append(f"{counts['items']} items of {counts['ids']} clips; {counts.get('retrieval_items', 0)} asked in pools")
+    lines.append(
+        f"{counts['items']} items of {counts['ids']} clips; {counts.get('retrieval_items', 0)} queries in pools"
+    )
     expected = counts.get("ids_expected")
     if expected is not None and expected != counts["ids"]:
-        lines.append(f"the full set of this protocol has {expected} clips: compare with no published figure")
+        lines.append(f"the full set of this protocol has {expected} clips: not comparable with published results")
     for reason, names in result["dropped"].items():
-        lines.append(f"left out, {reason}: {len(names)} ({_some(names)})")
+        lines.append(f"excluded, {reason}: {len(names)} ({_some(names)})")
     for word, names in (("missing", result["missing"]), ("broken", list(result["broken"]))):
         if names:
             lines.append(f"{word}: {len(names)} ({_some(names)})")

@@ -31,12 +31,12 @@ def evaluate_tokenizer(
     for motion in motions:
         length = len(motion) // tokenizer.frames_per_code * tokenizer.frames_per_code
         if length == 0:
-            raise ValueError(f"a clip of {len(motion)} frames is shorter than one code; leave it out")
+            raise ValueError(f"a clip of {len(motion)} frames is shorter than one code; remove it")
         (codes,) = tokenizer.encode([np.asarray(motion, dtype=np.float32)])
         (made,) = tokenizer.decode([codes])
         seen.add(made[:length], motion[:length], codes)
     if not seen.errors:
-        raise ValueError("there is no clip to reconstruct")
+        raise ValueError("no clip to reconstruct")
     perplexity, active = codebook_use(np.concatenate(seen.codes), tokenizer.codebook_size)
     figures = {**seen.figures(), "codes used": active, "perplexity": perplexity}
     if evaluator is not None:

@@ -121,7 +121,7 @@ class ActionClassifier(nn.Module):
             raise CheckpointError(f"{folder} is not an action classifier: it has no config.json")
         fields = read_json(path, error=CheckpointError)
         if fields.pop("model_type", None) != "action_classifier":
-            raise CheckpointError(f"{path} is not an action classifier's")
+            raise CheckpointError(f"{path} is not the config of an action classifier")
         model = cls(typed(ActionClassifierConfig, fields, path=str(path)))
         weights = folder / "model.safetensors"
         assign(model, open_checkpoint(weights), source=str(weights))

@@ -44,7 +44,7 @@ def examine(
         out.refused.append("has one frame, which is a pose and no motion")
         return out
     if not (np.isfinite(joints).all() and np.isfinite(rotations).all()):
-        out.refused.append("comes out with numbers that are not finite")
+        out.refused.append("the result has numbers that are not finite")
         return out
     _size(out, offsets)
     if out.refused:  # nothing else can be said of a body of another unit

@@ -55,7 +55,7 @@ def test_a_copy_takes_the_place_of_a_clip_that_is_not_there(tmp_path):
         ('{"label": "x", "captions": "walks"}', "line 2: captions must be a list"),
         ('{"clip": "z", "captions": [{"text": "x", "from": 1}]}', "line 2: captions must be a list"),
         ('{"clip": "z", "label": "nowhere"}', "no sentences for 1 labels of clips, e.g. 'nowhere'"),
-        ('{"label": "walk", "captions": []}\n{"label": "walk", "captions": []}', "line 3: label 'walk' is there twice"),
+        ('{"label": "walk", "captions": []}\n{"label": "walk", "captions": []}', "line 3: label 'walk' is duplicated"),
     ],
 )
 def test_broken_tables_say_where(tmp_path, line, message):
@@ -75,5 +75,5 @@ def test_shipped_tables_load_and_name_their_sources():
     assert {line["split"] for line in cmu.clips.values()} == {"train", "val", "unlabelled"}
     for name, line in cmu.clips.items():
         assert bool(cmu.captions(name)) == (line["split"] != "unlabelled"), name
-    with pytest.raises(ValueError, match="shipped: 100style, cmu-humanml3d-test, cmu-index"):
+    with pytest.raises(ValueError, match="included: 100style, cmu-humanml3d-test, cmu-index"):
         load_table("cmu")

@@ -78,7 +78,7 @@ def test_splits_are_disjoint_complete_and_hold_every_label():
     assert count["val"] == {"a": 10, "b": 1, "c": 1, "d": 0}
     assert split_names(list(labels), labels, val=0.1, test=0.2, seed=3) == parts
     assert split_names(list(labels), labels, val=0.1, test=0.2, seed=4) != parts
-    with pytest.raises(ValueError, match="leave something to train on"):
+    with pytest.raises(ValueError, match="leave some for training"):
         split_names(["a"], {}, val=0.5, test=0.5)
 
 
@@ -87,7 +87,7 @@ BREAK = {
     "no caption": lambda d, n: (d.texts / f"{n}.txt").unlink(),
     "in split train without a motion file": lambda d, n: d.write_split("train", [*d.names("train"), "gone"]),
     "in both test and train": lambda d, n: d.write_split("train", [*d.names("train"), d.names("test")[0]]),
-    "split lists a name twice": lambda d, n: d.write_split("all", [*d.names("all"), n]),
+    "split has duplicate names": lambda d, n: d.write_split("all", [*d.names("all"), n]),
     "statistics do not describe these motions": lambda d, n: np.save(
         d.root / "mean_std/std.npy", 10 * np.load(d.root / "mean_std/std.npy")
     ),

@@ -91,7 +91,7 @@ def test_several_folders_into_one_and_names_that_collide(source, tmp_path):
     write_clip(other / "stand.bvh", make_motion("wave", 40, 1))
     import_motions(source, out, SMPL)
     report = import_motions(other, out, SMPL)
-    assert "tell the two apart by --prefix" in next(iter(report.failed.values()))
+    assert "use --prefix to distinguish the two" in next(iter(report.failed.values()))
     assert import_motions(other, out, SMPL, prefix="other/").imported == {"other/stand": 40}
     assert len(DatasetFolder(out).names()) == 4
     assert sorted(import_motions(source, out, SMPL).kept) == ["a/walk", "b/walk", "stand"]
@@ -110,7 +110,7 @@ def test_motions_of_other_origin_are_not_overwritten(source, tmp_path):
     dataset = DatasetFolder(tmp_path / "out", create=True)
     dataset.write_motion("stand", make_motion("walk", 44, 0))
     report = import_motions(source, tmp_path / "out", SMPL)
-    assert "no import made it" in next(iter(report.failed.values()))
+    assert "was not imported" in next(iter(report.failed.values()))
     assert len(dataset.motion("stand")) == 44
 
 
@@ -119,7 +119,7 @@ def test_names_in_any_case_and_two_files_of_one_name(source, tmp_path):
     write_clip(source / "upper.bvh", make_motion("walk", 40, 1))
     report = import_motions(source, tmp_path / "out", SMPL)
     assert len(report.imported) == 4
-    assert "a clip of the same name" in next(iter(report.failed.values()))
+    assert "the same clip name" in next(iter(report.failed.values()))
 
 
 def test_one_import_at_a_time(source, tmp_path):

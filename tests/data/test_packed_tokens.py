@@ -145,7 +145,7 @@ def test_one_file_a_clip_as_the_official_code_writes_them(dataset):
     for entry, name in enumerate(tokens.names):
         np.save(folder / f"{name}.npy", tokens[entry][None].astype(np.int32))
     shutil.rmtree(dataset.root / "tokens")
-    with pytest.raises(ValueError, match="does not say which tokenizer made it; name its model with --model"):
+    with pytest.raises(ValueError, match="does not record its tokenizer; give the model with --model"):
         pack_tokens(dataset, dataset.root / "packed")
     tokenizer = Tokenizer("abc", 240, 2)
     pack_tokens(dataset, dataset.root / "packed", tokenizer=tokenizer, splits=["train"])
@@ -191,21 +191,21 @@ def test_damage_is_found(dataset):
     pack_tokens(dataset, folder)
     codes = np.load(folder / "codes.npy")
     np.save(folder / "codes.npy", codes[::-1])
-    assert PackedTokens(folder).verify() == ["codes.npy does not have its hash"]
+    assert PackedTokens(folder).verify() == ["codes.npy does not match its hash"]
     np.save(folder / "codes.npy", codes[:-1])
-    with pytest.raises(ValueError, match=r"codes.npy has \d+ bytes, \d+ expected; make it with"):
+    with pytest.raises(ValueError, match=r"codes.npy has \d+ bytes, expected \d+; make it with"):
         PackedTokens(folder)
     np.save(folder / "codes.npy", codes)
     about = json.loads((folder / "made_from.json").read_text())
     (folder / "made_from.json").write_text(json.dumps({**about, "format": "other"}))
     with pytest.raises(ValueError, match="has the format 'other', expected 'hftrainer-packed-tokens-v1'"):
         PackedTokens(folder)
-    with pytest.raises(ValueError, match="is no packed set"):
+    with pytest.raises(ValueError, match="is not a packed dataset"):
         PackedTokens(dataset.root)
 
 
 def test_a_folder_that_holds_something_else_is_not_replaced(dataset):
-    with pytest.raises(ValueError, match="is there and is no packed set"):
+    with pytest.raises(ValueError, match="exists and is not a packed dataset"):
         pack_tokens(dataset, dataset.root)
     pack_tokens(dataset, dataset.root / "packed")
     pack_tokens(dataset, dataset.root / "packed", splits=["val"])

@@ -31,7 +31,7 @@ def command(folder, out, *more, target="hml263"):
 def test_every_file_is_converted_once(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert command(folder, out) == 0
-    assert "3 made, 0 kept, 0 failed" in capsys.readouterr().out
+    assert "3 converted, 0 kept, 0 failed" in capsys.readouterr().out
     got = np.load(out / "deep/er.npy")
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, motion272_to_hml263(np.load(folder / "deep/er.npy").astype(float)), atol=1e-6)
@@ -41,7 +41,7 @@ def test_every_file_is_converted_once(folder, tmp_path, capsys):
         "source": "", "sha256": "", "source_frames": 42, "frames": 27, "fps": 20.0,
     }  # fmt: skip
     assert command(folder, out) == 0
-    assert "0 made, 3 kept" in capsys.readouterr().out
+    assert "0 converted, 3 kept" in capsys.readouterr().out
 
 
 def test_what_changed_on_either_side_is_made_again(folder, tmp_path):
@@ -81,7 +81,7 @@ def test_broken_files_are_named_and_the_exit_status_is_1(folder, tmp_path, capsy
     np.save(folder / "pickle.npy", np.array([{}], dtype=object))
     assert command(folder, out) == 1
     shown = capsys.readouterr()
-    assert "0 made, 2 kept, 5 failed" in shown.out
+    assert "0 converted, 2 kept, 5 failed" in shown.out
     for part in ("000001.npy: frame 7 holds a NaN", "expected floats (frames, 272) of motion272, got (10, 263)",
                  "2 frames at 30 fps are 1 at 20 fps", "empty.npy cannot be read",
                  "pickle.npy cannot be read"):  # fmt: skip

@@ -33,7 +33,7 @@ def test_made_up_rows_are_a_packed_set(rows, tmp_path):
     assert all(packed.table.captions(range(2000)))
     write_synthetic_rows(tmp_path / "again", 1000, codebook_size=500)
     assert PackedTokens(tmp_path / "again").made_from == packed.made_from
-    with pytest.raises(ValueError, match="has 200 and more, got 3"):
+    with pytest.raises(ValueError, match="needs at least 200 rows, got 3"):
         write_synthetic_rows(tmp_path / "few", 3)
 
 
@@ -62,7 +62,7 @@ def test_verify_reports_on_a_packed_set(rows, tmp_path, capsys):
     codes[:9] += 1
     np.save(tmp_path / "p" / "codes.npy", codes)
     assert main(["data", "verify", str(tmp_path / "p")]) == 1
-    assert "WRONG: codes.npy does not have its hash" in capsys.readouterr().out
+    assert "WRONG: codes.npy does not match its hash" in capsys.readouterr().out
 
 
 @pytest.mark.slow

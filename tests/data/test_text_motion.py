@@ -128,7 +128,7 @@ def test_even_drawing(root):
 
 
 def test_mistakes(root):
-    with pytest.raises(ConfigError, match="must hold two units"):
+    with pytest.raises(ConfigError, match="must be at least two units"):
         source(root, shortest=7)
     with pytest.raises(ConfigError, match="below shortest"):
         source(root, longest=10)

@@ -112,5 +112,5 @@ def test_incomplete_data_is_refused(dataset):
     dataset.write_split("train", [*dataset.names("train"), "new"])
     with pytest.raises(ValueError, match=r"1 clips of split 'train' are not in .*'new'; tokenize again"):
         TextTokens(config).train()
-    with pytest.raises(ValueError, match="holds no tokens"):
+    with pytest.raises(ValueError, match="has no tokens"):
         TextTokens(TextTokensConfig(root=str(dataset.root), tokens="other"))

@@ -81,11 +81,11 @@ def test_an_evaluator_of_another_representation_is_refused():
         representation = "hml263"
         encode_motions = encode_texts = None
 
-    with pytest.raises(ValueError, match="hftrainer-v1 judges motion272, the evaluator reads hml263"):
+    with pytest.raises(ValueError, match="hftrainer-v1 evaluates motion272, but the evaluator expects hml263"):
         load_judge(Other(), load_protocol("hftrainer-v1"))
-    with pytest.raises(ValueError, match="motionclip135 evaluators keep no embeddings"):
+    with pytest.raises(ValueError, match="motionclip135 evaluators do not cache embeddings"):
         load_judge("somewhere", load_protocol("motionclip-135"), cache_dir="cache")
-    with pytest.raises(ValueError, match="is judged by a motionstreamer272 evaluator: --evaluator"):
+    with pytest.raises(ValueError, match="needs a motionstreamer272 evaluator: --evaluator"):
         load_judge(None, load_protocol("hftrainer-v1"))
 
 
@@ -107,17 +107,17 @@ def test_a_folder_with_weights_is_a_model(tiny_model, folder, tmp_path):
     assert source_or_folders(folder) == (None, [folder])
     assert source_or_folders([folder, folder]) == (None, [folder, folder])
     assert source_or_folders("gotozero-nano")[0] == Source(model="gotozero-nano")
-    with pytest.raises(ValueError, match="no folder of predictions"):
+    with pytest.raises(ValueError, match="list of prediction folders is empty"):
         source_or_folders([])
 
 
 @pytest.mark.parametrize(
     ("released", "message"),
     [
-        ({}, "say what generates"),
+        ({}, "give a model"),
         ({"fsq": "a.pth"}, "released files need --ar too"),
         ({"fsq": "gone.pth", "ar": "b.pth"}, "there is no file 'gone.pth'"),
-        ({"vocoder": "a.pth"}, "no pipeline reads the released files vocoder"),
+        ({"vocoder": "a.pth"}, "no pipeline can read the released files vocoder"),
     ],
 )
 def test_what_generates_has_to_be_said(released, message):
@@ -130,7 +130,7 @@ def test_what_generates_has_to_be_said(released, message):
 
 def test_too_few_clips_are_refused_before_anything_is_generated(data, judge, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("hftrainer.apps.evaluate.generate_set", lambda *a, **k: pytest.fail("generated"))
-    with pytest.raises(ValueError, match="6 items are less than one pool of 32; judge more clips"):
+    with pytest.raises(ValueError, match="6 items are less than one pool of 32; evaluate more clips"):
         evaluate(str(tiny_model), data.root, evaluator=judge, out=tmp_path, limit=6)
     with pytest.raises(ValueError, match="is no evaluator"):
         evaluate(str(tiny_model), data.root, evaluator="gotozero-nano", out=tmp_path)
@@ -236,7 +236,9 @@ def test_a_data_set_of_something_else_is_refused(data, judge, folder, tmp_path, 
     bad = make_data(tmp_path / "set", synthetic)
     for name in bad.names():
         bad.write_motion(name, z_scored(bad.motion(name), 0))
-    with pytest.raises(ValueError, match=r"looked at are not motion272 in physical units .*Nothing can be judged"):
+    with pytest.raises(
+        ValueError, match=r"looked at are not motion272 in physical units .*Predictions cannot be evaluated"
+    ):
         evaluate(folder, bad.root, evaluator=judge)
 
 
@@ -287,9 +289,9 @@ def test_rotations_on_a_mean_body_are_said_to_be(data):
 
 @pytest.mark.parametrize("name", ["/tmp/outside", "../outside", "a/../../outside", "a\\b", "", "a\nb"])
 def test_names_that_lead_out_of_a_folder_are_refused(data, judge, tiny_model, tmp_path, name):
-    with pytest.raises(UnusablePairs, match="is not a name that a file below"):
+    with pytest.raises(UnusablePairs, match="is not a valid file name below"):
         check_names(["fine", name], "split 'test'")
-    with pytest.raises(ValueError, match="is not a name that a file below"):
+    with pytest.raises(ValueError, match="is not a valid file name below"):
         make_requests([Pair(name, "a person walks", 20)], 0)
 
 
@@ -303,15 +305,15 @@ def test_a_data_set_cannot_write_outside_the_output_folder(data, judge, tiny_mod
     (tmp_path / "outside.txt").write_text("a person walks\n")
     arguments = ["evaluate", "generate", "--model", str(tiny_model), "--data", str(bad.root), "--pair-source", kind]
     assert main([*arguments, "--out", str(tmp_path / "made"), "--steps", "2", "--device", "cpu"]) == 1
-    with pytest.raises(ValueError, match="is not a name that a file below"):
+    with pytest.raises(ValueError, match="is not a valid file name below"):
         evaluate(str(tiny_model), bad.root, evaluator=judge, out=tmp_path / "run")
     assert outside.read_bytes() == before
-    with pytest.raises(ValueError, match="is not a name that a file below"):
+    with pytest.raises(ValueError, match="is not a valid file name below"):
         prediction_files.Predictions(noisy(data, tmp_path / "p", 0.01)).path("../x")
 
 
 def test_pairs_of_an_unknown_kind_are_refused():
-    with pytest.raises(ValueError, match="pairs come from annotation, official_split, evaluator, not from 'x'"):
+    with pytest.raises(ValueError, match="the source of pairs must be one of annotation, official_split, evaluator, got 'x'"):
         read_pairs(PairSource("x"))
 
 
@@ -370,10 +372,10 @@ def test_intervals_shrink_with_the_number_of_clips(runs):
 
 def test_runs_that_do_not_compare_are_refused(runs, data, judge, folder, tmp_path):
     evaluate(folder, data.root, evaluator=judge, overrides=["seed=1"]).write(tmp_path / "a", cases=1)
-    with pytest.raises(ValueError, match="were judged differently: seed is"):
+    with pytest.raises(ValueError, match="were evaluated differently: seed is"):
         leaderboard([runs[0], tmp_path / "a"])
     evaluate(folder, data.root, evaluator=judge, limit=33).write(tmp_path / "b", cases=1)
-    with pytest.raises(ValueError, match="33 of 40 items in common; they were judged on other clips"):
+    with pytest.raises(ValueError, match="33 of 40 items in common; they were evaluated on different clips"):
         leaderboard([runs[0], tmp_path / "b"])
     with pytest.raises(ValueError, match="at least one run"):
         leaderboard([])
@@ -434,7 +436,7 @@ def test_greedy_generations_and_settings_of_a_set(tiny_model, tmp_path):
     job = SetJob(
         Source(str(tiny_model)), tmp_path, pairs, Settings(dtype="bfloat16", sampling={"top_k": 5}), generations=2
     )
-    with pytest.raises(ValueError, match="2 greedy motions of a caption would all be the same"):
+    with pytest.raises(ValueError, match="2 greedy motions of one caption would be identical"):
         job.claim()
     job = SetJob(Source(str(tiny_model)), tmp_path, pairs, Settings(dtype="bfloat16"))
     assert job.generation.dtype == "bf16"  # as folders of earlier versions have it

@@ -53,7 +53,7 @@ def test_a_folder_is_judged_and_reported(data, judge, folder, tmp_path, capsys):
     assert {path.name.split("-")[1] for path in (tmp_path / "cache").iterdir()} == {"motion.npz", "text.npz"}
     said = capsys.readouterr().out
     assert "R@1 ↑" in said
-    assert "compare with no published figure" in said
+    assert "not comparable with published results" in said
     result = json.loads((out / "report.json").read_text())
     assert result["counts"]["items"] == 40
     assert set(result["rows"]) == {"predicted", "real", "split_half", "random_caption"}
@@ -81,7 +81,7 @@ def test_a_model_makes_what_is_judged_and_goes_on_where_it_stopped(data, judge, 
     arguments = ["evaluate", "run", "--data", str(data.root), "--evaluator", str(judge), "--model", str(tiny_model)]
     arguments += ["--out", str(tmp_path / "out"), "--steps", "8", "--limit", "32", "--cases", "1"]
     assert main(arguments) == 0
-    assert "32 motions, 32 to make" in capsys.readouterr().out
+    assert "32 motions, 32 to generate" in capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "report.json").read_text())
     assert result["predictions"]["model_hash"].startswith("sha256:")
     assert result["predictions"]["padded_clips"] == 32
@@ -89,7 +89,7 @@ def test_a_model_makes_what_is_judged_and_goes_on_where_it_stopped(data, judge, 
     assert [item["name"] for item in manifest["items"]] == data.names("test")[:32]
     assert all(item["frames"] == data.frames(item["name"]) for item in manifest["items"])
     assert main(arguments) == 0
-    assert "32 motions, 0 to make" in capsys.readouterr().out
+    assert "32 motions, 0 to generate" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "report.json").read_text())
     assert again["rows"] == result["rows"]
 
@@ -116,15 +116,15 @@ def test_two_runs_are_compared_item_by_item(data, judge, tmp_path, capsys):
     assert found["MM-Dist"]["a"] == pytest.approx(want, rel=1e-5)
     assert found["FID"]["a"] == pytest.approx(a.result["rows"]["predicted"]["FID"]["mean"], rel=1e-4, abs=1e-7)
     b.result["evaluator"]["identity"] = "other"
-    with pytest.raises(ValueError, match="judged by two evaluators"):
+    with pytest.raises(ValueError, match="evaluated by different evaluators"):
         compare.compare(a, b)
     b = compare.read_run(tmp_path / "bad_run")
     b.result["protocol"]["crop"]["max_frames"] = 100
-    with pytest.raises(ValueError, match="judged differently: crop is"):
+    with pytest.raises(ValueError, match="evaluated differently: crop is"):
         compare.compare(a, b)
     b = compare.read_run(tmp_path / "bad_run")
     b.items["captions"][3] = "another"
-    with pytest.raises(ValueError, match="other captions"):
+    with pytest.raises(ValueError, match="different captions"):
         compare.compare(a, b)
     with pytest.raises(ValueError, match=r"has no report\.json"):
         compare.read_run(tmp_path)
@@ -338,12 +338,12 @@ def test_wrong_width(data, judge, folder, capsys, tmp_path):
         path = folder / f"{name}.npy"
         np.save(path, np.load(path)[:, :200])
     said = refused(capsys, run(data, judge, folder))
-    assert "(frames, 200), no representation that is known here has that; motion272 is judged" in said
+    assert "(frames, 200), no known representation has that shape; expected motion272" in said
     assert "convert-representation" in said
     strange = noisy(data, tmp_path / "strange", 0.01)
     for path in strange.rglob("*.npy"):
         np.save(path, np.load(path)[:, :77])
-    assert "no representation that is known here has that" in refused(capsys, run(data, judge, strange))
+    assert "no known representation has that shape" in refused(capsys, run(data, judge, strange))
 
 
 def test_one_file_of_another_width_is_named(data, judge, folder, capsys):
@@ -360,7 +360,7 @@ def test_wrong_frame_rate(data, judge, folder, capsys, protocol):
         motion = np.load(path)
         np.save(path, motion[np.linspace(0, len(motion) - 1, round(len(motion) * 20 / 30)).round().astype(int)])
     said = refused(capsys, run(data, judge, folder, "--protocol", protocol, "--set", "captions.rule=first"))
-    assert "have 0.667 times the frames of their clips, as motions at 20 fps would have; 30 fps is judged" in said
+    assert "have 0.667 times the frames of their clips, as motions at 20 fps would have; 30 fps is expected" in said
     (folder / "manifest.json").write_text(json.dumps({"fps": 20.0}))
     said = refused(capsys, run(data, judge, folder, "--protocol", protocol, "--set", "captions.rule=first"))
     assert "manifest.json says 20 fps; motion272 has 30" in said
@@ -369,18 +369,18 @@ def test_wrong_frame_rate(data, judge, folder, capsys, protocol):
 def test_nothing_to_judge(data, judge, folder, capsys, tmp_path):
     assert "there is no folder of predictions" in refused(capsys, run(data, judge, tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
-    assert "holds no .npy file" in refused(capsys, run(data, judge, tmp_path / "empty"))
+    assert "has no .npy files" in refused(capsys, run(data, judge, tmp_path / "empty"))
     for number, path in enumerate(sorted(folder.rglob("*.npy"))):
         path.rename(folder / f"{number:06d}.npy")
     said = refused(capsys, run(data, judge, folder))
-    assert "holds 40 motions, none of which is called like a clip" in said
+    assert "holds 40 motions, none of which has the name of a clip" in said
 
 
 def test_what_does_not_fit_together(data, judge, folder, capsys, tiny_model, tmp_path):
     said = refused(capsys, main(["evaluate", "run", "--data", str(data.root), "--evaluator", str(judge)]))
-    assert "give --predictions FOLDER, or --model NAME" in said
+    assert "give either --predictions FOLDER or --model NAME" in said
     said = refused(capsys, main(["evaluate", "run", "--data", str(data.root), "--predictions", str(folder)]))
-    assert "is judged by a motionstreamer272 evaluator: --evaluator" in said
+    assert "needs a motionstreamer272 evaluator: --evaluator" in said
     said = refused(capsys, run(data, "gotozero-nano", folder))
     assert "gotozero-nano is no evaluator; motionstreamer272 is needed" in said
     said = refused(capsys, run(data, judge, folder, "--set", "missing"))

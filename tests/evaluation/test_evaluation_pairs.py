@@ -56,11 +56,11 @@ def test_caption_files_of_every_form(content, caption):
 
 
 def test_no_caption_is_ever_taken_in_place_of_a_missing_one(tmp_path):
-    with pytest.raises(ValueError, match=r"no annotation file .*only if asked for .--pair-source official_split"):
+    with pytest.raises(ValueError, match=r"no annotation file .*only on request .--pair-source official_split"):
         annotation_pairs(tmp_path / "none.json")
     entry = {"hierarchical_caption_path": "gone.json", "caption": "the raw one", "num_frames": 40}
     path = write(tmp_path / "anno.json", {"a": entry})
-    with pytest.raises(UnusablePairs, match=r"gone.json.*No other caption is taken in its place"):
+    with pytest.raises(UnusablePairs, match=r"gone.json.*No other caption is used instead"):
         annotation_pairs(path, root=tmp_path)
     write(tmp_path / "gone.json", {"macro": []})
     with pytest.raises(UnusablePairs, match=r"1 of 1 entries cannot be generated: a .no caption."):
@@ -71,7 +71,7 @@ def test_no_caption_is_ever_taken_in_place_of_a_missing_one(tmp_path):
     ("content", "message"),
     [
         ({"a": {"caption": "x", "num_frames": 0}}, "a length of 0 frames"),
-        ({"a": {"motion_id": "../a", "caption": "x", "num_frames": 9}}, "not a name that a file"),
+        ({"a": {"motion_id": "../a", "caption": "x", "num_frames": 9}}, "not a valid file name"),
         (
             {"a": {"caption": "x", "num_frames": 9}, "b": {"motion_id": "a", "caption": "x", "num_frames": 9}},
             "'a' occurs",
@@ -79,7 +79,7 @@ def test_no_caption_is_ever_taken_in_place_of_a_missing_one(tmp_path):
         ({"a": 3}, "entry 'a' is int"),
         ("{", "is not a JSON file"),
         ("3", "expected an object or a list"),
-        ("[]", "holds nothing"),
+        ("[]", "has no usable entries"),
     ],
 )
 def test_unusable_annotations_say_what_is_wrong(tmp_path, content, message):

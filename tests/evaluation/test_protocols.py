@@ -259,7 +259,7 @@ def test_what_is_left_out_has_a_reason():
     found = entries(protocol, ["a", "b", "c"], captions, {"a": 200, "b": 100, "c": 300})
     assert [entry.key for entry in found.kept] == ["a#0", "a@0"]
     assert (found.kept[1].start, found.kept[1].end) == (30, 120)
-    assert found.dropped == {"part with a length outside 60 to 300 (excluded)": ["a@1"],
+    assert found.dropped == {"segment with a length outside 60 to 300 (excluded)": ["a@1"],
                              "length outside 60 to 300 (excluded)": ["c"]}  # fmt: skip
     with pytest.raises(ValueError, match="clip a has 2 captions of the full clip; motius-strict wants exactly one"):
         entries(load_protocol("motius-strict"), ["a"], {"a": [Caption("x"), Caption("y")]}, {"a": 100})
@@ -275,7 +275,7 @@ def test_what_is_left_out_has_a_reason():
         (["crop.lenght=coin"], "did you mean 'length'"),
         (["crop.length=dice"], "crop.length must be one of coin, units, full, got 'dice'"),
         (["metrics.use=[FDI]"], "no metric called 'FDI'. Did you mean 'FID'"),
-        (["metrics.use=[3]"], "metrics.use holds names of metrics, got 3"),
+        (["metrics.use=[3]"], "metrics.use must list names of metrics, got 3"),
         (["missing=failure"], "missing=failure needs metrics.positives=same_caption"),
         (["repeats=20"], "20 repeats need redraw"),
         (["batches.size=1"], "at least 2"),

@@ -68,7 +68,7 @@ def test_folders_that_are_not_a_classifiers(tmp_path):
     with pytest.raises(CheckpointError, match="is not an action classifier"):
         ActionClassifier.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(CheckpointError, match="is not an action classifier's"):
+    with pytest.raises(CheckpointError, match="is not the config of an action classifier"):
         ActionClassifier.from_pretrained(tmp_path)
     classifier().save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())

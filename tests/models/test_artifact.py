@@ -197,7 +197,7 @@ def test_sharded_weights_load(copy):
     for name, tensor in loaded.ar.state_dict().items():
         assert torch.equal(tensor, state[name])
     write_index(copy / "ar.safetensors.index.json", {"x": "../ar.safetensors"}, 0)
-    with pytest.raises(CheckpointError, match="is not a name that a file below"):
+    with pytest.raises(CheckpointError, match="is not a valid file name below"):
         MotionMillionBundle.from_pretrained(copy)
 
 
@@ -240,7 +240,7 @@ def test_the_manifest_finds_every_change(copy):
     data[-1] ^= 1
     path.write_bytes(data)
     (copy / "std.npy").unlink()
-    with pytest.raises(ManifestError, match=r"ar\.safetensors does not have its hash; std\.npy is missing"):
+    with pytest.raises(ManifestError, match=r"ar\.safetensors does not match its hash; std\.npy is missing"):
         verify_manifest(copy)
     path.write_bytes(data[:-1])
     with pytest.raises(ManifestError, match=r"ar\.safetensors has \d+ bytes, \d+ expected"):
@@ -264,7 +264,7 @@ def test_verify_while_loading(copy):
 @pytest.mark.parametrize("content", ["{", '{"files": [{"path": "../x", "bytes": 1, "sha256": "a"}]}', '{"files": [1]}'])
 def test_damaged_manifests(copy, content):
     (copy / "manifest.json").write_text(content)
-    with pytest.raises(ManifestError, match=r"damaged|is not a name that a file below"):
+    with pytest.raises(ManifestError, match=r"damaged|is not a valid file name below"):
         verify_manifest(copy)
 
 

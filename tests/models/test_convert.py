@@ -233,7 +233,7 @@ def test_an_existing_target_is_refused(released, tmp_path, capsys):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "x").write_text("")
     assert main(arguments(released, tmp_path / "made")) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_deepspeed_folders_and_other_forms_convert_too(released, tmp_path):

@@ -210,8 +210,8 @@ def test_tied_head_never_predicts_padding():
         ({"text_mask": torch.zeros(1, 3)}, "at least one text position"),
         ({"max_new_tokens": 400}, "block_size=301"),
         ({"max_new_tokens": [1, 2]}, "one for each of 1 rows"),
-        ({"do_sample": True, "temperature": 0.0}, "temperature must lie between"),
-        ({"do_sample": True, "top_p": 1.5}, "top_p must lie in"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature must be between"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p must be in"),
         ({"min_new_tokens": 200}, "min_new_tokens must not exceed"),
     ],
 )

@@ -279,7 +279,7 @@ def test_a_folder_cannot_name_files_outside_itself(tmp_path):
     tiny_evaluator().save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "weights_file": "../model.safetensors"}))
-    with pytest.raises(CheckpointError, match="is not a name that a file below"):
+    with pytest.raises(CheckpointError, match="is not a valid file name below"):
         MotionStreamer272Evaluator.from_pretrained(tmp_path / "model")
 
 

@@ -119,7 +119,7 @@ def test_text_is_cut_with_a_warning_or_refused(pipe):
         (lambda p: p.infer_t2m(["a"], num_return_sequences=2), "only with do_sample=True"),
         (lambda p: p("walk", seconds=60), "a motion of 60 s cannot be made: this model makes up to"),
         (lambda p: p("walk", seconds=0), "cannot be made"),
-        (lambda p: p("walk", sampling=SamplingParams(True, temperature=0)), "temperature must lie between"),
+        (lambda p: p("walk", sampling=SamplingParams(True, temperature=0)), "temperature must be between"),
     ],
 )
 def test_wrong_requests_are_refused(pipe, call, message):

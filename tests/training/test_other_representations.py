@@ -142,7 +142,7 @@ def test_other_data_than_the_models_is_not_tokenized(trained, synthetic, tmp_pat
     """And its own are: the codes are of frames at 20 a second."""
     data = shutil.copytree(synthetic, tmp_path / "data")
     assert main(["data", "tokenize", str(data), "--model", str(trained / "last")]) == 1
-    assert "holds motion272, the tokenizer of" in capsys.readouterr().err
+    assert "holds motion272, but the tokenizer of" in capsys.readouterr().err
 
 
 def test_training_does_not_begin_on_z_scores(hml, tmp_path):
@@ -161,7 +161,7 @@ def test_training_does_not_begin_on_z_scores(hml, tmp_path):
 
 def test_sets_of_different_motions_do_not_mix(hml, synthetic, tmp_path):
     both = [f"data.root=[{hml.root}, {synthetic}]", "model.tokenizer.input_dim=263", "data.name=motion_windows"]
-    with pytest.raises(ConfigError, match="the sets hold different motions: hml263, motion272"):
+    with pytest.raises(ConfigError, match="the datasets have different representations: hml263, motion272"):
         fit(experiment(tmp_path / "run", hml.root, *both))
     again = shutil.copytree(hml.root, tmp_path / "again")
     both[0] = f"data.root=[{hml.root}, {again}]"
@@ -184,7 +184,7 @@ def test_synthetic_data_of_another_representation(tmp_path):
     )
     assert DatasetFolder(tmp_path / "data").representation == "hml263"
     assert len(column(run, "train/loss")) == 2
-    with pytest.raises(ConfigError, match=r"data\.representation=motion272, but the data set in data\.root"):
+    with pytest.raises(ConfigError, match=r"data\.representation=motion272, but the dataset in data\.root"):
         fit(experiment(tmp_path / "other", tmp_path / "data", "data.representation=motion272"))
 
 

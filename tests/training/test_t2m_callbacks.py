@@ -152,7 +152,7 @@ def test_the_evaluator_is_chosen_by_name(places):
 def test_wrong_settings_are_refused_before_training(places):
     for bad, message in (
         (inference(every=0), "at least 1"),
-        (inference(temperature=0), "temperature must lie between"),
+        (inference(temperature=0), "temperature must be between"),
         (inference(formats=["fbx"]), "unknown formats"),
         (inference(prompts_file="nowhere.txt"), "there is no file"),
     ):

@@ -56,7 +56,7 @@ def test_pull_asks_for_the_commit_and_compares(card, hub, tmp_path, capsys):
     card()
     assert main(["zoo", "pull", "toy", "--cache_dir", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert said.out == f"{hub.folder}: 1 files have their hashes\n"
+    assert said.out == f"{hub.folder}: 1 files match their hashes\n"
     assert said.err == ""
     (asked,) = hub.asked
     assert (asked["name"], asked["revision"], asked["cache_dir"]) == ("someone/toy", COMMIT, tmp_path)
@@ -76,7 +76,7 @@ def test_another_revision_is_not_held_to_the_cards_hashes(card, hub, capsys):
     assert main(["zoo", "pull", "toy"]) == 1
     assert main(["zoo", "pull", "toy", "--revision", "v2"]) == 0
     assert hub.asked[-1]["revision"] == "v2"
-    assert "no hashes are known" in capsys.readouterr().out
+    assert "no known hashes" in capsys.readouterr().out
 
 
 def test_a_card_that_is_not_pinned_says_so(card, hub, capsys):
@@ -103,7 +103,7 @@ def test_a_committed_model_is_compared_where_it_is(tmp_path, monkeypatch, capsys
     shutil.copytree(REPOSITORY / "checkpoints" / "motionstreamer272-nano", target)
     monkeypatch.chdir(tmp_path)
     assert main(["zoo", "pull", "motionstreamer272-nano"]) == 0
-    assert f"{target}: 9 files have their hashes" in capsys.readouterr().out
+    assert f"{target}: 9 files match their hashes" in capsys.readouterr().out
     (target / "stats" / "mean.npy").write_bytes(b"")
     assert main(["zoo", "pull", "motionstreamer272-nano"]) == 1
     assert "stats/mean.npy" in capsys.readouterr().err

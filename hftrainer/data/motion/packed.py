@@ -45,7 +45,7 @@ class PackedMotions(PackedFolder):
         super().__init__(folder)
         self.motion, self.offsets = self.array("motion"), self.array("offsets")
         if self.offsets[-1] != len(self.motion) or len(self.offsets) != len(self.array("name_offsets")):
-            raise ValueError(f"the arrays of {self.folder} do not belong together; {self.remedy}")
+            raise ValueError(f"the arrays of {self.folder} are inconsistent; {self.remedy}")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -60,7 +60,7 @@ class PackedMotions(PackedFolder):
 
 @dataclass(frozen=True)
 class PackedMotionCounts:
-    """What was packed; `error_mm`: the largest distance that storing as float16 moved a joint by."""
+    """What was packed; `error_mm`: the largest distance that storing as float16 moved joints by."""
 
     clips: int
     frames: int
@@ -86,7 +86,7 @@ def pack_motions(
     members = {split: list(dict.fromkeys(dataset.names(split))) for split in splits or dataset.splits()}
     names = list(dict.fromkeys(name for found in members.values() for name in found))
     if not names:
-        raise ValueError(f"{dataset.root} has no split with clips in it; it has {dataset.splits()}")
+        raise ValueError(f"{dataset.root} has no split with clips; its splits are {dataset.splits()}")
     worst = 0.0
     with atomic_folder(out) as staging:
         with (
@@ -122,7 +122,7 @@ def _error(clip: NDArray[np.float32], motion_format: Representation) -> float:
     with np.errstate(over="ignore"):
         stored = clip.astype(np.float16).astype(np.float32)
     if not np.isfinite(stored).all():
-        raise ValueError("a motion has numbers that float16 cannot hold; pack with --dtype float32")
+        raise ValueError("a motion has values outside the range of float16; pack with --dtype float32")
     moved = np.asarray(motion_format.to_joints(stored)) - np.asarray(motion_format.to_joints(clip))
     return 1000 * float(np.linalg.norm(moved, axis=-1).max())
 

@@ -56,7 +56,7 @@ def mirror_split(
             if label is not None:
                 labels[mirrored] = _exchanged(label)
         else:
-            without[name] = "it has neither labels that the templates know nor captions"
+            without[name] = "it has neither captions nor labels known to the templates"
             continue
         dataset.write_motion(mirrored, dataset.motion_format.mirror(dataset.motion(name)))
         made.append(mirrored)
@@ -102,7 +102,7 @@ def join_split(
     if dataset.representation != DEFAULT:
         raise ValueError(
             f"{dataset.root} holds {dataset.representation}; clips are joined as {DEFAULT}, which has "
-            "rotations to blend. Join first, and convert the data set then"
+            "rotations to blend. Join first, then convert the dataset"
         )
     labels, made = dataset.labels(), []
     singles = [n for n in dataset.names(split) if n in labels and not n.startswith(JOINED)]
@@ -111,7 +111,7 @@ def join_split(
         by_content.setdefault(labels[name]["content"], []).append(name)
     if len(by_content) < 2:
         raise ValueError(
-            f"split {split!r} of {dataset.root} has clips of {len(by_content)} contents; joining needs two"
+            f"split {split!r} of {dataset.root} has clips of {len(by_content)} contents; joining needs at least two"
         )
 
     for number in progress(range(config.count)):

@@ -61,13 +61,13 @@ def load_table(name_or_path: str | os.PathLike[str]) -> CaptionTable:
         path = SHIPPED / f"{name_or_path}.jsonl"
     if not path.is_file():
         known = ", ".join(shipped_tables())
-        raise ValueError(f"no caption table {str(name_or_path)!r}; shipped: {known}; or give a .jsonl file's path")
+        raise ValueError(f"no caption table {str(name_or_path)!r}; included: {known}; or give a .jsonl file's path")
     table = CaptionTable(path.stem)
     for number, line in read_jsonl(path):
         for key, entries in (("clip", table.clips), ("label", table.labels)):
             if key in line:
                 if line[key] in entries:
-                    raise ValueError(f"{path}, line {number}: {key} {line[key]!r} is there twice")
+                    raise ValueError(f"{path}, line {number}: {key} {line[key]!r} is duplicated")
                 entries[line[key]] = _checked(line, f"{path}, line {number}")
                 break
         else:

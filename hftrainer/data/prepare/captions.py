@@ -57,7 +57,7 @@ def load_templates(name_or_path: str | os.PathLike[str]) -> CaptionTemplates:
         path = SHIPPED / f"{name_or_path}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
-        raise ValueError(f"no caption templates {str(name_or_path)!r}; shipped: {known}; or give a YAML file's path")
+        raise ValueError(f"no caption templates {str(name_or_path)!r}; included: {known}; or give a YAML file's path")
     fields = read_yaml(path)
     try:
         styles = {name: Style(**(words or {})) for name, words in (fields.pop("styles", None) or {}).items()}
@@ -91,7 +91,7 @@ def write_captions(dataset: DatasetFolder, templates: CaptionTemplates, *, count
     for name in dataset.names():
         found: Mapping[str, Any] | None = labels.get(name) or templates.labels_of(name)
         if not found:
-            failed[name] = f"no labels: the name does not have the pattern {templates.clip!r}"
+            failed[name] = f"no labels: the name does not match the pattern {templates.clip!r}"
             continue
         parts = found.get("parts", [found])
         try:

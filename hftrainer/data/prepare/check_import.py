@@ -71,4 +71,4 @@ def _look(settings: ImportSettings, item: tuple[Path, str]) -> dict[str, Any] | 
 
 
 def _died(item: tuple[Path, str]) -> str:
-    return f"{item[0]}: the process that read it died; is it too large for the memory?"
+    return f"{item[0]}: the process that read it died; is the file too large for memory?"

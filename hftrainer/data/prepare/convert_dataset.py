@@ -36,10 +36,10 @@ def convert_dataset(
     """
     taken = DatasetFolder(source)
     if source_name not in (None, taken.representation):
-        raise ValueError(f"{source} is a data set of {taken.representation}, not of {source_name}; leave --from out")
+        raise ValueError(f"{source} is a dataset of {taken.representation}, not of {source_name}; remove --from")
     check_route(taken.representation, target)
     if Path(out).resolve() == taken.root.resolve():
-        raise ValueError(f"--out is the data set {str(source)!r} itself; choose another folder")
+        raise ValueError(f"--out is the dataset {str(source)!r} itself; choose another folder")
     check_writable(Path(out))
     made = DatasetFolder(out, create=True)
     made.write_representation(target)

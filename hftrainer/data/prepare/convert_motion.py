@@ -64,12 +64,12 @@ def convert_motion(path: str | os.PathLike[str], settings: ImportSettings, clip:
     doubts = list(found.doubts)
     if found.refused:
         if not settings.accept:
-            raise MotionFileError(f"{path}: {'; '.join(found.refused)} (--accept takes it as it is)")
+            raise MotionFileError(f"{path}: {'; '.join(found.refused)} (--accept imports it anyway)")
         doubts = [*found.refused, *doubts]
     body = Body(joints, made.fps, made.rotations, made.root)
     motion = get_representation(DEFAULT).from_body(body).astype(np.float32)
     if not np.isfinite(motion).all():
-        raise MotionFileError(f"{path}: comes out with numbers that are not finite")
+        raise MotionFileError(f"{path}: the result has numbers that are not finite")
     measures = {"frames": float(source.frames), "fps": settings.options_for(clip).recorded_fps or source.fps}
     measures |= {"skipped": float(made.skipped), **found.measures}
     return Converted(motion, made.notes, doubts, {k: round(v, 4) for k, v in measures.items()}, made.faces)

@@ -104,7 +104,7 @@ def clip_names(source: Path, prefix: str = "") -> tuple[dict[Path, str], dict[st
     else:
         files = [source] if source.is_file() else []
     if not files:
-        raise ValueError(f"there are no motion files ({', '.join(SUFFIXES)}) below {str(source)!r}")
+        raise ValueError(f"no motion files ({', '.join(SUFFIXES)}) below {str(source)!r}")
     base = source if source.is_dir() else source.parent
     stems: dict[str, int] = {}
     for path in files:
@@ -118,7 +118,7 @@ def clip_names(source: Path, prefix: str = "") -> tuple[dict[Path, str], dict[st
         try:
             inside(base, name, suffix=".npy", what=f"{path}: the clip's name")
             if name.casefold() in taken:
-                raise ValueError(f"{path}: {taken[name.casefold()].name} beside it makes a clip of the same name")
+                raise ValueError(f"{path}: {taken[name.casefold()].name} next to it would have the same clip name")
         except ValueError as error:
             clashes[str(path)] = str(error)
             continue
@@ -162,9 +162,9 @@ def _to_do(
 
 
 _NOT_OURS = (
-    "clip {clip!r} is in the data set already, and no import made it; remove it, or tell the two apart by --prefix"
+    "clip {clip!r} is already in the dataset, but was not imported; remove it, or use --prefix to distinguish the two"
 )
-_OTHER = "clip {clip!r} was imported from {other!r}; tell the two apart by --prefix, or choose another --out"
+_OTHER = "clip {clip!r} was imported from {other!r}; use --prefix to distinguish the two, or choose another --out"
 
 
 def _same_source(root: Path, record: dict[str, Any], path: Path) -> bool:
@@ -228,7 +228,7 @@ def _convert_into(root: Path, settings: ImportSettings, job: Job) -> dict[str, A
             raise
         return f"{job.path}: {error}"
     except MemoryError:
-        return f"{job.path}: needs more memory than there is"
+        return f"{job.path}: not enough memory"
     except Exception as error:  # noqa: BLE001 - a fault of ours in one file must not cost the others
         return f"{job.path}: cannot be read ({type(error).__name__}: {error})"
     record = {
@@ -241,7 +241,7 @@ def _convert_into(root: Path, settings: ImportSettings, job: Job) -> dict[str, A
 
 
 def _died(job: Job) -> str:
-    return f"{job.path}: the process that read it died; is it too large for the memory?"
+    return f"{job.path}: the process that read it died; is the file too large for memory?"
 
 
 def _remove_stale(

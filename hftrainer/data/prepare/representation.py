@@ -144,5 +144,5 @@ def _open_manifest(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     found = read_json(path, max_bytes=1 << 30)
     before, clips = json_field(found, "settings", dict, path), json_field(found, "clips", dict, path)
     if before != settings:
-        raise ValueError(f"{path.parent} was made with {before}, now asked for {settings}; choose another --out")
+        raise ValueError(f"{path.parent} was made with {before}, now {settings} are requested; choose another --out")
     return {**fresh, "clips": clips}

@@ -29,7 +29,7 @@ def split_names(
     when it has fewer than 3.
     """
     if val < 0 or test < 0 or val + test >= 1:
-        raise ValueError(f"shares must be at least 0 and leave something to train on, got val={val}, test={test}")
+        raise ValueError(f"fractions must be at least 0 and leave some for training, got val={val}, test={test}")
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         groups[labels.get(name, "")].append(name)

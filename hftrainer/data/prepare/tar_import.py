@@ -38,9 +38,9 @@ class TarReport:
         """What was imported into `out`, in sentences."""
         lines = [f"{', '.join(f'{count} {kind}' for kind, count in self.counts.items())} -> {out}"]
         if self.renamed:
-            lines.append(f"{self.renamed} members had their top folder twice; it was written once")
+            lines.append(f"{self.renamed} members had a duplicated top folder, which was removed once")
         if self.skipped:
-            lines.append(f"{len(self.skipped)} members were passed over, e.g. {self.skipped[0]}")
+            lines.append(f"{len(self.skipped)} members were skipped, e.g. {self.skipped[0]}")
         return lines
 
 
@@ -65,7 +65,7 @@ def import_tar(
             if kind == "motions":
                 names.append(name)
     if not report.counts:
-        raise ValueError(f"{', '.join(map(str, shards))}: no motion, caption, code, split or statistics is in there")
+        raise ValueError(f"{', '.join(map(str, shards))}: no motion, caption, code, split or statistics found")
     if split is not None:
         known = dataset.names(split) if split in dataset.splits() else []
         dataset.write_split(split, dict.fromkeys([*known, *names]))
@@ -88,7 +88,7 @@ def _take(
     dataset: DatasetFolder, path: PurePosixPath, data: bytes, prefix: str, where: str, report: TarReport
 ) -> tuple[str | None, str]:
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{where}: the name leads out of the dataset folder")
+        raise ValueError(f"{where}: the name points outside the dataset folder")
     outer = [part for part in path.parts[:-1] if part in _OUTER]
     inner = [part for part in path.parts[:-1] if part not in _OUTER and part != "."]
     if len(inner) > 1 and inner[0] == inner[1]:

@@ -56,7 +56,9 @@ def unseen_trials(path: Path | None = None) -> list[Row]:
         if line.strip() and not line.startswith("#"):
             fields = line.split("\t")
             if len(fields) < 2:
-                raise ValueError(f"{path}: expected prompt, action and perhaps style separated by tabs, got {line!r}")
+                raise ValueError(
+                    f"{path}: expected prompt, action and optionally style, separated by tabs, got {line!r}"
+                )
             for seed in range(3):
                 rows.append((fields[0], seed, (fields[1],), fields[2] if len(fields) > 2 else None))
     return rows

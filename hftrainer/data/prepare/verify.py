@@ -104,7 +104,7 @@ def verify(
     if len(names) == len(everything) or len(names) >= _ENOUGH:
         _check_statistics(report, dataset, sums)
     else:
-        report.facts["statistics"] = f"not compared: a sample of fewer than {_ENOUGH} motions does not tell"
+        report.facts["statistics"] = f"not compared: needs a sample of at least {_ENOUGH} motions"
     return report
 
 
@@ -128,7 +128,7 @@ def _check_splits(report: Report, dataset: DatasetFolder, names: set[str]) -> No
         for name in sorted(set(members) - names):
             report.add(f"in split {split} without a motion file", name)
         if len(set(members)) < len(members):
-            report.add("split lists a name twice", split)
+            report.add("split has duplicate names", split)
     for held, members in splits.items():
         folder, _, part = held.rpartition("/")
         if part not in ("val", "test"):

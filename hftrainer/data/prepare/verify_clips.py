@@ -32,7 +32,7 @@ def check_body(report: Report, name: str, motion: np.ndarray, motion_format: Rep
     for text in found.refused:
         report.add("no person's motion", f"{name}: {text}")
     for text in found.doubts:
-        report.doubt("odd for a person's motion", f"{name}: {text}")
+        report.doubt("implausible for human motion", f"{name}: {text}")
 
 
 class SameMotions:
@@ -53,7 +53,7 @@ class SameMotions:
                 continue
             leak = _leak(names, splits)
             if leak is not None:
-                report.add("the same motion twice, held out and trained on", f"{' = '.join(names[:4])} in {leak}")
+                report.add("the same motion in held-out and training splits", f"{' = '.join(names[:4])} in {leak}")
             else:
                 report.doubt("the same motion twice", " = ".join(names[:4]))
 
@@ -80,7 +80,8 @@ def check_records(report: Report, dataset: DatasetFolder, names: list[str]) -> N
     except ValueError as error:
         report.add("import records", str(error))
         return
-    report.facts["imported"] = f"{sum('key' in record for record in records.values())} clips; {NAME} says from what"
+    report.facts["imported"] = f"{sum('key' in record for record in records.values())} clips; "
+    f"their sources are in {NAME}"
     for name in names:
         record = records.get(name)
         if record is None:

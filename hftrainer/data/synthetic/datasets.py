@@ -84,7 +84,7 @@ def _make(root: str, clips: int, representation: str | None) -> DatasetFolder:
     dataset = DatasetFolder(root)
     if representation not in (None, dataset.representation):
         raise ConfigError(
-            f"data.representation={representation}, but the data set in data.root={root} is of "
+            f"data.representation={representation}, but the dataset in data.root={root} is of "
             f"{dataset.representation}; choose another folder"
         )
     return dataset

@@ -34,7 +34,7 @@ def write_synthetic_rows(
     the others in "train".
     """
     if rows < 200:
-        raise ValueError(f"a packed set of made-up rows has 200 and more, got {rows}")
+        raise ValueError(f"a packed dataset of synthetic rows needs at least 200 rows, got {rows}")
     check_replaceable(out)
     sentences = [" ".join(words) for words in product(_WHO, _WHAT, _HOW)]
     dtype = np.uint16 if codebook_size <= 1 << 16 else np.uint32

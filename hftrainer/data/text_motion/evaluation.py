@@ -57,9 +57,9 @@ def annotation_pairs(
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"there is no annotation file {str(path)!r}. It belongs to the corrected captions, one for each clip; give "
-            "its place (ANNO=..., --anno). The raw captions of a data set are another set of captions, several of "
-            "which do not describe their clip: they are used only if asked for (--pair-source official_split)"
+            f"there is no annotation file {str(path)!r}. It comes with the corrected captions, one per clip; give "
+            "its path (ANNO=..., --anno). The raw captions of a dataset are different, and several of them "
+            "do not describe their clip: they are used only on request (--pair-source official_split)"
         )
     pairs, unusable = [], []
     for name, entry in _entries(_json(path), path):
@@ -103,10 +103,10 @@ def _checked(pairs: list[Pair], unusable: list[str], where: str, skip: bool) -> 
         more = " ..." if len(unusable) > _SHOWN else ""
         raise UnusablePairs(
             f"{where}: {len(unusable)} of {len(pairs) + len(unusable)} entries cannot be generated: "
-            f"{', '.join(unusable[:_SHOWN])}{more}. Put them right, or leave them out with --skip-unusable"
+            f"{', '.join(unusable[:_SHOWN])}{more}. Fix them, or skip them with --skip-unusable"
         )
     if not pairs:
-        raise UnusablePairs(f"{where} holds nothing that can be generated")
+        raise UnusablePairs(f"{where} has no usable entries")
     names = [pair.name for pair in pairs]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -129,7 +129,7 @@ def _only_caption(path: Path) -> list[Caption]:
         return []
     lines = [line for line in read_lines(path) if line.strip()]
     if len(lines) > 1:
-        raise UnusablePairs(f"{path} has {len(lines)} captions; a folder of corrected captions has one for each clip")
+        raise UnusablePairs(f"{path} has {len(lines)} captions; a folder of corrected captions has one per clip")
     return [parse_caption(line) for line in lines]
 
 
@@ -166,7 +166,7 @@ def _frames_of(entry: dict[str, Any]) -> int:
     else:
         frames = _number(entry, "duration") * (_number(entry, "fps") or get_representation(DEFAULT).fps)
     if not 0 <= frames <= _MOST_FRAMES:
-        raise UnusablePairs(f"an entry has {frames:g} frames; a motion has 0 to {_MOST_FRAMES}")
+        raise UnusablePairs(f"an entry has {frames:g} frames; expected 0 to {_MOST_FRAMES}")
     return round(frames)
 
 
@@ -186,8 +186,9 @@ def _caption_of(entry: dict[str, Any], root: Path, name: str) -> str | None:
     path = root / str(place)
     if not path.is_file():
         raise UnusablePairs(
-            f"entry {name!r} has its caption in {str(path)!r}, which is not there; give the folder that it is relative "
-            "to (--anno-data-dir). No other caption is taken in its place"
+            f"entry {name!r} has its caption in {str(path)!r}, which does not exist; give "
+            "the folder that it is relative "
+            "to (--anno-data-dir). No other caption is used instead"
         )
     return first_caption(_json(path))
 

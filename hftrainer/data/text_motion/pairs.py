@@ -68,7 +68,7 @@ class TextMotionConfig:
 
     def __post_init__(self) -> None:
         if self.shortest < 2 * self.unit:
-            raise ValueError(f"shortest={self.shortest} must hold two units of unit={self.unit} frames")
+            raise ValueError(f"shortest={self.shortest} must be at least two units of unit={self.unit} frames")
         if self.longest is not None and self.longest < self.shortest:
             raise ValueError(f"longest={self.longest} is below shortest={self.shortest}")
 

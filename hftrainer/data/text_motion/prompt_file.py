@@ -19,5 +19,5 @@ def read_prompt_file(path: str | os.PathLike[str]) -> list[str]:
         raise ValueError(f"there is no prompt file {str(path)!r}")
     prompts = [line.strip() for line in read_lines(path) if line.strip()]
     if not prompts:
-        raise ValueError(f"{path} holds no prompt; write one a line")
+        raise ValueError(f"{path} has no prompts; write one per line")
     return prompts

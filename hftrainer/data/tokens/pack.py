@@ -123,7 +123,7 @@ def pack_tokens(
     members = {split: list(dict.fromkeys(dataset.names(split))) for split in splits or dataset.splits()}
     wanted = dict.fromkeys(name for names in members.values() for name in names)
     if not wanted:
-        raise ValueError(f"{dataset.root} has no split with clips in it; it has {dataset.splits()}")
+        raise ValueError(f"{dataset.root} has no split with clips; its splits are {dataset.splits()}")
     about, rows = _source(dataset, tokens, tokenizer, wanted)
     with atomic_folder(out) as staging:
         writer = TokenWriter(staging, int(about["codebook_size"]))
@@ -160,7 +160,7 @@ def _source(
         return {key: made.made_from[key] for key in keys}, _entries_of(made, wanted)
     folder = code_files(dataset.root)
     if tokenizer is None:
-        raise ValueError(f"{folder} does not say which tokenizer made it; name its model with --model")
+        raise ValueError(f"{folder} does not record its tokenizer; give the model with --model")
     size = tokenizer.codebook_size
     paths = ((name, folder / f"{name}.npy") for name in wanted)
     rows = ((name, load_codes(path, size) if path.is_file() else None) for name, path in paths)
@@ -208,7 +208,7 @@ def _refuse_incomplete(dataset: DatasetFolder, counts: Packed, skip: bool) -> No
     if missing and not skip:
         raise ValueError(
             f"{dataset.root}: {'; '.join(missing)}. Tokenize and caption them, name the splits to pack with --split, "
-            "or leave these clips out with --skip-incomplete"
+            "or skip these clips with --skip-incomplete"
         )
     if not counts.entries:
         raise ValueError(f"{dataset.root}: no clip has both codes and a caption")

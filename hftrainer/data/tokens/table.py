@@ -130,7 +130,7 @@ class TokenRules:
 
     def __post_init__(self) -> None:
         if -1 < self.token_keep_prob < 0:
-            raise ConfigError(f"token_keep_prob is a chance, or -1, got {self.token_keep_prob}")
+            raise ConfigError(f"token_keep_prob must be a probability, or -1, got {self.token_keep_prob}")
 
 
 class TokenRows(Dataset[Row]):
@@ -178,7 +178,7 @@ class TokenRows(Dataset[Row]):
         """END and PAD are no codes of a motion, and a number beyond the codebook is an index error on the device."""
         if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < self.table.codebook_size:
             raise ValueError(
-                f"its codes lie in {codes.min()}..{codes.max()}, the codebook has 0..{self.table.codebook_size - 1}; "
+                f"its codes are in {codes.min()}..{codes.max()}, the codebook has 0..{self.table.codebook_size - 1}; "
                 "tokenize again"
             )
 

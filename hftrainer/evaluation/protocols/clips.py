@@ -135,7 +135,7 @@ def _why_unusable(protocol: Protocol, motion: Floats, wanted: int) -> str | None
     if not np.isfinite(motion).all():
         return "holds NaN or infinite values"
     if n < unit:
-        return f"{n} frames, at least {unit} are needed"
+        return f"{n} frames, expected at least {unit}"
     if protocol.prediction.crop == "own" and not protocol.lengths.allows(n):
         return f"{n} frames are outside the protocol's range"
     if protocol.prediction.exact_length and not _as_long(protocol, n, wanted):
@@ -158,7 +158,7 @@ def refuse_unusable(protocol: Protocol, found: Found, total: int) -> None:
     if found.broken:
         listed = [f"{name}: {reason}" for name, reason in found.broken.items()]
         parts.append(f"{len(found.broken)} are broken ({_some(listed, '; ')})")
-    ways = "missing=drop to judge only the others"
+    ways = "missing=drop to evaluate only the others"
     if protocol.metrics.positives == "same_caption":
         ways += ", or missing=failure to count them as wrong"
     raise ValueError(
@@ -174,7 +174,7 @@ def refuse_implausible(protocol: Protocol, found: Found) -> None:
     name, text = next(iter(cases.items()))
     raise ValueError(
         f"{len(found.odd)} of {len(found.lengths)} predictions are not {protocol.representation} in physical units "
-        f"({kind}; for example {name}: {text}). Convert them, or judge them as they are with --any-values"
+        f"({kind}; for example {name}: {text}). Convert them, or evaluate them anyway with --any-values"
     )
 
 

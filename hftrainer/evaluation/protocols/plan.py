@@ -79,7 +79,7 @@ def entries(
     out = Entries()
     for name in ids:
         if name not in frames:
-            raise ValueError(f"clip {name} has no length: is its motion missing? {protocol.name} judges it")
+            raise ValueError(f"clip {name} has no length, but {protocol.name} needs it; is its motion missing?")
         if not protocol.lengths.allows(frames[name]):
             out.dropped[f"length outside {_range(protocol)}"].append(name)
         elif protocol.crop.length != "full" and frames[name] < protocol.crop.unit:
@@ -94,10 +94,10 @@ def _add(out: Entries, protocol: Protocol, name: str, lines: Sequence[Any], fram
     rule = protocol.captions
     read = [(getattr(line, rule.read), line.start, line.end) for line in lines]
     if any(not text for text, _, _ in read):
-        raise ValueError(f"clip {name}: a caption has no {rule.read}, which {protocol.name} reads")
+        raise ValueError(f"clip {name}: a caption has no {rule.read}, which {protocol.name} requires")
     full = [text for text, start, end in read if start == 0 and end == 0]
     if rule.rule == "only" and len(full) != 1:
-        raise ValueError(f"clip {name} has {len(full)} captions of the full clip; {protocol.name} wants exactly one")
+        raise ValueError(f"clip {name} has {len(full)} captions of the full clip; {protocol.name} needs exactly one")
     if not full and not rule.subclips:
         out.dropped["no caption of the full clip"].append(name)
         return
@@ -115,7 +115,7 @@ def _add(out: Entries, protocol: Protocol, name: str, lines: Sequence[Any], fram
         if protocol.lengths.allows(end - start):
             out.kept.append(Entry(key, name, (text,), start, end))
         else:
-            out.dropped[f"part with a length outside {_range(protocol)}"].append(key)
+            out.dropped[f"segment with a length outside {_range(protocol)}"].append(key)
 
 
 def draw(protocol: Protocol, kept: Sequence[Entry], repeat: int = 0) -> list[Item]:

@@ -68,7 +68,7 @@ def plan_items(protocol: Protocol, clips: EvaluationSet, *, enough: bool = True)
     one pool."""
     found = entries(protocol, clips.ids, clips.captions, clips.frames)
     if not found.kept:
-        raise ValueError(f"protocol {protocol.name}: no clip is left to judge; dropped: {_counted(found.dropped)}")
+        raise ValueError(f"protocol {protocol.name}: no clip is left to evaluate; dropped: {_counted(found.dropped)}")
     if enough:
         check_enough(protocol, len(found.kept), f"protocol {protocol.name}")
     return found
@@ -206,7 +206,9 @@ def _embed(
             motion = load(named(item))
             if motion is None or len(motion) < start + frames:
                 have = "none" if motion is None else f"{len(motion)} frames"
-                raise ValueError(f"clip {named(item)}: frames {start} to {start + frames} are needed, there are {have}")
+                raise ValueError(
+                    f"clip {named(item)}: frames {start} to {start + frames} are needed, but it has {have}"
+                )
             motions.append(motion[start : start + frames])
         out.append(np.asarray(encoder.encode_motions(motions)))
     return np.concatenate(out)

@@ -166,16 +166,18 @@ class Protocol:
         for use in self.metrics.use:
             name = use if isinstance(use, str) else use.get("name") if isinstance(use, Mapping) else None
             if not isinstance(name, str):
-                raise ConfigError(f"protocol {self.name}: metrics.use holds names of metrics, got {use!r}")
+                raise ConfigError(f"protocol {self.name}: metrics.use must list names of metrics, got {use!r}")
             METRICS.get(name)
         if min(self.repeats, self.crop.unit, self.batches.size - 1) < 1:
-            raise ConfigError(f"protocol {self.name}: repeats and crop.unit are at least 1, batches.size at least 2")
+            raise ConfigError(
+                f"protocol {self.name}: repeats and crop.unit must be at least 1, batches.size at least 2"
+            )
         if self.missing == "failure" and (self.metrics.positives != "same_caption" or self.metrics.fid_items != "all"):
             raise ConfigError(
                 f"protocol {self.name}: missing=failure needs metrics.positives=same_caption and fid_items=all"
             )
         if self.drawn and not self.redraw and self.repeats > 1:
-            raise ConfigError(f"protocol {self.name}: captions or crops are drawn; {self.repeats} repeats need redraw")
+            raise ConfigError(f"protocol {self.name}: captions or crops are random; {self.repeats} repeats need redraw")
 
     @property
     def drawn(self) -> bool:
@@ -200,7 +202,7 @@ def load_protocol(name_or_path: str | os.PathLike[str], overrides: Sequence[str]
             near = get_close_matches(str(name_or_path), protocol_names(), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"there is no protocol {str(name_or_path)!r}{hint} Shipped: {', '.join(protocol_names())}"
+                f"there is no protocol {str(name_or_path)!r}{hint} Included: {', '.join(protocol_names())}"
             )
     protocol = typed(Protocol, current_protocol(read_yaml(path, overrides)), path=str(path))
     protocol.name = " ".join([protocol.name or path.stem, *overrides])

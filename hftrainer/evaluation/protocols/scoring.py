@@ -111,8 +111,8 @@ def check_enough(protocol: Protocol, items: int, what: str) -> None:
     """Raise ``ValueError`` where `items` do not fill one pool."""
     if items < protocol.batches.size:
         raise ValueError(
-            f"{what}: {items} items are less than one pool of {protocol.batches.size}; judge more clips, or change "
-            "batches.size, which makes another protocol"
+            f"{what}: {items} items are less than one pool of {protocol.batches.size}; evaluate more clips, or change "
+            "batches.size, which makes it a different protocol"
         )
 
 
