@@ -37,7 +37,7 @@ def test_every_row_registers_itself(table, name):
 def test_unknown_names_list_the_near_ones():
     with pytest.raises(ConfigError, match=r"no pipeline called 'motionmilion'. Did you mean 'motionmillion'\?"):
         PIPELINES.get("motionmilion")
-    with pytest.raises(ConfigError, match=r"callbacks\[1\]\.name: there is not a callback called 'emma'"):
+    with pytest.raises(ConfigError, match=r"callbacks\[1\]\.name: there is no callback called 'emma'"):
         CALLBACKS.resolve({"name": "emma"}, path="callbacks[1]")
 
 
@@ -51,7 +51,7 @@ def test_a_name_with_a_colon_is_the_target():
         MODELS.get("collections:OrderedDict")
     with pytest.raises(ConfigError, match=r"'os:getcwd' is not a callback"):
         CALLBACKS.get("os:getcwd")
-    with pytest.raises(ConfigError, match="is no pipeline: it has no from_pretrained"):
+    with pytest.raises(ConfigError, match="is not a pipeline: it has no from_pretrained"):
         PIPELINES.get("collections:OrderedDict")
 
 

@@ -67,7 +67,7 @@ def test_a_second_conversion_makes_what_changed(synthetic, tmp_path, capsys):
     assert set(verify(made).problems) <= {"unreadable, NaN or wrong shape"}
     command = ["data", "convert-representation", str(source), "--from", "hml263", "--to", "joints66", "--out", "x"]
     assert main(command) == 1
-    assert "is a data set of motion272, not of hml263" in capsys.readouterr().err
+    assert "is a dataset of motion272, not of hml263" in capsys.readouterr().err
 
 
 def test_mirrored_windows_are_the_representations(hml):

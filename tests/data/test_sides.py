@@ -93,4 +93,4 @@ def test_verify_sees_leaks_and_bodies_that_are_none(dataset):
     positions = swapped[:, 8:74].reshape(-1, 22, 3)
     swapped[:, 8:74] = (positions * [-1, 1, 1]).reshape(-1, 66)
     dataset.write_motion("b", swapped)
-    assert any("lies to the right" in case for case in verify(dataset).problems["implausible"])
+    assert any("lies to the right" in case for case in verify(dataset).problems["implausible motion"])

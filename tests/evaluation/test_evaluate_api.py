@@ -313,7 +313,9 @@ def test_a_data_set_cannot_write_outside_the_output_folder(data, judge, tiny_mod
 
 
 def test_pairs_of_an_unknown_kind_are_refused():
-    with pytest.raises(ValueError, match="the source of pairs must be one of annotation, official_split, evaluator, got 'x'"):
+    with pytest.raises(
+        ValueError, match="the source of pairs must be one of annotation, official_split, evaluator, got 'x'"
+    ):
         read_pairs(PairSource("x"))
 
 

@@ -261,7 +261,7 @@ def test_what_is_left_out_has_a_reason():
     assert (found.kept[1].start, found.kept[1].end) == (30, 120)
     assert found.dropped == {"segment with a length outside 60 to 300 (excluded)": ["a@1"],
                              "length outside 60 to 300 (excluded)": ["c"]}  # fmt: skip
-    with pytest.raises(ValueError, match="clip a has 2 captions of the full clip; motius-strict wants exactly one"):
+    with pytest.raises(ValueError, match="clip a has 2 captions of the full clip; motius-strict needs exactly one"):
         entries(load_protocol("motius-strict"), ["a"], {"a": [Caption("x"), Caption("y")]}, {"a": 100})
     with pytest.raises(ValueError, match="clip b has no length"):
         entries(protocol, ["a", "b"], captions, {"a": 100})

@@ -30,7 +30,7 @@ def check_body(report: Report, name: str, motion: np.ndarray, motion_format: Rep
     rotations, root = motion272.to_rotations(wide)
     found = examine(rotations, root, bone_offsets(joints, rotations), joints, motion_format.fps)
     for text in found.refused:
-        report.add("no person's motion", f"{name}: {text}")
+        report.add("implausible motion", f"{name}: {text}")
     for text in found.doubts:
         report.doubt("implausible for human motion", f"{name}: {text}")
 
