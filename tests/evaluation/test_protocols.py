@@ -265,7 +265,7 @@ def test_what_is_left_out_has_a_reason():
         entries(load_protocol("motius-strict"), ["a"], {"a": [Caption("x"), Caption("y")]}, {"a": 100})
     with pytest.raises(ValueError, match="clip b has no length"):
         entries(protocol, ["a", "b"], captions, {"a": 100})
-    with pytest.raises(ValueError, match="has no tokens, which hml3d-263-official reads"):
+    with pytest.raises(ValueError, match="has no tokens, which hml3d-263-official requires"):
         entries(load_protocol("hml3d-263-official"), ["a"], {"a": [Caption("x")]}, {"a": 100})
 
 
