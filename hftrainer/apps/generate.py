@@ -67,6 +67,9 @@ def generate(
     A motion that fails does not end the others; it is in `failed`.
     """
     request = GenerateSettings([prompts] if isinstance(prompts, str) else list(prompts), **settings)
+    for name in ("num_motions", "batch_size"):
+        if getattr(request, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(request, name)}")
     timelines = timelines_of(request.prompts, request.seconds, request.then)
     check_formats(request.formats, request.options)
     out = check_writable(request.out)

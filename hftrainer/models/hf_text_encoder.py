@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from hftrainer.models.text_encoder_base import (
     weights_of,
 )
 from hftrainer.models.text_sizes import clip_sizes, sentence_sizes
+from hftrainer.readers import read_json
 from hftrainer.registry import TEXT_ENCODERS
 
 _POSITION_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose positions start behind the padding's
@@ -293,7 +293,9 @@ def _dense_of(folder: str | os.PathLike[str]) -> str | None:
     path = Path(folder) / "modules.json"
     if not path.is_file():
         return None
-    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in json.loads(path.read_text())]
+    kinds = [
+        str(module.get("type", "")).rpartition(".")[2] for module in read_json(path, list) if isinstance(module, dict)
+    ]
     return next((kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")), None)
 
 

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from hftrainer.models.checkpoint import CheckpointError, open_checkpoint, read_metadata, write_safetensors
 from hftrainer.models.text_encoder_base import BaseTextEncoder, TextFeatures, kind_of, spell_kind
+from hftrainer.readers import parse_json
 from hftrainer.registry import TEXT_ENCODERS, Part
 
 FORMAT = "hftrainer-text-features-v1"
@@ -63,7 +64,7 @@ class StoredTextFeatures(nn.Module):
             )
         self.encoder, self.encoder_sha256, self.dtype = about["encoder"], about["encoder_sha256"], about["dtype"]
         self.width, self.max_tokens = int(about["width"]), int(about["max_tokens"])
-        self.kind: dict[str, Any] = json.loads(about.get("kind", '{"name": "t5"}'))  # see `kind_of`
+        self.kind: dict[str, Any] = parse_json(about.get("kind", '{"name": "t5"}'), self.path)  # see `kind_of`
         self._pooled = about.get("pooled") == "true"
         self._state = open_checkpoint(self.path)
         self._read_index()

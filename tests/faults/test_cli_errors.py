@@ -268,3 +268,10 @@ def test_the_environment_is_closed_unless_a_configuration_asks(tmp_path, monkeyp
     save_yaml(read, tmp_path / "saved.yaml")
     assert "s3cr3t" not in (tmp_path / "saved.yaml").read_text()
     assert read_yaml(tmp_path / "saved.yaml") == read
+
+
+@pytest.mark.parametrize("flags", [["-n", "0"], ["-n", "-1"], ["--batch-size", "0"], ["--batch-size", "-1"]])
+def test_nothing_asked_for_is_not_success(tmp_path, capsys, flags):
+    """`-n 0` once said "0 motions" with status 0."""
+    assert cli.main(["generate", "x", "--model", "gotozero-nano", "--out", str(tmp_path), *flags]) == 1
+    assert "must be at least 1" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.files import atomic_path
+from hftrainer.readers import parse_json
 
 _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
@@ -85,7 +86,7 @@ def read_glb(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
         if length > len(content):
             raise GLTFError(f"{path}: says it has {length} bytes but has {len(content)}: was its copy cut short?")
         size, kind = struct.unpack_from("<II", content, 12)
-        document = json.loads(content[20 : 20 + size])
+        document = parse_json(content[20 : 20 + size], f"{path}, its first part", error=GLTFError)
         binary = b""
         if 20 + size + 8 <= length:
             more, kind_of_binary = struct.unpack_from("<II", content, 20 + size)
@@ -93,7 +94,7 @@ def read_glb(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
                 binary = content[28 + size : 28 + size + more]
         if kind != _JSON or not isinstance(document, dict):
             raise GLTFError(f"{path}: its first part is not a JSON object")
-    except (struct.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except struct.error as error:
         raise GLTFError(f"{path}: not a binary glTF file ({error})") from error
     return document, binary
 
