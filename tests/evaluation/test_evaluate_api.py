@@ -16,7 +16,7 @@ from hftrainer.apps.pairs import PairSource, read_pairs
 from hftrainer.cli import main
 from hftrainer.data.text_motion.evaluation import Pair, UnusablePairs, check_names
 from hftrainer.evaluation import predictions as prediction_files
-from hftrainer.evaluation.physical_table import joints_of_clip, skeleton_note
+from hftrainer.evaluation.physical_table import joints_of_clip, physical_table, skeleton_note
 from hftrainer.evaluation.protocols import load_protocol
 from hftrainer.evaluation.protocols.clips import EvaluationSet, Found, MotionStore, refuse_implausible
 from hftrainer.evaluation.vocabulary import ARROWS
@@ -272,6 +272,17 @@ def test_more_than_half_have_to_be_implausible(odd, refused):
         ValueError, match=rf"{odd} of 40 predictions are not motion272 in physical units \(units; .* m of"
     ):
         refuse_implausible(load_protocol("hftrainer-v1"), found)
+
+
+def test_a_clip_with_several_captions_is_measured_once(data):
+    first, second = data.names("test")[:2]
+    asked = []
+    table = physical_table([first, second, first], lambda name: asked.append(name) or data.motion(name), "motion272")
+    assert asked == [first, second]
+    np.testing.assert_array_equal(table.published[0], table.published[2])
+    np.testing.assert_array_equal(table.in_units[0], table.in_units[2])
+    assert np.isfinite(table.published).all()
+    assert not np.array_equal(table.published[0], table.published[1])
 
 
 def test_rotations_on_a_mean_body_are_said_to_be(data):
