@@ -27,11 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="what", required=True)
     for name, module, summary in (
         ("run", evaluate_run, "evaluate predictions, or a model, by a named protocol; compare two such runs"),
-        (
-            "generate",
-            evaluate_generate,
-            "generate motions of exactly the real lengths for a test set, with many processes",
-        ),
+        ("generate", evaluate_generate, "generate a test set at exactly the real lengths, with many processes"),
         ("leaderboard", evaluate_leaderboard, "put several runs of one protocol and published results into one table"),
     ):
         module.add_arguments(what.add_parser(name, help=summary, description=summary))
@@ -46,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--seeds", type=int, default=20, help="motions per action (default 20)")
     sub.add_argument("--pairs", type=int, default=100, help="prompts of two actions (default 100)")
     sub.add_argument("--styled", type=int, default=100, help="prompts with style words (default 100)")
-    sub.add_argument(
-        "--unseen", type=Path, help="tab-separated file of prompt, action, style; default: the included one"
-    )
+    sub.add_argument("--unseen", type=Path, help="tab-separated prompt, action, style; default: the included file")
     add_sampling(sub)
     sub.set_defaults(run=actions)
 

@@ -51,12 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dtype(parser, "of the transformer, e.g. bf16; default: as stored")
     parser.add_argument("--text-features", type=Path, help="precomputed features of the prompts, instead of an encoder")
     parser.add_argument("--text-encoder", help="a folder or owner/repository, instead of the model's own")
-    parser.add_argument(
-        "--free-text-encoder", action="store_true", help="unload the text encoder before decoding, to save memory"
-    )
-    parser.add_argument(
-        "--quantize", choices=["int8", "int4"], help="quantize the transformer's matrices while loading"
-    )
+    parser.add_argument("--free-text-encoder", action="store_true", help="save memory: unload it before decoding")
+    parser.add_argument("--quantize", choices=["int8", "int4"], help="quantize the transformer while loading")
     add_export(parser)
     parser.set_defaults(run=run)
 
@@ -87,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{item['seconds']:5.1f} s  ends {ending(item):20}  {item['stem']}")
     if len(items) > _MOST_LINES:
         print(f"... and {len(items) - _MOST_LINES} more, see {args.out / MANIFEST}")
-    count = len(items) - len(made.failed)
-    print(f"{count} motions in {args.out} (loading {made.loading:.1f} s, making {made.making:.1f} s)")
+    seconds = f"loading {made.loading:.1f} s, making {made.making:.1f} s"
+    print(f"{len(items) - len(made.failed)} motions in {args.out} ({seconds})")
     if made.page is not None:
         print(f"view them: {made.page}")
     return 1 if made.failed else 0

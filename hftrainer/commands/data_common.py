@@ -1,0 +1,21 @@
+"""What the verbs of ``hftrainer data`` share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def with_dataset(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """A verb whose first argument is a dataset folder."""
+    sub: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=summary)
+    sub.add_argument("dataset", type=Path, help="dataset folder")
+    return sub
+
+
+def open_dataset(args: argparse.Namespace) -> Any:
+    """The dataset folder."""
+    from hftrainer.data.folder import DatasetFolder
+
+    return DatasetFolder(args.dataset)
