@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hftrainer.cli import main as hftrainer
+from hftrainer.files import sha256
+from hftrainer.models.checkpoint import open_checkpoint, tensor_hash
 
 Job = Callable[[Path, Path], list[list[str]]]  # what is given, where it goes: command lines
 STARTS = re.compile(r"config\.\d+\.yaml")  # a run's record of each time that it was started
@@ -103,10 +105,17 @@ def run(lines: list[list[str]], kill_after: float | None = None) -> bool:
     return status == 0
 
 
+def weights_hash(path: Path) -> str:
+    """Of the weights in a training checkpoint; its counters say how often the run was started."""
+    found = open_checkpoint(path)
+    hashes = [f"{name} {tensor_hash(found[name])}" for name in sorted(found)]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def content(folder: Path) -> dict[str, str]:
     """Hash of every file by name; temporary names are files too."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): weights_hash(path) if path.suffix == ".ckpt" else sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and not STARTS.fullmatch(path.name)
