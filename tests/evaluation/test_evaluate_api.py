@@ -274,6 +274,19 @@ def test_more_than_half_have_to_be_implausible(odd, refused):
         refuse_implausible(load_protocol("hftrainer-v1"), found)
 
 
+def test_a_folder_that_is_converted_has_its_own_rate(data, tmp_path):
+    made = noisy(data, tmp_path / "made", 0.01)
+    wanted = dict.fromkeys(data.names("test"), 40)
+    for noted, good in ((30.0, True), (20.0, False)):
+        (made / "manifest.json").write_text(json.dumps({"fps": noted}))
+        found = prediction_files.Predictions(made, "hml263")
+        if good:
+            found.check_rate(wanted, 20.0)
+        else:
+            with pytest.raises(ValueError, match="says 20 fps; motion272 has 30"):
+                found.check_rate(wanted, 20.0)
+
+
 def test_a_clip_with_several_captions_is_measured_once(data):
     first, second = data.names("test")[:2]
     asked = []

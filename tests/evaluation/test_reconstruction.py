@@ -143,6 +143,10 @@ def test_fid_of_reconstruction(tokenizer, motions):
     assert got["FID-unit of reconstruction"] > 0
     got = evaluate_tokenizer(Perfect(), motions, evaluator=evaluator)
     assert got["FID of reconstruction"] == pytest.approx(0, abs=1e-4)
+    seen, encode = [], evaluator.encode_motions
+    evaluator.encode_motions = lambda clips, lengths: seen.extend(lengths) or encode(clips, lengths)
+    evaluate_tokenizer(Perfect(), [motions[0][:43], motions[1][:38]], evaluator=evaluator)
+    assert seen == [40, 36, 40, 36]  # whole units of four frames
     assert got["MPJPE mm"] == pytest.approx(0, abs=1e-2)
     assert got["perplexity"] == pytest.approx(1)
     assert got["codes used"] == 1 / 8
