@@ -49,8 +49,10 @@ def _look(args: argparse.Namespace, overrides: list[str]) -> int:
 
     from hftrainer.config import load_experiment
     from hftrainer.training.fit import check_experiment
+    from hftrainer.training.preflight import warn_of_warmup
 
     experiment = load_experiment(args.config, overrides)
+    warn_of_warmup(experiment)
     found: Any = None
     if args.dry_run:
         from hftrainer.training.dry_run import dry_run

@@ -22,7 +22,7 @@ from hftrainer.registry import CALLBACKS, LOGGERS, MODELS, TASKS
 from hftrainer.training import changes as differences
 from hftrainer.training.building import build_with
 from hftrainer.training.changes import Change
-from hftrainer.training.preflight import Preflight, check_data, check_monitors, check_optimizer
+from hftrainer.training.preflight import Preflight, check_data, check_monitors, check_optimizer, warn_of_warmup
 from hftrainer.training.record import FAILED, FINISHED, STOPPED_EARLY, RunRecord, run_config
 from hftrainer.training.strategies import (
     check_resume,
@@ -63,6 +63,7 @@ def fit(experiment: Experiment) -> Path:
 
     _quieten()
     resolved = check_experiment(experiment)
+    warn_of_warmup(experiment)
     output = check_writable(experiment.output_dir)
     record = RunRecord(output)
     resume = find_checkpoint(experiment, output)

@@ -27,7 +27,7 @@ _CHECKPOINTS = 2  # there is room for so many, as a new one is written before an
 
 
 def check_optimizer(experiment: Experiment) -> None:
-    """Refuse an optimizer that the strategy cannot step; say when the warm-up is longer than the run."""
+    """Refuse an optimizer that the strategy cannot step."""
     _, config = TASKS.resolve(experiment.task, path="task")
     optimizer = getattr(config, "optimizer", None)
     if optimizer is None or not hasattr(optimizer, "registry"):
@@ -38,7 +38,13 @@ def check_optimizer(experiment: Experiment) -> None:
             f"task.optimizer.name={optimizer.name} cannot step DeepSpeed's flat shards of parameters; take adamw, or "
             "trainer.strategy=fsdp2"
         )
-    schedule = getattr(optimizer.config, "schedule", None)
+
+
+def warn_of_warmup(experiment: Experiment) -> None:
+    """Say so when the warm-up is longer than the run."""
+    _, config = TASKS.resolve(experiment.task, path="task")
+    optimizer = getattr(config, "optimizer", None)
+    schedule = getattr(getattr(optimizer, "config", None), "schedule", None)
     warmup, steps = getattr(getattr(schedule, "config", None), "warmup", 0), experiment.trainer.max_steps
     if steps is not None and experiment.trainer.max_epochs is None and warmup >= steps:
         log.warning(
