@@ -94,9 +94,9 @@ def test_all_of_a_run_is_in_its_offline_file(watched):
     steps = {row["trainer/global_step"]: row["train/loss"] for row in run["history"] if "train/loss" in row}
     assert {step: float(loss) for step, loss in losses(watched).items() if step < 4} == pytest.approx(steps)
     scalars = set().union(*run["history"])
-    for name in ("fid", "fid_normalized", "r1", "r2", "r3", "matching", "diversity", "jitter", "slide", "float"):
+    for name in ("FID", "FID-unit", "R@1", "R@2", "R@3", "MM-Dist", "Diversity", "Jitter", "Slide", "Float"):
         assert f"val/{name}" in scalars
-        assert name == "fid_normalized" or f"val/real_{name}" in scalars
+        assert name == "FID-unit" or f"val/real/{name}" in scalars
     assert {"val/loss", "train/grad_norm", "val/evaluation_time_share", "val/inference_time_share"} <= scalars
     assert {"train/lr", "speed/step_seconds", "speed/tokens_per_second", "speed/motions_per_second"} <= scalars
     assert {"speed/data_wait", "memory/peak_gb", "progress/samples", "progress/epochs"} <= scalars

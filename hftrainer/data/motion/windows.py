@@ -88,12 +88,20 @@ class Clips(Protocol):
         """A number for each clip (n,), equal where the label's values are."""
 
 
+def _frames(folder: DatasetFolder, name: str, shortest: int) -> int:
+    """Frames of a clip; one that cannot be read stays in the list, and is named and counted when it is drawn."""
+    try:
+        return folder.frames(name)
+    except ValueError:
+        return shortest
+
+
 class FolderClips:
     """Clips of a dataset folder, held in memory or read whenever they are drawn."""
 
     def __init__(self, folder: DatasetFolder, split: str, *, shortest: int, in_memory: bool):
         self.folder, self.representation = folder, folder.representation
-        lengths = {name: folder.frames(name) for name in folder.names(split)}
+        lengths = {name: _frames(folder, name, shortest) for name in folder.names(split)}
         self.names = [name for name, frames in lengths.items() if frames >= shortest]
         if not self.names:
             raise ValueError(f"split {split!r} of {folder.root} has no clip of at least {shortest} frames")
