@@ -1,4 +1,4 @@
-"""Train, load, sample and judge text-to-human-motion models.
+"""Train, load, sample and evaluate text-to-human-motion models.
 
 Importing this package is cheap: nothing heavier than the standard library is loaded until a name is used.
 

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 _NOTHING = object()
-_LONG = 6  # letters; a shorter value is looked for as a whole string only
+_LONG = 6  # letters; shorter values are matched only as complete strings
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
 _values: dict[str, str] = {}  # what was given out, by expression
 

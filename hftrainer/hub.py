@@ -104,7 +104,7 @@ def push_folder(
     create_pr: bool = False,
     token: str | bool | None = None,
 ) -> str:
-    """Upload a model's folder, whole, as one commit; the address of the commit or pull request.
+    """Upload a complete model folder as one commit; the address of the commit or pull request.
 
     The files are compared with the folder's manifest first, and the repository is made if it is not there. `private`
     counts only for a new one; `revision` is an existing branch. Raises `UploadFailed`.

@@ -1,7 +1,8 @@
 """What the framework asks of models, as protocols: whatever offers these methods is a tenant.
 
 A model that generates is a `TextToMotion` pipeline over a `Bundle`; a bundle that turns motions into codes offers a
-`MotionTokenizer`; an `Evaluator` judges; an `Outlinable` bundle can be described without a weight in memory. Nothing
+`MotionTokenizer`; an `Evaluator` embeds texts and motions; an `Outlinable` bundle can be
+described without a weight in memory. Nothing
 here asks for more than two independent models use. ``docs/extending.md`` builds a model on it.
 """
 

@@ -143,7 +143,7 @@ def yaml_reason(reason: Exception) -> str:
 def check_type(
     value: Any, expected: type | tuple[type, ...], what: str, *, error: type[ValueError] = FileError
 ) -> None:
-    """Raise `error` unless `value` is of one of the types; True and False are no numbers, and a whole number is one."""
+    """Raise `error` unless `value` is of one of the types; True and False are not numbers; an integer is."""
     kinds = expected if isinstance(expected, tuple) else (expected,)
     if isinstance(value, bool):
         fits = bool in kinds

@@ -85,8 +85,11 @@ def test_prompt_files_and_prompts_that_look_like_markup(tiny_model, tmp_path):
     [
         ([""], "prompt 1 is empty; describe what the person does"),
         ([], "give a prompt"),
-        (["walk " * 2000], "tokens, the model is shown 150; shorten it"),
-        (["walk", "--seconds", "60"], "a motion of 60 s cannot be made: this model makes up to 10 s (150 codes)"),
+        (["walk " * 2000], "tokens, but the model reads 150; shorten it"),
+        (
+            ["walk", "--seconds", "60"],
+            "a motion of 60 s cannot be generated: this model generates up to 10 s (150 codes)",
+        ),
         (["walk", "-n", "2", "--greedy"], "greedy motions would be identical"),
         (["walk", "--formats", "fbx"], "unknown formats ['fbx']"),
         (["walk", "--top-p", "2"], "top_p must be in (0, 1]"),
@@ -115,7 +118,7 @@ def test_damaged_models(tiny_model, tmp_path, capsys):
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     (broken / "ar.safetensors").write_bytes((broken / "ar.safetensors").read_bytes()[:4000])
     assert generate(broken, tmp_path / "out", "walk") == 1
-    assert "is not a whole safetensors file" in capsys.readouterr().err
+    assert "is not a complete safetensors file" in capsys.readouterr().err
     broken = shutil.copytree(tiny_model, tmp_path / "broken2")
     np.save(broken / "mean.npy", np.zeros(263))
     assert generate(broken, tmp_path / "out", "walk") == 1

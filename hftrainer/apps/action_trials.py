@@ -1,4 +1,4 @@
-"""Do motions do what their text says? Prompts made from a data set's labels, judged by a classifier of actions."""
+"""Do motions match their text? Prompts made from a dataset's labels, scored by an action classifier."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def evaluate_actions(
     sampling: Mapping[str, Any] | None = None,
     progress: Progress = iter,
 ) -> ActionResult:
-    """Generate every trial's motion, always by sampling, and judge them beside the real clips of a split."""
+    """Generate every trial's motion, always by sampling, and score them beside the real clips of a split."""
     templates, dataset = load_templates(asked.templates), DatasetFolder(data)
     judge_of = ActionClassifier.from_pretrained(classifier)
     pipeline = load_pipeline(model)

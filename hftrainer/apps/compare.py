@@ -13,7 +13,7 @@ from hftrainer.files import check_writable, write_json, write_text
 
 @dataclass
 class Comparison:
-    """`differences` of run b against run a over the items that both judged; `left_out`: items of only one of them."""
+    """`differences` of run b against run a over the items of both; `left_out`: items of only one of them."""
 
     a: str
     b: str
@@ -42,7 +42,7 @@ class Comparison:
 def compare_runs(
     first: str | os.PathLike[str], second: str | os.PathLike[str], *, resamples: int = 1000, seed: int = 0
 ) -> Comparison:
-    """The runs in two folders; ``ValueError`` if they were judged by other protocols, evaluators or clips."""
+    """The runs in two folders; ``ValueError`` if they used different protocols, evaluators or clips."""
     a, b = read_run(first), read_run(second)
     differences = compare(a, b, resamples=resamples, seed=seed)
     names = (a.name, b.name) if a.name != b.name else (str(a.folder), str(b.folder))

@@ -1,4 +1,4 @@
-"""A data set as protocols read it: real clips, captions and lengths, in the representation that is judged."""
+"""A dataset as protocols read it: real clips, captions and lengths, in the representation of the protocol."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_dataset(
 ) -> EvaluationSet:
     """The real clips of a `split` (default: the protocol's) of a data set folder; `limit`: only the first so many.
 
-    `texts`: another folder with captions. Where the protocol judges another representation than the folder holds,
+    `texts`: another folder with captions. If the protocol needs another representation than the folder has,
     clips are converted. Raises ``ValueError`` for clips without a motion file, for names that lead out of a folder and,
     unless `any_values`, where most of a few clips are z-scored, in other units, or something else.
     """
@@ -83,17 +83,17 @@ def one_prediction_a_clip(protocol: Protocol) -> bool:
 
 
 def frames_to_make(frames: int, made: str, judged: str) -> int:
-    """Frames of the representation `made` that give at least so many of the one that is judged."""
+    """Frames of the representation `made` that give at least as many of the protocol's representation."""
     if made == judged:
         return frames
     return math.ceil(frames * get_representation(made).fps / get_representation(judged).fps) + 1
 
 
 def protocol_pairs(protocol: Protocol, kept: Sequence[Entry], made: str) -> list[Pair]:
-    """Everything that a protocol judges, as (name, caption, frames) for a generator of the representation `made`.
+    """Everything that a protocol evaluates, as (name, caption, frames) for a generator of the representation `made`.
 
     Names are the clips', or where a clip has several captions or parts the entries' keys. Captions that chance decides
-    are drawn as the protocol will draw them. Motions of another representation are converted when they are judged;
+    are drawn as the protocol will draw them. Motions of another representation are converted when they are evaluated;
     they are asked for one frame longer than their clips, since conversion may drop the last.
     """
     if protocol.representation != made:

@@ -1,4 +1,4 @@
-"""The evaluator of an evaluation: by name, folder, section or object, and whether it reads what is judged."""
+"""The evaluator of a protocol, by name, folder, section or object; checks its representation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_judge(
 
     `evaluator`: a zoo name, folder or hub name of the protocol's kind; a section ``{name: kind, path: folder}``; or
     an object with ``encode_motions`` and ``encode_texts``. `cache_dir`: where embeddings are kept from run to run, for
-    kinds that do that. Raises ``ValueError`` if it reads another representation than the protocol judges.
+    kinds that do that. Raises ``ValueError`` if it reads another representation than the protocol needs.
     """
     if evaluator is None:
         raise ValueError(f"{protocol.name} needs a {protocol.evaluator} evaluator: --evaluator NAME or FOLDER")

@@ -15,7 +15,7 @@ from hftrainer.evaluation.vocabulary import current_name, in_order, label_of
 from hftrainer.files import check_writable, write_json, write_text
 from hftrainer.zoo.collection import cards, find_card
 
-_FEWEST_COMMON = 0.99  # share of items that all runs must have judged
+_FEWEST_COMMON = 0.99  # fraction of items that all runs must have in common
 _PUBLISHED = Path(__file__).parent / "published.yaml"
 _ROUNDING = 1e-9  # an interval that is smaller, in proportion, is none
 _PHYSICAL = ("Slide", "Float", "Jitter", "Dynamic")

@@ -19,7 +19,7 @@ SOURCES = ("annotation", "official_split", "evaluator")
 class PairSource:
     """`kind`: "annotation", a file `anno` with one caption a clip, whose caption files are relative to `anno_data_dir`;
     "official_split", the first captions of a `split` of `data`, or the only ones of the folder `texts`; "evaluator",
-    every pair that `protocol` judges. `limit`: the first so many. `skip_unusable`: leave out entries without caption or
+    every pair that `protocol` evaluates. `limit`: only the first N. `skip_unusable`: skip entries without caption or
     length, which are an error otherwise."""
 
     kind: str

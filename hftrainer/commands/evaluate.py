@@ -60,7 +60,7 @@ def tokenizer(args: argparse.Namespace) -> int:
 
 
 def actions(args: argparse.Namespace) -> int:
-    """Generate, judge, print and write."""
+    """Generate, score, print and write."""
     from hftrainer.apps.action_trials import ActionTrials, evaluate_actions
 
     asked = ActionTrials(args.templates, args.seeds, args.pairs, args.styled, args.unseen)

@@ -1,4 +1,4 @@
-"""``hftrainer evaluate run``: predictions, or a model to make them, judged by a protocol; and two such compared."""
+"""``hftrainer evaluate run``: evaluate predictions or a model by a protocol, and compare two such runs."""
 
 from __future__ import annotations
 

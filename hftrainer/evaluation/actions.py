@@ -1,8 +1,8 @@
-"""Do generated motions do what their text says? A classifier trained on real clips is the judge.
+"""Do generated motions match their text? Scored by a classifier trained on real clips.
 
-A motion of one action is judged as one. A motion of two is right if it can be cut in two so that the judge sees the
+A motion of one action is classified as one. One of two is right if it can be cut in two so that the classifier sees the
 first action before the cut and the second after it; how often that happens by chance is measured with motions of one
-action, judged as if a second had been asked for.
+action, classified as if a second had been asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hftrainer.evaluation.reconstruction import foot_slide
 from hftrainer.models.action_classifier import ActionClassifier
 from hftrainer.motion.representation.base import DEFAULT, Representation, get_representation
 
-SHORTEST_PART = 40  # frames; what the judge has been shown in training
+SHORTEST_PART = 40  # frames; the shortest clips in the classifier's training
 _CUT_STEP = 6
 
 
@@ -34,7 +34,7 @@ class Trial:
 
 @dataclass
 class Outcome:
-    """What came of a trial: the motion (T, width), whether it ended by itself, and what the judge saw."""
+    """Result of a trial: the motion (T, width), whether it ended with END, and the classifier's labels."""
 
     trial: Trial
     motion: np.ndarray
@@ -91,7 +91,7 @@ def report(
     rng: np.random.Generator,
     representation: str = DEFAULT,
 ) -> ActionReport:
-    """Figures of judged outcomes beside those of `real` clips, by content; `styles_of` their styles, clip by clip.
+    """Figures of classified outcomes beside those of `real` clips, by content; `styles_of` their styles, clip by clip.
 
     `representation`: what all these motions are.
     """

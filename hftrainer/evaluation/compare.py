@@ -49,7 +49,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What was judged."""
+        """Names of the two runs."""
         return str((self.result.get("predictions") or {}).get("name", self.folder.name))
 
 
@@ -250,7 +250,7 @@ def common_protocol(a: Run, b: Run) -> Protocol:
 
 
 def common_items(a: Run, b: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places of the items that both runs judged, in either; ``ValueError`` if clips of one name are not the same."""
+    """Indices of the items of both runs, in either; ``ValueError`` if clips of one name are not the same."""
     places = {key: row for row, key in enumerate(b.items["keys"].tolist())}
     rows = [(row, places[key]) for row, key in enumerate(a.items["keys"].tolist()) if key in places]
     if len(rows) < TOP:

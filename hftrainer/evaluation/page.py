@@ -67,7 +67,7 @@ def write_page(
     """Write the report page, atomically.
 
     `items` are arrays by item as in `per_item.npz` ("text", "predicted", "captions", "keys"); `real` and `predicted`
-    load the motion of item number i, as judged. `count` worst and as many best retrievals are shown.
+    load the motion of item number i, as evaluated. `count` worst and as many best retrievals are shown.
     """
     captions = [str(caption) for caption in items["captions"]]
     cases = retrieval_cases(items["text"], items["predicted"], captions)

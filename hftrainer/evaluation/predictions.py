@@ -1,4 +1,4 @@
-"""A folder of predictions, `<name>.npy` each, as a judge wants it: every file checked, what is wrong said plainly."""
+"""A folder of predictions, `<name>.npy` each, in the evaluator's representation; every file is checked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hftrainer.registry import REPRESENTATIONS
 
 Floats = NDArray[np.floating[Any]]
 
-LAYOUT = "columns"  # of motion135, wherever it is judged: what MotionCLIP-135 reads
-_LOOKED_AT = 16  # files whose width is looked at before anything is judged
+LAYOUT = "columns"  # of motion135 in evaluation: what MotionCLIP-135 reads
+_LOOKED_AT = 16  # files whose width is checked before anything is evaluated
 _USUAL_RATES = (10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 50.0, 60.0, 100.0, 120.0)
 _ALIKE, _FEWEST = 0.9, 8  # share, and least number, of clips whose lengths must tell the same story
 _ROUNDING = 1.5  # frames
@@ -27,9 +27,9 @@ _SURPLUS = 3  # frames by which a converted motion may be longer than its clip
 
 
 class Predictions:
-    """Motions of a folder by name, in the representation that they are judged in.
+    """Motions of a folder by name, in the evaluator's representation.
 
-    `representation` is the judge's. A folder of another one, from which there is a way to it, is converted; any other
+    `representation` is the evaluator's. A folder of another one is converted if possible; any other
     difference is an error. With a `suffix`, ``<name><suffix>.npy`` is read: further generations are ``<name>_1``,
     ``<name>_2`` and so on. A call returns None where there is no file, and raises ``ValueError`` for a broken one.
     """
@@ -121,7 +121,7 @@ class Predictions:
                     continue
 
     def _stored_representation(self) -> str:
-        """What the folder's files are, by their width; an error if the judge cannot read that."""
+        """Representation of the folder's files, by their width; an error if the evaluator cannot use it."""
         files = self.files()
         if not files:
             raise ValueError(f"{self.root} has no .npy files; predictions are <clip name>.npy, one per clip")
@@ -156,7 +156,7 @@ class Predictions:
 
 
 def converted(motion: Floats, stored: str, wanted: str) -> Floats:
-    """A motion in the representation that is judged."""
+    """A motion in the evaluator's representation."""
     if stored == wanted:
         return motion
     return np.asarray(convert(motion, stored, wanted, Options(layout=LAYOUT)).values)

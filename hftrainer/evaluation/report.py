@@ -37,7 +37,7 @@ def physical_rows(result: Mapping[str, Any]) -> Table:
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
-    """What was judged and what was not, a line each."""
+    """What was evaluated and what was not, one line each."""
     counts, about = result["counts"], result.get("predictions") or {}
     lines = [f"protocol {result['protocol']['name']}, evaluator {result['evaluator']['name']}"]
     lines.append(

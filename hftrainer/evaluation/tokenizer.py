@@ -20,7 +20,7 @@ _UNIT = 4  # frames that lengths are rounded down to before embedding, as every 
 def evaluate_tokenizer(
     tokenizer: MotionTokenizer, motions: Iterable[np.ndarray], *, evaluator: Evaluator | None = None
 ) -> dict[str, float]:
-    """Reconstruct clips (T, width), one by one, and compare; frames past the last whole code are not counted.
+    """Reconstruct clips (T, width), one by one, and compare; frames past the last complete code are not counted.
 
     "MPJPE mm" is the mean over clips of each clip's mean over its frames; "over frames" the published protocol's mean
     over all frames; slide and jitter are ratios to the clips' own, by the published formulas; "standing feet" is how

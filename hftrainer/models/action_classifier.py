@@ -1,4 +1,4 @@
-"""A small classifier of what a motion is (content) and how it is done (style); judges generated motions by label."""
+"""A small classifier of what a motion is (content) and how it is done (style), to evaluate generated motions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hftrainer.registry import MODELS
 class ActionClassifierConfig:
     """`contents` and `styles` are the labels; an empty list is filled in by training from its data.
 
-    `representation`: what the motions are that are judged.
+    `representation`: that of the motions.
     """
 
     contents: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class ActionClassifier(nn.Module):
         self.style = nn.Linear(2 * config.width, max(1, len(config.styles)))
 
     def forward(self, motion: Tensor, lengths: Tensor) -> ActionLogits:
-        """Judge motions (b, t, features), padded past `lengths` (b,)."""
+        """Classify motions (b, t, features), padded past `lengths` (b,)."""
         x = ((motion - self.mean) / self.std).transpose(1, 2)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = layer(x * _mask(lengths, x.shape[2])[:, None])

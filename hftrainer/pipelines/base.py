@@ -244,8 +244,9 @@ class TextToMotionPipeline:
         captions = check_captions(captions)
         if num_return_sequences < 1 or (num_return_sequences > 1 and not do_sample):
             raise ValueError(
-                f"num_return_sequences={num_return_sequences}: at least 1, and more than 1 only with do_sample=True "
-                "(greedy motions of one caption are all the same)"
+                f"num_return_sequences={num_return_sequences}: must be at least 1, and above "
+                "1 only with do_sample=True "
+                "(greedy motions of one caption are identical)"
             )
         if lengths is not None and len(lengths) != len(captions):
             raise ValueError(f"got {len(lengths)} lengths for {len(captions)} captions")
@@ -289,7 +290,7 @@ class TextToMotionPipeline:
         frames = round(float(seconds) * fps) if np.isfinite(seconds) else 0
         if not 1 <= frames <= longest * fps:
             raise ValueError(
-                f"a motion of {seconds:g} s cannot be made: this model makes up to {longest:g} s "
+                f"a motion of {seconds:g} s cannot be generated: this model generates up to {longest:g} s "
                 f"({self.max_sample_steps} codes); ask for less, or for several parts"
             )
         return frames
@@ -299,8 +300,8 @@ class TextToMotionPipeline:
         for prompt, tokens in zip(prompts, self.count_tokens(prompts), strict=True):
             if tokens > self.max_text_tokens:
                 raise PromptTooLong(
-                    f"the prompt {shorten_text(prompt)!r} has {tokens} tokens, the model is shown "
-                    f"{self.max_text_tokens}; shorten it, or accept that the rest is ignored (--truncate)"
+                    f"the prompt {shorten_text(prompt)!r} has {tokens} tokens, but the model reads "
+                    f"{self.max_text_tokens}; shorten it, or truncate it (--truncate)"
                 )
 
     def warn_of_cut_text(self, captions: Sequence[str], tokens: Sequence[int]) -> None:

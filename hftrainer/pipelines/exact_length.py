@@ -111,7 +111,7 @@ def prepare(out: Path, generation: GenerationSettings, *, overwrite: bool = Fals
         strangers = next((p for p in out.rglob("*.npy") if p.name[0] != "."), None)
         if strangers is not None and not path.is_file():  # another process may have claimed it meanwhile
             raise OtherSettings(
-                f"{out} holds motions that this command did not make ({strangers.name}, ...); choose another folder, "
+                f"{out} has motions that this command did not generate ({strangers.name}, ...); choose another folder, "
                 "or write over them with --overwrite"
             )
     if path.is_file():
@@ -156,7 +156,7 @@ def generate(
         return failed
     if pipeline.representation != generation.representation:
         raise ValueError(
-            f"the model makes {pipeline.representation}, but {generation.representation} is to be written; "
+            f"the model generates {pipeline.representation}, but {generation.representation} is requested; "
             "give GenerationSettings(representation=...) as the model's"
         )
     with open(_open_records(out, label), "a", encoding="utf-8") as records:

@@ -214,7 +214,7 @@ class MotionMillionPipeline(StreamingPipeline):
         """What packing the transformer's matrices costs; see `quant_check`. It is loaded twice, once packed."""
         texts = prepare_texts(self.bundle, prompts)
         missing = self.bundle.text_encoder is None
-        notes = ["the model has no text encoder: features are made up"] if missing else []
+        notes = ["the model has no text encoder: random features are used"] if missing else []
         device = self.bundle.device
 
         def load(quantize: str | None) -> Any:
@@ -232,7 +232,7 @@ class MotionMillionPipeline(StreamingPipeline):
         """Motions with the positions of their requests, as they get ready."""
         ar = self.bundle.ar
         if ar is None:
-            raise ValueError("this model has no transformer; it can tokenize motions but not make them")
+            raise ValueError("this model has no transformer; it can tokenize motions but not generate them")
         tokens = self.count_tokens([request.caption for request in requests])
         self.warn_of_cut_text([request.caption for request in requests], tokens)
         runner = PromptRunner(ar, self._text_encoder, batch_size, free_encoder=self.free_text_encoder)

@@ -180,7 +180,7 @@ def _make_batch(
 
 def _timeline(pipeline: TextToMotionPipeline, job: Job, item: Item) -> GeneratedMotion:
     if not isinstance(pipeline, StreamingPipeline):
-        raise ValueError(f"{type(pipeline).__name__} makes one motion a prompt, and no timelines (--then)")
+        raise ValueError(f"{type(pipeline).__name__} generates one motion per prompt, and no timelines (--then)")
     return pipeline.timeline(job.timelines[item.prompt], seed=item.seed, sampling=job.sampling)
 
 

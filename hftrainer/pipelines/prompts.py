@@ -25,7 +25,7 @@ def check_captions(captions: Sequence[str]) -> list[str]:
         raise TypeError(f"captions must be a list of strings, got {type(captions).__name__} {captions!r}")
     captions = list(captions)
     if not captions:
-        raise ValueError("there is no prompt, the list is empty; give at least one sentence")
+        raise ValueError("the list of prompts is empty; give at least one sentence")
     for i, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise TypeError(f"prompt {i + 1} of {len(captions)} must be a string, got {caption!r}")

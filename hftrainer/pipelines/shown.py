@@ -30,7 +30,9 @@ class Shown:
         Raises ``ValueError`` for a motion without frames.
         """
         if not len(self.motion):
-            raise ValueError(f"the motion of {self.prompt!r} has no frames: the model ended at once; try another seed")
+            raise ValueError(
+                f"the motion of {self.prompt!r} has no frames: the model ended immediately; try another seed"
+            )
         kept: dict[bool, BodyMotion] = self.__dict__.setdefault("_posed", {})
         if raw not in kept:
             kept[raw] = pose(self.motion, self.body, representation=self.representation, raw=raw)
@@ -56,7 +58,7 @@ class Shown:
 
         if Path(path).suffix.lower() == ".npy":
             if options or raw:
-                raise ValueError(f"{path}: .npy holds the model's own features, which no option changes")
+                raise ValueError(f"{path}: .npy holds the model's own features, which options cannot change")
             write_features(path, self.motion)
             return
         kind = format_of(path)

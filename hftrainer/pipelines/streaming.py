@@ -173,7 +173,7 @@ class StreamingPipeline(TextToMotionPipeline):
     @property
     def _ar(self) -> Any:
         if self.bundle.ar is None:
-            raise ValueError("this model has no transformer; it can tokenize motions but not make them")
+            raise ValueError("this model has no transformer; it can tokenize motions but not generate them")
         return self.bundle.ar
 
     @torch.inference_mode()

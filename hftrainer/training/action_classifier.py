@@ -1,4 +1,4 @@
-"""Training the classifier that judges generated motions by their labels."""
+"""Training the classifier that evaluates generated motions by their labels."""
 
 from __future__ import annotations
 

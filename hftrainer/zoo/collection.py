@@ -147,5 +147,5 @@ def _contested(name: str, claims: list[ModelCard]) -> str:
     first, *others = [str(card.file) for card in claims]
     files = f"{first} and {' and '.join(others)}"
     if _is_built_in(claims[0]):
-        return f"the name {name!r} of the package's own card cannot be taken over: {files} both claim it; rename yours"
-    return f"the name {name!r} is claimed by {files}; rename one of them"
+        return f"the name {name!r} of the package's own card cannot be overridden: {files} both use it; rename yours"
+    return f"the name {name!r} is used by {files}; rename one of them"

@@ -33,7 +33,7 @@ def registered_name(registry: Registry, folder: Path) -> str | None:
     found = [name for name in known if _answers(registry.get(name), declared, folder)]
     if len(found) > 1:
         raise ConfigError(
-            f"{folder} is for one of the {registry.kind}s {' and '.join(found)}, which answer to the same name; "
+            f"{folder} is for one of the {registry.kind}s {' and '.join(found)}, which match the same name; "
             f'write "{registry.kind}": "{found[0]}" (or the other) into its {INDEX}'
         )
     return found[0] if found else None
@@ -72,8 +72,8 @@ def not_recognized(registry: Registry, folder: Path) -> ModelNotFound:
         )
     wanted = " or ".join(map(repr, declared))
     return ModelNotFound(
-        f"{folder} is for the {kind} {wanted}, which nothing that is installed provides; pip install the plug-in that "
-        f"it comes from (`hftrainer zoo list` names plug-ins that cannot be loaded). Known {kind}s: {known}"
+        f"{folder} is for the {kind} {wanted}, which is not installed; pip install the plug-in that "
+        f"provides it (`hftrainer zoo list` names plug-ins that cannot be loaded). Known {kind}s: {known}"
     )
 
 

@@ -33,9 +33,7 @@ def hub_of(card: ModelCard) -> Hub:
     """The card's repository; `ModelNotFound` if it has none."""
     if card.hub is None:
         where = " or ".join(card.folders)
-        raise ModelNotFound(
-            f"the files of {card.name} are not on this machine, and no hub has them; put them in {where}"
-        )
+        raise ModelNotFound(f"the files of {card.name} are not on this machine and not on a hub; put them in {where}")
     return card.hub
 
 
@@ -50,7 +48,7 @@ def hub_revision(card: ModelCard, revision: str | None) -> str | None:
 def unpinned_note(card: ModelCard) -> str:
     """What a user should know about a card without a commit."""
     return (
-        f"{card.name} is not pinned to a commit of {hub_of(card).repository}: what the repository holds now is used; "
+        f"{card.name} is not pinned to a commit of {hub_of(card).repository}: the latest commit is used; "
         "give a revision to get the same files every time"
     )
 
@@ -102,7 +100,7 @@ def verify(card: ModelCard | None, folder: str | os.PathLike[str]) -> int:
     wrong = [name for name, digest in hashes.items() if not _has_hash(folder / name, digest)]
     if wrong and card is not None:
         raise ManifestError(
-            f"{folder} is not what the card of {card.name} says: {', '.join(wrong)} missing or with another hash; "
+            f"{folder} does not match the card of {card.name}: {', '.join(wrong)} missing or with another hash; "
             "copy or download it again"
         )
     listed = verify_manifest(folder) if (folder / MANIFEST).is_file() else 0

@@ -96,7 +96,9 @@ def card_of(name_or_path: str | os.PathLike[str]) -> ModelCard | None:
 
 def _makes_none(name: str, task: str) -> str:
     what = (
-        "an evaluator: it judges motions and makes none" if task == "evaluator" else f"for {task}: it makes no motions"
+        "an evaluator, which does not generate motions"
+        if task == "evaluator"
+        else f"for {task}, which does not generate motions"
     )
     return f"{name} is {what}"
 

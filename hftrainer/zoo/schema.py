@@ -108,7 +108,7 @@ class Leaderboard:
 class ModelCard:
     """One model.
 
-    A model that generates names its `pipeline`, one that judges its `evaluator` (names in the registries). `folders`
+    A model that generates names its `pipeline`, an evaluator its `evaluator` (names in the registries). `folders`
     are looked for in order below the working directory, the card's own folder and the repository, then on the `hub`.
     `files`: SHA-256 by path inside the model's folder. `cache_values`: numbers that are kept while one motion of full
     length is generated (keys and values of a transformer). `guide`: a documentation page about the family of models.

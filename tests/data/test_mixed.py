@@ -97,7 +97,7 @@ def test_windows_of_several_sets_share_their_statistics(roots):
     ("root", "message"),
     [
         ([], r"data\.root is an empty list"),
-        ([{"path": "a", "weight": 1.0}, "b"], r"data\.root: either every set has a weight, or none has"),
+        ([{"path": "a", "weight": 1.0}, "b"], r"data\.root: give weights for all datasets or for none"),
         ([{"path": "a", "weight": -1.0}], r"data\.root\[0\]\.weight must be above 0, got -1\.0"),
         ([{"pat": "a"}], r"unknown key 'data\.root\[0\]\.pat'; did you mean 'path'"),
     ],

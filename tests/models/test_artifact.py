@@ -311,7 +311,7 @@ def edit(path, change):
 DAMAGE = {
     "truncated file": (
         lambda f: (f / "ar.safetensors").write_bytes((f / "ar.safetensors").read_bytes()[:5000]),
-        r"ar\.safetensors is not a whole safetensors file: it holds 5000 bytes",
+        r"ar\.safetensors is not a complete safetensors file: it holds 5000 bytes",
     ),
     "missing name": (
         lambda f: edit(f / "ar.safetensors", lambda s: s.pop("llama_proj.bias")),

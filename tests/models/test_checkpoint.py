@@ -475,7 +475,7 @@ def test_compressed_storages_and_bombs(tmp_path):
         open_checkpoint(path)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.pth", bytes(100 << 20))
-    with pytest.raises(CheckpointError, match="no weights compress like that"):
+    with pytest.raises(CheckpointError, match="weights do not compress that well"):
         open_checkpoint(tmp_path / "bomb.zip")
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("a.pth", b"")
@@ -526,8 +526,8 @@ def test_every_flipped_bit_is_an_error_or_changes_values_alone(tmp_path, form):
 
 
 SAFETENSORS = {
-    "no header": (b"", "no whole header"),
-    "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", "no whole header"),
+    "no header": (b"", "no complete header"),
+    "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", "no complete header"),
     "a header that is not JSON": (struct.pack("<Q", 4) + b"abcd", "its header is not a JSON file"),
     "a header that is a list": (struct.pack("<Q", 2) + b"[]", "its header: expected an object, got a list"),
 }
@@ -549,7 +549,7 @@ def test_broken_safetensors_headers(tmp_path, case):
         ({"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}, "has shape"),
         ({"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}, r"lies at 8\.\.0"),
         ({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}, "has 8 bytes"),
-        ({"dtype": "F32", "shape": [200], "data_offsets": [0, 800]}, "not a whole safetensors file"),
+        ({"dtype": "F32", "shape": [200], "data_offsets": [0, 800]}, "not a complete safetensors file"),
         ({"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}, "has shape"),
     ],
 )

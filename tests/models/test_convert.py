@@ -90,7 +90,7 @@ def test_an_interrupted_conversion_leaves_nothing_and_a_rerun_finishes_it(releas
     assert [p.name for p in tmp_path.iterdir()] == [".made-partial"]
     kept = (tmp_path / ".made-partial" / "ar.safetensors").stat().st_mtime_ns
     assert main(arguments(released, tmp_path / "made", "--verify")) == 0
-    assert "going on with" in capsys.readouterr().out
+    assert "resuming " in capsys.readouterr().out
     assert (tmp_path / "made" / "ar.safetensors").stat().st_mtime_ns == kept
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
 
@@ -127,7 +127,7 @@ def test_a_killed_conversion_leaves_no_artifact_and_a_rerun_finishes_it(released
     assert any(".part" in p.name for p in (tmp_path / ".made-partial").iterdir())
     kept = (tmp_path / ".made-partial" / "fsq.safetensors").stat().st_mtime_ns
     assert main(arguments(released, tmp_path / "made", "--verify")) == 0
-    assert "going on with" in capsys.readouterr().out
+    assert "resuming " in capsys.readouterr().out
     assert (tmp_path / "made" / "fsq.safetensors").stat().st_mtime_ns == kept
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
     assert not [p for p in (tmp_path / "made").rglob("*") if ".part" in p.name]
@@ -193,7 +193,7 @@ def test_a_rerun_with_another_source_starts_anew(released, tmp_path, monkeypatch
         main(arguments(released, tmp_path / "made"))
     monkeypatch.undo()
     assert main(arguments(released, tmp_path / "made", "--dtype", "float32", "--verify")) == 0
-    assert "was of another source; starting anew" in capsys.readouterr().out
+    assert "was from a different source; starting over" in capsys.readouterr().out
 
 
 def test_verify_finds_a_changed_tensor(released, tmp_path):

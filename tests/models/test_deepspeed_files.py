@@ -82,7 +82,7 @@ def test_missing_and_damaged_partitions_are_named(written, tmp_path):
     partition = sorted(copy.glob("*/*optim_states.pt"))[1]
     whole = partition.read_bytes()
     partition.write_bytes(whole[:1000])
-    with pytest.raises(CheckpointError, match="is not a whole zip file"):
+    with pytest.raises(CheckpointError, match="is not a complete zip file"):
         open_checkpoint(copy)
     partition.unlink()
     with pytest.raises(CheckpointError, match="was written by 2 ranks, but holds the partitions of 1"):

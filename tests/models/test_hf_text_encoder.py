@@ -220,7 +220,7 @@ def test_absent_damaged_and_incomplete_files(folders, tmp_path):
     shutil.copytree(folders["clip"], tmp_path / "cut")
     path = tmp_path / "cut" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a complete safetensors file"):
         CLIPTextEncoder(CLIPConfig(source=str(tmp_path / "cut")))
     shutil.copytree(folders["sentence"], tmp_path / "deeper")
     sizes = json.loads((tmp_path / "deeper" / "config.json").read_text())

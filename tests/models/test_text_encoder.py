@@ -167,7 +167,7 @@ def test_damaged_weights_and_types_that_overflow_are_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "t5")
     path = tmp_path / "t5" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a complete safetensors file"):
         load_t5(tmp_path / "t5")
     with pytest.raises(ValueError, match="float16 overflows"):
         TextEncoderConfig(dtype="float16")

@@ -120,7 +120,7 @@ def test_other_files_are_refused(stored, tiny_model, tmp_path):
         StoredTextFeatures(tmp_path / "nowhere.safetensors")
     data = stored.read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[:-10])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         StoredTextFeatures(tmp_path / "cut.safetensors")
     at = data.index(b'"text_starts"')
     (tmp_path / "renamed.safetensors").write_bytes(data[:at] + b'"texx_starts"' + data[at + 13 :])

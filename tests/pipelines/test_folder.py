@@ -95,7 +95,7 @@ def test_raw_is_nearer_to_the_model_and_off_by_default():
     positions = MADE.motion.shape[0]
     assert len(MADE.posed(raw=True)) == positions
     assert np.abs(MADE.posed(raw=True).joints - MADE.posed().joints).max() > 1e-4
-    with pytest.raises(ValueError, match="no option changes"):
+    with pytest.raises(ValueError, match="options cannot change"):
         MADE.save("x.npy", raw=True)
 
 
@@ -108,7 +108,7 @@ def test_a_motion_without_frames_says_so():
 @pytest.mark.parametrize(
     ("prompts", "error", "words"),
     [
-        ([], ValueError, "there is no prompt, the list is empty"),
+        ([], ValueError, "the list of prompts is empty"),
         (7, TypeError, "must be a list of strings, got int 7"),
         (["walk", None], TypeError, "prompt 2 of 2 must be a string, got None"),
         (["walk", "  "], ValueError, "prompt 2 of 2 is empty"),

@@ -102,7 +102,7 @@ def test_seconds_are_exact_even_if_the_model_would_end(pipe, monkeypatch):
 
 def test_text_is_cut_with_a_warning_or_refused(pipe):
     long = "walk " * 2000
-    with pytest.raises(PromptTooLong, match=r"has \d+ tokens, the model is shown 150"):
+    with pytest.raises(PromptTooLong, match=r"has \d+ tokens, but the model reads 150"):
         pipe(long)
     with pytest.warns(UserWarning, match="the model sees the first 150"):
         pipe.infer_t2m([long], max_sample_steps=2)
@@ -117,8 +117,8 @@ def test_text_is_cut_with_a_warning_or_refused(pipe):
         (lambda p: p.infer_t2m("a person"), "must be a list of strings"),
         (lambda p: p.infer_t2m(["a"], lengths=[1, 2]), "got 2 lengths for 1 captions"),
         (lambda p: p.infer_t2m(["a"], num_return_sequences=2), "only with do_sample=True"),
-        (lambda p: p("walk", seconds=60), "a motion of 60 s cannot be made: this model makes up to"),
-        (lambda p: p("walk", seconds=0), "cannot be made"),
+        (lambda p: p("walk", seconds=60), "a motion of 60 s cannot be generated: this model generates up to"),
+        (lambda p: p("walk", seconds=0), "cannot be generated"),
         (lambda p: p("walk", sampling=SamplingParams(True, temperature=0)), "temperature must be between"),
     ],
 )

@@ -76,7 +76,7 @@ def test_codes_outside_the_vocabulary_are_named(code):
     wrong = table([5, 5])
     wrong.codes[7] = code
     rows = TokenRows(wrong, np.arange(2), TokenRules())
-    with pytest.raises(ValueError, match=rf"its codes lie in \d+\.\.{code}, the codebook has 0\.\.39; tokenize again"):
+    with pytest.raises(ValueError, match=rf"its codes are in \d+\.\.{code}, the codebook has 0\.\.39; tokenize again"):
         rows[(1, 0)]
     with pytest.raises(ValueError, match="tokenize again"):
         rows.plain([1])

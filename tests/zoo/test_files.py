@@ -113,7 +113,7 @@ def test_files_that_are_nowhere_are_an_error(user_zoo, capsys):
     (user_zoo / "toy-263.yaml").write_text(TOY_CARD.format(pipeline="toy263"))
     for what in ("path", "pull"):
         assert main(["zoo", what, "toy"]) == 1
-        assert "the files of toy-263 are not on this machine, and no hub has them" in capsys.readouterr().err
+        assert "the files of toy-263 are not on this machine and not on a hub" in capsys.readouterr().err
 
 
 def test_the_vocabulary_is_read_from_the_models_folder(card, hub, capsys):

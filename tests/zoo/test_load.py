@@ -80,7 +80,7 @@ def test_two_pipelines_that_answer_to_one_name_are_both_named(site, tmp_path):
     second = TOY_PIPELINE.replace("toy263", "toy264").replace("class ToyPipeline", "class OtherPipeline")
     install(site, "otherplug", "otherplug", {"otherplug.py": second})
     folder = folder_with(tmp_path / "model", _class_name="ToyPipelineOfYore")
-    with pytest.raises(ConfigError, match="one of the pipelines toy263 and toy264, which answer to the same name"):
+    with pytest.raises(ConfigError, match="one of the pipelines toy263 and toy264, which match the same name"):
         load_pipeline(folder)
     (folder / "model_index.json").write_text('{"_class_name": "ToyPipelineOfYore", "pipeline": "toy264"}')
     assert type(load_pipeline(folder)).__name__ == "OtherPipeline"
@@ -96,7 +96,7 @@ def test_released_folders_are_recognized(tiny_model, tmp_path):
 def test_evaluators_are_found_by_what_their_folder_says(tmp_path):
     nano = locate("motionstreamer272-nano")[0]
     assert load_evaluator(nano).identity() == load_evaluator("motionstreamer272-nano").identity()
-    with pytest.raises(ConfigError, match="is an evaluator: it judges motions and makes none"):
+    with pytest.raises(ConfigError, match="is an evaluator: it does not generate motions"):
         load_pipeline(nano)
     with pytest.raises(ModelNotFound, match="does not say which evaluator"):
         load_evaluator(tmp_path)

@@ -1,4 +1,4 @@
-"""What is judged: real clips, captions and predictions; every motion loaded once, and looked at before it is scored."""
+"""The inputs of a protocol: real clips, captions and predictions; each motion is loaded once, and checked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MotionStore:
 
 @dataclass
 class EvaluationSet:
-    """What is judged, all of one representation, and frame rate, the protocol's.
+    """The inputs of an evaluation, all in the protocol's representation and frame rate.
 
     `frames`: lengths of the real clips. `real(id)` loads one. `predicted(id)` loads a prediction: None if there is
     none, ``ValueError`` if it is broken. `references`: other versions of the real clips, by name ("refk",

@@ -1,7 +1,7 @@
-"""From names to items: which caption and which frames of which clip are judged. No file is opened.
+"""From names to items: which caption and which frames of which clip are evaluated. No file is opened.
 
 `entries` are what a protocol's rules leave of a data set; `draw` makes the choices that chance decides, the same ones
-for the same seed. A generator that is to be judged under drawn captions or crops asks `draw` first.
+for the same seed. Generation for a protocol with random captions or crops calls `draw` first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Item:
-    """One caption and the `frames` frames of clip `id`, from `start` on, that it is judged with."""
+    """One caption and the `frames` frames of clip `id`, from `start` on, that are evaluated with it."""
 
     key: str
     id: str
@@ -59,7 +59,7 @@ class Item:
 
 @dataclass
 class Entries:
-    """What is judged, in order, and names that are not, by reason."""
+    """The items, in order, and dropped names by reason."""
 
     kept: list[Entry] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -147,7 +147,7 @@ def prediction_frames(
 
 
 def cut_to_common(protocol: Protocol, items: Sequence[Item], lengths: Sequence[int | None]) -> list[Item]:
-    """Items shortened to their predictions where the protocol judges both sides at their common length."""
+    """Items shortened to their predictions where the protocol evaluates both sides at their common length."""
     if protocol.prediction.crop != "common":
         return list(items)
     unit = protocol.crop.unit

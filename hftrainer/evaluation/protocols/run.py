@@ -64,7 +64,7 @@ class ProtocolResult:
 
 
 def plan_items(protocol: Protocol, clips: EvaluationSet, *, enough: bool = True) -> Entries:
-    """What the protocol judges of a set; ``ValueError``, before work is spent, if that is nothing, or not `enough` for
+    """What the protocol evaluates of a set; ``ValueError``, before work is spent, if it is empty, or not `enough` for
     one pool."""
     found = entries(protocol, clips.ids, clips.captions, clips.frames)
     if not found.kept:

@@ -34,7 +34,7 @@ _CHOICES = {
 
 @dataclass
 class IdRule:
-    """`split` of the data set whose names are judged, in its order; `expected` how many the full set has."""
+    """`split` of the dataset whose names are evaluated, in its order; `expected` how many the full set has."""
 
     split: str = "test"
     expected: int | None = None
@@ -44,7 +44,7 @@ class IdRule:
 class CaptionRule:
     """Which caption a clip gets.
 
-    `rule`: "first" caption of the full clip; "only": it must have exactly one; "random": drawn from all of the whole
+    `rule`: "first" caption of the full clip; "only": it must have exactly one; "random": drawn from all of the full
     clip; "each": one item a caption. `subclips`: captions of a part of a clip are items of their own. `read`: the
     sentence, or its tagged words (HumanML3D's second field).
     """
@@ -71,7 +71,7 @@ class LengthRule:
 class CropRule:
     """Which frames of a real clip are seen.
 
-    `length`: "coin" is the most whole units, or with probability 1/3 one unit less; "units" the most whole units;
+    `length`: "coin" is the most complete units, or with probability 1/3 one unit less; "units" the most complete units;
     "full" every frame. At most `max_frames`. `start`: at the first frame, or drawn.
     """
 
@@ -86,7 +86,7 @@ class PredictionRule:
     """Which frames of a prediction are seen.
 
     `crop`: "own" the crop rule on its own length; "reference" the first frames, as many as of the real clip (or what
-    there is, in whole units); "common" both real and prediction cut to the shorter from the first frame; "full" all of
+    it has, in complete units); "common" both real and prediction cut to the shorter from the first frame; "full" all of
     it. `max_frames` caps it before that. `exact_length`: a prediction that is not as long as its clip is a failure (of
     a clip longer than ``crop.max_frames``, that many frames suffice).
     """

@@ -1,6 +1,6 @@
-"""DeepSpeed's checkpoint folders, without DeepSpeed: fp32 weights put together from every rank's partitions.
+"""DeepSpeed's checkpoint folders, without DeepSpeed: fp32 weights gathered from every rank's partitions.
 
-    stage 0     mp_rank_00_model_states.pt holds the module, whole
+    stage 0     mp_rank_00_model_states.pt holds the complete module
     stage 1, 2  *_optim_states.pt of each rank hold a slice of every group of parameters, flattened and laid end to end
     stage 3     each rank holds a slice of every single parameter, padded to the same length
 

@@ -16,7 +16,7 @@ from hftrainer.models.checkpoint.reader import INDEX_SUFFIX, Checkpoint
 from hftrainer.models.checkpoint.safetensors import shards, write_safetensors
 
 SHARD_BYTES = 5 << 30
-_CHECK_BELOW = 512 << 20  # bytes; scanning larger files for NaN would read them whole
+_CHECK_BELOW = 512 << 20  # bytes; scanning larger files for NaN would read all of them
 
 
 def assign(

@@ -4,9 +4,9 @@
     torch zip file              under any name: .pth .pt .ckpt .zip
     torch legacy file           before torch 1.6
     zip archive                 around one of the others, or around a DeepSpeed folder
-    DeepSpeed folder            ZeRO 1, 2 and 3: fp32 weights put together from all ranks
+    DeepSpeed folder            ZeRO 1, 2 and 3: fp32 weights gathered from all ranks
 
-Opening reads the structure alone. Tensors are memory-mapped when they are asked for, so what is not wanted (an
+Opening reads only the structure. Tensors are memory-mapped on access, so what is not wanted (an
 optimizer state) is never read, and nothing that a file names is imported or run (`safe_pickle`).
 """
 
@@ -103,7 +103,7 @@ def open_checkpoint(
 
     `keys`: where a torch file may keep its state dict, tried in order; without any of them the file itself is the state
     dict. A ``module.`` prefix is removed from names; with `prefix`, only names that start with it are kept, without it.
-    `verify` reads torch zip files whole and compares their checksums.
+    `verify` reads complete torch zip files and compares their checksums.
     """
     path = Path(path)
     try:
@@ -229,7 +229,9 @@ def _unpack(path: Path, folder: Path) -> list[Path]:
         whole = sum(entry.file_size for entry in entries)
         packed = max(1, path.stat().st_size)
         if whole > _SMALL and whole > _MAX_RATIO * packed:
-            raise CheckpointError(f"{path} would grow from {packed} to {whole} bytes; no weights compress like that")
+            raise CheckpointError(
+                f"{path} would grow from {packed} to {whole} bytes; weights do not compress that well"
+            )
         if whole > shutil.disk_usage(folder).free:
             raise CheckpointError(
                 f"{path} needs {whole} bytes of temporary space in {folder.parent}; set TMPDIR to a larger disk"

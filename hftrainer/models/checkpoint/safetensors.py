@@ -30,7 +30,7 @@ ALIGNMENT = 64  # bytes; where torch's allocator for CPUs puts tensors
 
 
 def read_safetensors(path: Path) -> dict[str, TensorRef]:
-    """Tensors by name. The header is checked whole: types, sizes, and that the data are all there and do not
+    """Tensors by name. The complete header is checked: types, sizes, and that the data are all there and do not
     overlap."""
     size = path.stat().st_size
     header, start = _read_header(path, size)
@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
             raise CheckpointError(f"{path}: {name} of shape {shape} and type {dtype} has {end - begin} bytes")
         if start + end > size:
             raise CheckpointError(
-                f"{path} is not a whole safetensors file: it holds {size} bytes, {name} ends at {start + end}: "
+                f"{path} is not a complete safetensors file: it holds {size} bytes, {name} ends at {start + end}: "
                 "was its download or copy cut short?"
             )
         refs[name] = contiguous_ref(path, start + begin, dtype, shape)
@@ -116,7 +116,7 @@ def _append(stream: Any, name: str, tensor: Tensor, dtype: torch.dtype, shape: t
 
 
 def shards(sizes: Iterable[tuple[str, int]], limit: int) -> list[list[str]]:
-    """Names in groups of at most `limit` bytes, in order; a tensor larger than that is alone."""
+    """Names in groups of at most `limit` bytes, in order; a larger tensor is a group of its own."""
     groups: list[list[str]] = []
     room = 0
     for name, nbytes in sizes:
@@ -133,7 +133,9 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         prefix = stream.read(_SIZE.size)
         length = _SIZE.unpack(prefix)[0] if len(prefix) == _SIZE.size else -1
         if not 2 <= length <= min(_MAX_HEADER, size - _SIZE.size):
-            raise CheckpointError(f"{path} is not a whole safetensors file: it holds {size} bytes and no whole header")
+            raise CheckpointError(
+                f"{path} is not a complete safetensors file: it holds {size} bytes and no complete header"
+            )
         text = stream.read(length)
     header: dict[str, Any] = parse_json(text, f"{path}: its header", error=CheckpointError)
     return header, _SIZE.size + length

@@ -44,7 +44,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except _ZIP_ERRORS as error:
         raise CheckpointError(
-            f"{path} is not a whole zip file ({error}); it holds {path.stat().st_size} bytes: "
+            f"{path} is not a complete zip file ({error}); it holds {path.stat().st_size} bytes: "
             "was its download or copy cut short?"
         ) from error
     if len(archive.infolist()) > MAX_ENTRIES:

@@ -146,7 +146,7 @@ def convert(motion: Array, source: str, target: str, options: Options | None = N
 
 
 def check_route(source: str, target: str) -> None:
-    """Raise ``ValueError``, saying what there is instead, unless `convert` can go from `source` to `target`."""
+    """Raise ``ValueError``, listing the possible conversions, unless `convert` can go from `source` to `target`."""
     taken, made = get_representation(source), get_representation(target)
     if source != target and _reaches(taken, made):
         return

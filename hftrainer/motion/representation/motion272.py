@@ -51,7 +51,7 @@ _ROOT_OFF = 0.02  # metres; 0 in encoded motion, a few millimetres in decoded
 def from_joints_and_rotations(joints: Array, rotations: Array) -> Array:
     """Encode world joints (..., T, 22, 3) and local rotations (..., T, 22, 3, 3) as (..., T, 272).
 
-    Joint 0 of `rotations` is the pelvis in the world. The lowest joint of the whole clip is put at height 0.
+    Joint 0 of `rotations` is the pelvis in the world. The lowest joint of the clip is put at height 0.
     """
     expect_shape(joints, ("T", N_JOINTS, 3), "joints")
     expect_shape(rotations, ("T", N_JOINTS, 3, 3), "rotations")

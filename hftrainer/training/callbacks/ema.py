@@ -32,7 +32,7 @@ class EMA(L.Callback):
     """
 
     Config = EMAConfig
-    changes_training = True  # what validation judges and what is saved; see `hftrainer.training.changes`
+    changes_training = True  # affects what is validated and saved; see `hftrainer.training.changes`
     logged = ()
 
     def __init__(self, config: EMAConfig):

@@ -1,4 +1,4 @@
-"""Validation by measuring: motions for a split's captions, judged by an evaluator beside the real ones."""
+"""Validation by measuring: motions for a split's captions, scored by an evaluator beside the real ones."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class T2MEvaluationCallback(L.Callback):
             self.evaluator.to(task.device)
 
     def preflight(self, trainer: L.Trainer, task: Any) -> None:
-        """A few frames for the first caption, and its real clip judged: what fails here fails at every validation."""
+        """Generate a few frames for the first caption and embed its real clip, to fail before training starts."""
         with isolate_rng(), evaluating(task):
             with inference_bundle(trainer, task) as bundle:
                 pipeline_of(bundle).infer_t2m(self.captions[:1], [8], do_sample=self.sampling.do_sample, seed=0)

@@ -119,7 +119,7 @@ class HumanML263Evaluator:
         return np.concatenate(out) if out else np.zeros((0, self.config.matcher.embedding), np.float32)
 
     def _prepare(self, index: int, motion: np.ndarray, length: int | None) -> Float32:
-        """A clip, checked, cut to whole movements, normalized."""
+        """A clip, checked, cut to complete movements, normalized."""
         if motion.ndim != 2 or motion.shape[1] != HML263.width:
             raise ValueError(
                 f"motion {index}: expected (frames, {HML263.width}) of hml263 in physical units, got {motion.shape}"

@@ -13,7 +13,7 @@ _WHERE = {"MotionMillionBundle": "bundle", "MotionMillionConfig": "config"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import on use, so that `network` alone can be imported with torch alone."""
+    """Import on use, so that importing `network` needs only torch."""
     if name in _WHERE:
         return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -186,7 +186,7 @@ def tokenizer_hash(folder: Path) -> str:
 
 
 def read_folder_config(folder: Path) -> MotionMillionConfig:
-    """What an artifact folder holds, from its mm_config.json alone."""
+    """The contents of an artifact folder, read only from its mm_config.json."""
     return read_config(read_json(folder / CONFIG), folder)
 
 

@@ -110,7 +110,7 @@ class MotionMillionBundle(nn.Module):
     ) -> MotionMillionBundle:
         """Load an artifact written by `save_pretrained`, the published hftrainer, or Motius: a folder or a hub name.
 
-        Weights are mapped from their files and not copied, unless a cast (`dtype`, of the transformer alone) or a move
+        Weights are mapped from their files and not copied, unless a cast (`dtype`, only of the transformer) or a move
         to another device needs it. `device_map` places the parts "vqvae", "ar" and "text_encoder" by name; the others
         go to `device`. `quantize` "int8" or "int4" packs the transformer's matrices; see `quantize_linears`.
 
@@ -165,13 +165,13 @@ class MotionMillionBundle(nn.Module):
         ar.load_state_dict({name: value.to(device) for name, value in state.items()}, assign=True)
         if ar.config.tie_weights:
             ar.lm_head.weight = ar.transformer.wte.weight
-        twin = copy.copy(self)  # parts, buffers and all; what follows replaces one part in it alone
+        twin = copy.copy(self)  # shares parts and buffers; one part is replaced only in the copy
         twin._modules = {**self._modules, "ar": ar.eval().requires_grad_(False)}
         twin._buffers = dict(self._buffers)
         return twin
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
-        """Write an artifact folder. It appears whole or not at all."""
+        """Write an artifact folder, atomically."""
         if self.quantized is not None:
             raise ValueError(
                 f"this model's transformer was packed to {self.quantized} while loading, which is not stored; "

@@ -8,7 +8,7 @@ from hftrainer.models.text_encoder_base import kind_of, spell_kind
 _SPLITS = {
     "train": "the train split; test-set leaderboards are meaningful",
     "all": "**all splits, test included: not eligible for HumanML3D or MotionMillion test-set leaderboards**",
-    "unknown": "splits that its file name does not tell; do not put it on a test-set leaderboard before you know",
+    "unknown": "unknown splits (not recorded); check before using it on a test-set leaderboard",
 }
 _RELEASED = """\
 The official code is Apache-2.0; the data set MotionMillion is CC BY-NC-SA 4.0; Flan-T5 is Apache-2.0. The authors state

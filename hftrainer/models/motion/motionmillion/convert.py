@@ -1,7 +1,7 @@
 """Released files to an artifact: tensor by tensor, resumable, and compared with the source if asked.
 
 Weights go into a folder beside the target, ``.<name>-partial``, shard by shard; the target appears when everything is
-there. An interrupted conversion goes on where it stopped, if the source is still the same.
+there. An interrupted conversion resumes where it stopped, if the source is still the same.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def compare_tensors(job: Conversion, *, say: Say = lambda line: None) -> int:
     for stem, (source, made, dtype) in parts.items():
         if set(source) != set(made):
             different = sorted(set(source) ^ set(made))[:3]
-            raise CheckpointError(f"{job.out}: {stem} has other tensors than {source.path}: {different}")
+            raise CheckpointError(f"{job.out}: {stem} has different tensors than {source.path}: {different}")
         for name in source:
             cast = dtype if source.dtype_of(name).is_floating_point else None
             if tensor_hash(source[name].to(cast or source.dtype_of(name))) != tensor_hash(made[name]):
@@ -148,7 +148,7 @@ def compare_outputs(job: Conversion, *, codes: int = 8, say: Say = lambda line: 
 
 
 def copy_text_encoder(source: Path, target: Path, shard_bytes: int) -> None:
-    """Copy a transformers folder: configuration and tokenizer as they are, and of the weights the encoder's alone.
+    """Copy a transformers folder: configuration and tokenizer unchanged, and only the encoder's weights.
 
     The released Flan-T5 holds a decoder too, more than half of its 11 GB. Raises `CheckpointError` for a folder that is
     no T5's, or has no weights that can be read tensor by tensor.
@@ -234,7 +234,7 @@ def _plain_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-# --- going on where it stopped ----------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------------------
 
 
 def _identity(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> dict[str, Any]:
@@ -249,11 +249,11 @@ def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
     progress = staging / "progress.json"
     if progress.is_file():
         if read_json(progress).get("source") == source:
-            say(f"going on with {staging}")
+            say(f"resuming {staging}")
             for stale in staging.rglob(".*.part*"):  # of a file that was being written when the process was killed
                 stale.unlink()
             return
-        say(f"{staging} was of another source; starting anew")
+        say(f"{staging} was from a different source; starting over")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     write_json(progress, {"source": source, "done": []})

@@ -104,7 +104,7 @@ def to_llama(model: LLaMAHF) -> Any:
 
 
 def export_llama(model: LLaMAHF, folder: str | os.PathLike[str]) -> None:
-    """Write config.json, model.safetensors, text_projection.safetensors and a README. The folder appears whole."""
+    """Write config.json, model.safetensors, text_projection.safetensors and a README, atomically."""
     config = llama_config(model.config)
     config.architectures = ["LlamaForCausalLM"]
     with atomic_folder(folder) as temporary:

@@ -46,9 +46,10 @@ class QuantCheck:
         return [
             f"{self.kind} against the stored weights, {self.texts} texts, {self.steps} steps",
             f"logit error           {self.error:.4f} of the logits' spread (rms), {self.worst:.3f} at worst",
-            f"same likeliest code   {self.agreement:.2%} of steps, each after the reference's codes",
+            f"same top code         {self.agreement:.2%} of steps, each after the reference's codes",
             f"  of those that differ, {self.undecided:.0%} are near-ties of the reference",
-            f"left to itself        {self.same_codes:.2%} of codes, {self.same_rows:.2%} of whole motions are the same",
+            f"free generation        {self.same_codes:.2%} of codes, {self.same_rows:.2%} "
+            "of complete motions are the same",
         ]
 
 

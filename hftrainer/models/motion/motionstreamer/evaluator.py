@@ -32,7 +32,7 @@ class MotionStreamer272Evaluator(nn.Module):
     """A text encoder over a language model, and a motion encoder. Motion comes in in physical units.
 
     Embeddings are the means of the encoders' Gaussians, not scaled to unit length. `mean` and `std` (d,) are those of
-    the evaluator's training set: not those of the model whose motions are judged.
+    the evaluator's training set: not those of the model whose motions are evaluated.
     """
 
     Config = MotionStreamer272Config
