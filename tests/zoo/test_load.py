@@ -96,7 +96,7 @@ def test_released_folders_are_recognized(tiny_model, tmp_path):
 def test_evaluators_are_found_by_what_their_folder_says(tmp_path):
     nano = locate("motionstreamer272-nano")[0]
     assert load_evaluator(nano).identity() == load_evaluator("motionstreamer272-nano").identity()
-    with pytest.raises(ConfigError, match="is an evaluator: it does not generate motions"):
+    with pytest.raises(ConfigError, match="is an evaluator, which does not generate motions"):
         load_pipeline(nano)
     with pytest.raises(ModelNotFound, match="does not say which evaluator"):
         load_evaluator(tmp_path)
