@@ -1,7 +1,7 @@
 """``hftrainer bench convert``: what turning released files into an artifact costs, in fresh processes.
 
 The files are a random release of a size (see `random_files`), or those of a folder. The other way is that of other
-packages: the whole file in memory, a float32 model filled from it, and its state dict written.
+packages: the complete file in memory, a float32 model filled from it, and its state dict written.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ConvertBench:
 
 
 def main(args: argparse.Namespace) -> int:
-    """``hftrainer bench convert``; 1 if a bar is not met."""
+    """``hftrainer bench convert``; 1 if a limit is exceeded."""
     config = model_config(args.size, n_layer=args.layers, n_embd=args.width)
     if args.folder is not None:
         Path(args.folder).mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def work(bench: ConvertBench) -> None:
 
 
 def plain_convert(job: Conversion) -> None:
-    """The way of other packages; the artifact lacks what describes it."""
+    """The way of other packages; the artifact has no configuration."""
     from safetensors.torch import save_file
 
     from hftrainer.models.checkpoint import open_checkpoint

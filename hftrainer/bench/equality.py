@@ -1,7 +1,7 @@
 """``hftrainer bench equality``: how often batched, refilled sampling parts from the un-cached loop, and by how little.
 
 Two ways that compute the same function round differently; where the two best ids lie within that rounding, they choose
-differently, and from there on the rows are two different motions. So beside the share of rows that part, what counts is
+differently, and from there on the rows are two different motions. So besides the fraction of such rows, what counts is
 how close the best two ids were there (the margin), and how much worse than the best any choice was after the same past
 (the regret, by one un-cached pass over what was chosen).
 """

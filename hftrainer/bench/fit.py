@@ -32,7 +32,7 @@ BARS = {
 
 
 def main(args: argparse.Namespace) -> int:
-    """Measure, print, write; 1 if a bar is not met."""
+    """Measure, print, write; 1 if a limit is exceeded."""
     motions = [*_read(args.motions), *(_generated(args) if args.model else [])]
     if args.measure:
         clips = [(motion272.to_joints(m), motion272.to_rotations(m)[0]) for m in motions]
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     _print(figures, len(motions))
     lines = missed(figures)
     for line in lines:
-        print(f"bar not met: {line}")
+        print(f"limit exceeded: {line}")
     if args.json:
         write_json(args.json, {"clips": len(motions), "ways": figures, "bars_missed": lines})
     return 1 if lines else 0

@@ -12,10 +12,10 @@ def sample_flags(add: Callable[..., object]) -> None:
     """Batches, codes, engines."""
     add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
     add("--batch", default="1,32", help="batch sizes of ours (default 1,32)")
-    add("--codes", type=int, default=150, help="codes a prompt (default 150)")
-    add("--ragged", type=int, default=0, metavar="N", help="N prompts of unequal length, too")
-    add("--engine", choices=["transformers"], help="measure this engine beside ours")
-    add("--no-uncached", action="store_true", help="leave out the slowest way")
+    add("--codes", type=int, default=150, help="codes per prompt (default 150)")
+    add("--ragged", type=int, default=0, metavar="N", help="also N prompts of unequal length")
+    add("--engine", choices=["transformers"], help="also measure this engine")
+    add("--no-uncached", action="store_true", help="skip the slowest baseline")
     _usual(add, rounds=5)
 
 
@@ -32,11 +32,11 @@ def equality_flags(add: Callable[..., object]) -> None:
     """Rows and arithmetics."""
     add("--size", default="44M", help="a preset with random weights, or a model (default 44M)")
     add("--rows", type=int, default=64, help="prompts (default 64)")
-    add("--codes", type=int, default=50, help="the most codes a prompt (default 50)")
-    add("--batch", type=int, default=32, help="rows at a time (default 32)")
+    add("--codes", type=int, default=50, help="maximum codes per prompt (default 50)")
+    add("--batch", type=int, default=32, help="batch size (default 32)")
     add("--dtype", default="float32,bfloat16", help="one or both of float32,bfloat16 (default both)")
     add("--device", default="cpu")
-    add("--json", help="write the figures here")
+    add("--json", help="write the results to this file")
 
 
 def train_flags(add: Callable[..., object]) -> None:
@@ -49,33 +49,33 @@ def train_flags(add: Callable[..., object]) -> None:
 def load_flags(add: Callable[..., object]) -> None:
     """What is loaded and how, and bars."""
     add("model", help="an artifact folder, or a weight file or folder of the transformer")
-    add("--tokens", type=int, default=0, help="generate so many codes of one prompt (default none)")
+    add("--tokens", type=int, default=0, help="generate this many codes of one prompt (default none)")
     add("--dtype", type=dtype_name, choices=DTYPES, help="cast the transformer; default: as stored")
     add("--quantize", choices=["int8", "int4"])
     add("--device", default="cpu")
-    add("--plain", action="store_true", help="as other packages load: a float32 model, torch.load")
-    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
+    add("--plain", action="store_true", help="also load as other packages do: a float32 model, torch.load")
+    add("--compare", action="store_true", help="also measure the way other packages do it, in turn")
     add("--text-features", help="default: text_features.safetensors in the model's folder")
-    add("--bar-anonymous", type=float, metavar="GIB", help="peak while loading; exit status 1 if it is not met")
+    add("--bar-anonymous", type=float, metavar="GIB", help="peak while loading; exit status 1 if it is exceeded")
     add("--bar-resident", type=float, metavar="GIB", help="peak of the whole run")
     add("--bar-ratio", type=float, metavar="X", help="peak resident while loading / size of the files")
     add("--bar-seconds", type=float, metavar="S", help="of loading")
     add("--bar-token", type=float, metavar="S", help="a token")
-    add("--child", action="store_true", help="do the work here and now, for a look from outside")
+    add("--child", action="store_true", help="run in this process, to be measured from outside")
     _rounds_and_json(add)
 
 
 def convert_flags(add: Callable[..., object]) -> None:
     """What is converted, and bars."""
-    add("--size", default="44M", help="released files of this preset are made, with random weights (default 44M)")
+    add("--size", default="44M", help="create released files of this preset, with random weights (default 44M)")
     add("--dtype", default="bfloat16", type=dtype_name, choices=DTYPES, help="of the files")
-    add("--optimizer-bytes", type=int, default=8, help="of a parameter, beside the weights (default 8)")
-    add("--released", metavar="FOLDER", help="files that are there already (make_random_artifact.py --released)")
-    add("--layers", type=int, help="fewer layers than the size has, for trying out")
-    add("--width", type=int, help="another width than the size has, for trying out")
-    add("--folder", help="where files are made and removed (default: the system's temporary folder)")
-    add("--compare", action="store_true", help="the way of other packages beside ours, in turn")
-    add("--bar-resident", type=float, metavar="GIB", help="peak of the process; exit status 1 if it is not met")
+    add("--optimizer-bytes", type=int, default=8, help="per parameter, besides the weights (default 8)")
+    add("--released", metavar="FOLDER", help="existing files (make_random_artifact.py --released)")
+    add("--layers", type=int, help="fewer layers than the preset, for testing")
+    add("--width", type=int, help="another width than the preset's, for testing")
+    add("--folder", help="folder for temporary files (default: the system's)")
+    add("--compare", action="store_true", help="also measure the way other packages do it, in turn")
+    add("--bar-resident", type=float, metavar="GIB", help="peak of the process; exit status 1 if it is exceeded")
     add("--bar-seconds", type=float, metavar="S", help="of converting")
     _rounds_and_json(add)
 
@@ -91,19 +91,19 @@ def tokenizer_flags(add: Callable[..., object]) -> None:
 
 def data_flags(add: Callable[..., object]) -> None:
     """Which rows, and how many of them are read."""
-    add("--rows", type=int, default=2_000_000, help="made-up clips (default 2000000)")
-    add("--root", help="measure this packed set instead")
+    add("--rows", type=int, default=2_000_000, help="synthetic clips (default 2000000)")
+    add("--root", help="measure this packed dataset instead")
     add("--batch", type=int, default=16, help="rows (default 16)")
-    add("--reads", type=int, default=20_000, help="random rows a round (default 20000)")
-    add("--batches", type=int, default=500, help="batches of the data loader a round (default 500)")
-    add("--files", type=int, default=2_000, help="clips to read from a file each, 0: none (default 2000)")
+    add("--reads", type=int, default=20_000, help="random rows per round (default 20000)")
+    add("--batches", type=int, default=500, help="data loader batches per round (default 500)")
+    add("--files", type=int, default=2_000, help="clips to read from individual files, 0: none (default 2000)")
     add("--workers", default="0,2", help="processes of the data loader (default 0,2)")
     _rounds_and_json(add, rounds=5)
 
 
 def metrics_flags(add: Callable[..., object]) -> None:
     """How many clips."""
-    add("--clips", type=int, default=4042, help="made clips of 40 to 300 frames (default 4042)")
+    add("--clips", type=int, default=4042, help="synthetic clips of 40 to 300 frames (default 4042)")
     add("--device", default="cpu", help="of the evaluator")
     _rounds_and_json(add)
 
@@ -111,13 +111,13 @@ def metrics_flags(add: Callable[..., object]) -> None:
 def fit_flags(add: Callable[..., object]) -> None:
     """Which motions on which body."""
     add("motions", nargs="*", type=Path, help="272 motions: .npy files or folders of them")
-    add("--model", help="generate motions with this model, too; its body is used")
-    add("--prompts", type=Path, help="what to generate: a file with one prompt a line")
+    add("--model", help="also generate motions with this model; its skeleton is used")
+    add("--prompts", type=Path, help="prompts to generate: a file with one per line")
     add("--count", type=int, default=100, help="how many to generate (default 100)")
     add("--body", type=Path, help="a skeleton.json; default: that of --model, or of gotozero-nano")
-    add("--measure", type=Path, metavar="FILE", help="write the motions' own body there as skeleton.json, and stop")
+    add("--measure", type=Path, metavar="FILE", help="write the motions' own skeleton there as skeleton.json, and exit")
     add("--name", help="of the measured body; default: its folder's name")
-    add("--json", help="write the figures here")
+    add("--json", help="write the results to this file")
 
 
 def gpu_flags(add: Callable[..., object]) -> None:
@@ -131,19 +131,19 @@ def gpu_flags(add: Callable[..., object]) -> None:
 def kernels_flags(add: Callable[..., object]) -> None:
     """For which model."""
     add("--size", default="7B", help="a preset (default 7B)")
-    add("--json", help="write the figures here")
+    add("--json", help="write the results to this file")
 
 
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
-    "sample": ("codes a second against an un-cached and a batch-1 cached sampler", sample_flags),
-    "evalset": ("many prompts of unequal length: rows refilled, or batches that wait", evalset_flags),
-    "equality": ("how often rows part from the un-cached loop, and by how little", equality_flags),
+    "sample": ("codes per second, against an un-cached and a batch-1 cached sampler", sample_flags),
+    "evalset": ("many prompts of unequal length: refilled rows against static batches", evalset_flags),
+    "equality": ("how often rows differ from the un-cached loop, and by how much", equality_flags),
     "load": ("seconds and memory of loading, in fresh processes", load_flags),
     "convert": ("seconds and memory of converting released files, in fresh processes", convert_flags),
-    "train": ("an optimizer step of the transformer, ours and the released way", train_flags),
-    "tokenizer": ("an optimizer step of the tokenizer, ours and the released way", tokenizer_flags),
-    "data": ("opening a packed set of tokens, and its rows and batches a second", data_flags),
-    "fit": ("how near exported motions are to the model's positions, and how still feet stand", fit_flags),
+    "train": ("an optimizer step of the transformer, ours and the release's", train_flags),
+    "tokenizer": ("an optimizer step of the tokenizer, ours and the release's", tokenizer_flags),
+    "data": ("a packed dataset of tokens: opening, rows and batches per second", data_flags),
+    "fit": ("how closely exported motions follow the model's positions, and foot sliding", fit_flags),
     "gpu": ("what there is to learn of a GPU in a few minutes: steps, kernels, memory, training", gpu_flags),
     "kernels": ("into how many kernels torch's compiler fuses a decoding step", kernels_flags),
     "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
@@ -157,5 +157,5 @@ def _usual(add: Callable[..., object], rounds: int = 3) -> None:
 
 
 def _rounds_and_json(add: Callable[..., object], rounds: int = 3) -> None:
-    add("--rounds", type=int, default=rounds, help=f"each way runs once a round (default {rounds})")
-    add("--json", help="write the figures here")
+    add("--rounds", type=int, default=rounds, help=f"each method runs once per round (default {rounds})")
+    add("--json", help="write the results to this file")

@@ -51,7 +51,7 @@ class LoadBench:
 
 
 def main(args: argparse.Namespace) -> int:
-    """``hftrainer bench load``; 1 if a bar is not met."""
+    """``hftrainer bench load``; 1 if a limit is exceeded."""
     if not Path(args.model).exists():
         raise ValueError(f"there is no {args.model!r}; give an artifact folder or a weight file")
     bench = LoadBench(
@@ -157,7 +157,7 @@ def load(bench: LoadBench, features: Path | None) -> Any:
 
 
 def plain_state(source: Path) -> dict[str, torch.Tensor]:
-    """A transformer's tensors, read whole, with whatever else is in the file."""
+    """A transformer's tensors, read with everything else in the file."""
     if source.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -92,7 +92,7 @@ def interleave(
 
 
 def table(results: Sequence[Result], unit: str) -> str:
-    """The results as a Markdown table; a column is left out where no way has its figure."""
+    """The results as a Markdown table; columns without any value are omitted."""
     columns: dict[str, Callable[[Result], str]] = {
         "way": lambda r: r.name,
         "seconds": lambda r: f"{statistics.median(r.seconds):.3f}",

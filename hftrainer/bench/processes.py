@@ -98,7 +98,7 @@ def phase(name: str) -> None:
 
 
 def tell(figures: Figures, device: str) -> None:
-    """In a child, when everything is done and let go of: measure the machine, and hand the figures over."""
+    """In a child process, with the work done and its memory released: measure the machine and report the results."""
     phase("limits")
     place = torch.device(device)
     print(f"figures {json.dumps({**figures, 'bandwidth': read_bandwidth(place), 'machine': machine(place)})}")
@@ -136,7 +136,7 @@ def missed(figures: Mapping[str, float], bars: Mapping[str, float | None]) -> bo
     """Print which figures are above their bars, if any."""
     broken = {name: bar for name, bar in bars.items() if bar is not None and not figures.get(name, bar + 1) <= bar}
     for name, bar in broken.items():
-        print(f"missed: {name} is {figures.get(name)}, the bar is {bar}", file=sys.stderr)
+        print(f"limit exceeded: {name} is {figures.get(name)}, the limit is {bar}", file=sys.stderr)
     return bool(broken)
 
 

@@ -59,7 +59,7 @@ def make_released(out: Path, config: MotionMillionConfig, dtype: torch.dtype, op
 
 def _check_new(out: Path) -> None:
     if out.exists():
-        raise ValueError(f"{out} is there already; choose another folder, or delete it")
+        raise ValueError(f"{out} already exists; choose another folder, or delete it")
 
 
 def write_artifact(folder: Path, config: MotionMillionConfig, dtype: torch.dtype, shard_bytes: int) -> None:
@@ -119,7 +119,7 @@ def draw(types: Types) -> Callable[[str], Tensor]:
             return (torch.zeros if name.endswith("bias") else torch.ones)(shape, dtype=dtype)
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         out = torch.empty(math.prod(shape), dtype=dtype)
-        for start in range(0, len(out), PIECE):  # float32 numbers of a whole matrix would take twice its room
+        for start in range(0, len(out), PIECE):  # float32 numbers of a full matrix would take twice its memory
             piece = out[start : start + PIECE]
             piece.copy_(torch.randn(len(piece), generator=generator) * 0.02)
         return out.reshape(shape)

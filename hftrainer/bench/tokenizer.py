@@ -1,8 +1,8 @@
 """``hftrainer bench tokenizer``: an optimizer step of the released tokenizer, ours and the way of the released code.
 
 The released way, written from its description: beside the same forward pass, every step builds a dense one-hot matrix
-of all codes of the codebook by all codes of the batch, for a perplexity and a share of active codes to print. Ours
-counts codes, and at validation alone.
+of all codes of the codebook by all codes of the batch, to print a perplexity and a fraction of active codes. Ours
+counts codes, and only at validation.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run(bench: TokenizerBench, json_path: str | None = None) -> list[Result]:
 
 
 def dense_statistics(codes: Tensor, codebook_size: int) -> tuple[float, float]:
-    """Perplexity and share of active codes through a (codebook_size, codes) one-hot matrix, as the release has them."""
+    """Perplexity and fraction of used codes by a (codebook_size, codes) one-hot matrix, as the release has them."""
     flat = codes.flatten()
     onehot = torch.zeros(codebook_size, len(flat), device=codes.device)
     onehot.scatter_(0, flat[None], 1.0)
@@ -90,4 +90,4 @@ def check_statistics(model: HumanVQVAE, motion: Tensor) -> None:
         codes = model.encode(motion)
     dense, ours = dense_statistics(codes, model.codebook_size), codebook_use(codes, model.codebook_size)
     if abs(dense[0] - float(ours.perplexity)) > 1e-2 * dense[0] or abs(dense[1] - float(ours.active)) > 1e-6:
-        raise ValueError(f"the ways do not count alike: {dense} and {ours}")
+        raise ValueError(f"the methods count differently: {dense} and {ours}")

@@ -21,7 +21,7 @@ from hftrainer.bench.sample import SampleBench, decoding_bytes, load
 from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.network.llama import prefix_mask
 from hftrainer.models.motion.motionmillion.network.rope import apply_rope
-from hftrainer.models.motion.motionmillion.rows import layout_rows
+from hftrainer.models.motion.motionmillion.rows import build_prefix_sequences
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run(bench: TrainBench, json_path: str | None = None) -> list[Result]:
     mixed, alike = make_rows(model, bench.batch, seed=0), make_rows(model, bench.batch, seed=0, alike=True)
     losses = [float(loss(model, mixed).detach()) for loss in (released_loss, our_loss)]
     if abs(losses[0] - losses[1]) > 1e-4 * abs(losses[0]):
-        raise ValueError(f"the ways do not have the same loss: {losses}")
+        raise ValueError(f"the methods do not have the same loss: {losses}")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=bench.device.startswith("cuda"))
 
     def step(loss: object, rows: Rows) -> None:
@@ -140,5 +140,5 @@ def make_rows(model: LLaMAHF, batch: int, seed: int, alike: bool = False) -> Row
     features = torch.randn(batch, int(text.max()), config.clip_dim, generator=generator).to(model.lm_head.weight)
     mask = torch.arange(int(text.max()))[None] < text[:, None]
     device = model.lm_head.weight.device
-    idx = layout_rows(codes, motion, text, config.end_id, config.pad_id)
+    idx = build_prefix_sequences(codes, motion, text, config.end_id, config.pad_id)
     return Rows(idx.to(device), features, mask.to(device), int(motion.sum()) + batch)

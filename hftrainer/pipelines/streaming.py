@@ -287,7 +287,7 @@ class LiveSession:
                 self._codes.say(*self._pipeline._text(wanted))
                 self._spoken = True
             if not self._spoken:
-                raise ValueError('nothing was said yet: call say("walks forward") first')
+                raise ValueError('no prompt yet: call say("walks forward") first')
             code = self._codes.next(may_end=False)
             assert code is not None
             if len(frames := self._decoder.push(code)):

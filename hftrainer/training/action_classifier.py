@@ -42,13 +42,13 @@ class ActionClassifierTask(Task):
         holds = getattr(source, "representation", None)
         if holds not in (None, bundle.config.representation):
             raise ConfigError(
-                f"model.representation={bundle.config.representation}, but that of the data set (data.root) is "
+                f"model.representation={bundle.config.representation}, but that of the dataset (data.root) is "
                 f"{holds}; they must be the same"
             )
         bundle.config.contents = bundle.config.contents or source.contents
         bundle.config.styles = bundle.config.styles or source.styles
         if bundle.config.contents != source.contents or bundle.config.styles != source.styles:
-            raise ConfigError("model.contents and model.styles must be those of the data, in its order, or empty")
+            raise ConfigError("model.contents and model.styles must be empty, or match the data, in the same order")
         bundle = ActionClassifier(bundle.config)  # now that the number of labels is known
         super().__init__(bundle, config.optimizer)
         self.config = config

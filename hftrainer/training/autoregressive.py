@@ -17,7 +17,7 @@ from hftrainer.config import ConfigError, renamed
 from hftrainer.data.tokens.table import TokenBatch
 from hftrainer.fields import choice, number
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.rows import layout_rows
+from hftrainer.models.motion.motionmillion.rows import build_prefix_sequences
 from hftrainer.models.shard_building import is_given_up
 from hftrainer.registry import TASKS, Part
 from hftrainer.training.fsdp import FSDP2
@@ -85,7 +85,7 @@ class ARTask(Task):
         self.supports_sharding = config.lora is None and not config.train_text_encoder
         if config.lora is not None:
             if bundle.config.init.ar is None:
-                raise ConfigError("task.lora adapts a transformer that is trained already; name one in model.init.ar")
+                raise ConfigError("task.lora needs a pretrained transformer; give one in model.init.ar")
             add_lora(bundle.ar, config.lora)
         self.freeze_the_rest()
 
@@ -128,9 +128,9 @@ class ARTask(Task):
             text = self.text_encoder(batch.captions)
         features = text.features.to(getattr(torch, self.config.text_dtype)).to(text.features.dtype)
         config = self.ar.config
-        rows = layout_rows(batch.codes, batch.lengths, text.mask.sum(dim=1), config.end_id, config.pad_id)
+        rows = build_prefix_sequences(batch.codes, batch.lengths, text.mask.sum(dim=1), config.end_id, config.pad_id)
         if rows.shape[1] - 1 > config.block_size:
-            raise ValueError(f"a row of {rows.shape[1]} positions does not fit block_size={config.block_size}")
+            raise ValueError(f"a row of {rows.shape[1]} positions exceeds block_size={config.block_size}")
         return self.ar.next_token_loss(rows, features, text.mask)
 
     def outline_step(self, shape: BatchShape) -> Tensor:
@@ -156,7 +156,7 @@ class ARTask(Task):
     # --- what `trainer` asks for --------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Under fsdp2, share the transformer out block by block."""
+        """Under fsdp2, shard the transformer block by block."""
         strategy = self.trainer.strategy
         if isinstance(strategy, FSDP2):
             strategy.shard(*self.sharding_units(), ["next_token_loss"])
@@ -176,7 +176,7 @@ class ARTask(Task):
 
     @contextlib.contextmanager
     def inference_bundle(self, *, everywhere: bool = True) -> Iterator[MotionMillionBundle | None]:
-        """See `Task.inference_bundle`. A transformer in shares, or with adapters, is put together in a second one."""
+        """See `Task.inference_bundle`. A sharded transformer, or one with adapters, is gathered into a second one."""
         mine = everywhere or self.global_rank == 0
         if self.config.lora is not None:
             state = merged_state(self.ar) if mine else {}
@@ -209,7 +209,8 @@ def _check_tokens(bundle: MotionMillionBundle, source: Any) -> None:
         raise ConfigError("data: training the transformer needs captions and tokens, e.g. name: text_tokens")
     if tokens.codebook_size != bundle.vqvae.codebook_size:
         raise ConfigError(
-            f"the tokens in {tokens.folder} are of a tokenizer with {tokens.codebook_size} codes, the model's has "
+            f"the tokens in {tokens.folder} are from a tokenizer with {tokens.codebook_size} "
+            "codes, but the model's has "
             f"{bundle.vqvae.codebook_size}"
         )
     if bundle.tokenizer_sha256 is not None:
@@ -224,7 +225,7 @@ def init_transformer(bundle: MotionMillionBundle, *, std: float | None, fsq_shar
     assert ar is not None
     config = ar.config
     if is_given_up(ar) and (std is not None or fsq_share):
-        raise ConfigError("task.init_std and task.fsq_init need all weights in one place, which fsdp2 does not have")
+        raise ConfigError("task.init_std and task.fsq_init are not supported with fsdp2, which shards the weights")
     if ar.lm_head.weight.is_meta:
         return  # an outline (training/dry_run.py) has no values; what was built in shards has those of its layers
     if std is not None:

@@ -73,7 +73,7 @@ def refuse(changes: Sequence[Change], allow: Sequence[str], *, run: str) -> list
         names = ",".join(change.path for change in refused)
         raise ConfigError(
             f"{run} was trained with other settings than these:{listed}\nTo apply them from here on: "
-            f"'resume.allow=[{names}]'. To leave that run as it is: --new, or another output_dir"
+            f"'resume.allow=[{names}]'. To keep that run unchanged: --new, or another output_dir"
         )
     idle = [one for one in allow if one != EARLY_STOP and not any(_inside(path, one) for path in known)]
     if idle and not changes:

@@ -31,7 +31,7 @@ class TextMotionLossConfig:
 def info_nce(motion: Tensor, text: Tensor, alike: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of finding each motion's text and each text's motion by cosine, in a batch (b, d).
 
-    Pairs that are `alike` (b, b) without belonging together are no negatives and are left out.
+    Pairs that are `alike` (b, b) without belonging together are not negatives and are excluded.
     """
     logits = F.normalize(motion, dim=-1) @ F.normalize(text, dim=-1).T / temperature
     others = ~torch.eye(len(motion), dtype=torch.bool, device=motion.device)

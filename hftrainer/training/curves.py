@@ -26,7 +26,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
     curves: dict[str, dict[int, float]] = {}
     files = sorted(run.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
     if not files:
-        raise ValueError(f"{run} has no logs/version_*/metrics.csv; name the output_dir of a run")
+        raise ValueError(f"{run} has no logs/version_*/metrics.csv; give the output_dir of a run")
     for path in files:
         with path.open(newline="") as stream:
             for row in csv.DictReader(stream):
@@ -73,7 +73,7 @@ def draw_curves(
     wanted = list(names) if names else [name for name, points in curves.items() if len(points) > 1]
     panels = choose_panels(wanted)
     if not panels:
-        raise ValueError(f"{run} logged nothing twice; there is no curve to draw")
+        raise ValueError(f"{run} has no value that was logged twice; no curve to draw")
     canvas = Canvas(columns=min(columns, len(panels)), panels=len(panels), title=title or run.name)
     for number, panel in enumerate(panels):
         canvas.panel(number, {name: curves[name] for name in panel})
@@ -82,7 +82,7 @@ def draw_curves(
 
 
 def running_mean(points: Curve, share: float = 0.02) -> Curve:
-    """Each value with those before it, over a window of a share of all points; NaN is left out."""
+    """Each value with those before it, over a window of a fraction of all points; NaN is excluded."""
     width = max(1, round(len(points) * share))
     smooth = []
     for i, (step, _) in enumerate(points):

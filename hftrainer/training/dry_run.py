@@ -99,12 +99,12 @@ def _build_task(experiment: Experiment, bundle: nn.Module, source: Any, found: D
 
 
 def _absent_data(bundle: Any, source: Any) -> Any:
-    """What a task asks of its data before it has seen a row, for data that are not here."""
+    """What a task asks of its data before it has seen a row, for missing data."""
     config = getattr(bundle, "config", None)
     tokens = SimpleNamespace(
         codebook_size=getattr(bundle, "codebook_size", 0),
         check_tokenizer=lambda fingerprint: None,
-        folder="data that are not here",
+        folder="missing data",
     )
     mean = getattr(bundle, "mean", None)
     width = len(mean) if mean is not None and mean.ndim else get_representation(DEFAULT).width
@@ -173,12 +173,12 @@ def _count_memory(experiment: Experiment, task: Any, found: DryRun, card: str | 
     for name, value in memory.parts.items():
         found.facts[f"  {name}"] = f"{value / _GB:.2f} GB"
     for name, value in memory.on_cpu.items():
-        found.facts[f"  {name}, CPU"] = f"{value / _GB:.2f} GB in the machine's memory"
+        found.facts[f"  {name}, CPU"] = f"{value / _GB:.2f} GB in CPU memory"
     _try_checkpointing(experiment, task, found, sizes, spread, step)
     if card is not None:
         found.fits = fits(memory.total, card_bytes(card))
         found.facts[f"on {card}"] = "fits" if found.fits else f"does not fit ({card_bytes(card) / _GB:.0f} GB)"
-    found.notes.append(f"rows are counted at their longest; the memory does not count {NOT_COUNTED}")
+    found.notes.append(f"rows are assumed to have their maximum length; memory excludes {NOT_COUNTED}")
 
 
 def _try_checkpointing(
@@ -241,7 +241,7 @@ def _open_data(experiment: Experiment, found: DryRun) -> Any:
     """The data source, or None with a note; nothing is written, and no motion is read."""
     config = _data_config(experiment)
     root = getattr(config, "root", None)
-    made = experiment.data["name"].startswith("synthetic_")  # these write what they lack
+    made = experiment.data["name"].startswith("synthetic_")  # these create missing data
     missing = [p for p in (root, made and f"{root}/split", made and _tokens_of(config)) if p and not Path(p).exists()]
     if missing:
         found.notes.append(f"the data are not here ({missing[0]}), so an epoch is not counted")
@@ -271,12 +271,12 @@ def _count_steps(experiment: Experiment, source: Any, found: DryRun) -> None:
         if lengths is not None:
             found.facts["tokens per step"] = (
                 f"about {rows * (float(np.mean(lengths)) + 1):,.0f} (rows of {np.mean(lengths):.1f} codes on average, "
-                "and END); text positions come on top"
+                "and END); plus text positions"
             )
         else:
             most = rows * (config.max_tokens + 1)
             found.facts["tokens per step"] = (
-                f"at most {most:,} ({config.max_tokens} codes and END a row); text positions come on top"
+                f"at most {most:,} ({config.max_tokens} codes and END a row); plus text positions"
             )
     elif hasattr(config, "window"):
         codes = rows * config.window // getattr(config, "frames_per_code", 1)
@@ -303,7 +303,7 @@ def _train_rows(source: Any, found: DryRun) -> Any:
             found.notes.append(f"the data cannot be used as they are: {error}")
             return None
         if names > _OPENED:
-            found.notes.append(f"split {split} has {names:,} clips, which are not opened to count an epoch; pack them")
+            found.notes.append(f"split {split} has {names:,} clips, which are not opened to count epochs; pack them")
             return None
     if getattr(source.config, "in_memory", False):
         source = copy.copy(source)

@@ -26,7 +26,7 @@ def export_run(run: Path, out: Path, checkpoint: Path | None = None, tokenizer: 
         raise ConfigError(f"{run} is not the folder of a run: it has no config.yaml")
     resolved = read_yaml(config)
     if resolved["task"].get("lora"):
-        raise ConfigError(f"{run} trained an adapter, see {run}/last-adapter; merge it by hftrainer convert adapter")
+        raise ConfigError(f"{run} trained an adapter, see {run}/last-adapter; merge it with hftrainer convert adapter")
     path = checkpoint or run / "checkpoints" / "last.ckpt"
     if not path.exists():
         raise ConfigError(f"there is no checkpoint {path}")
@@ -40,9 +40,7 @@ def export_run(run: Path, out: Path, checkpoint: Path | None = None, tokenizer: 
     _restore(bundle, state)
     unset: list[str] = getattr(bundle, "untrained_parts", lambda names: [])(set(state))
     if unset:
-        raise ConfigError(
-            f"{run} took its {unset[0]} from no model folder and did not train it; name one with --{unset[0]}"
-        )
+        raise ConfigError(f"{run} neither loaded nor trained its {unset[0]}; give one with --{unset[0]}")
     _restore_statistics(bundle, state, path, resolved)
     bundle.save_pretrained(out)
     return bundle

@@ -49,7 +49,7 @@ def best_effort_write(what: str) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """An error in a few words, with what to do about a full disk."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"{text} (make room; what is missing then is written again)" if is_full(error) else text
+    return f"{text} (free disk space; missing files are then written again)" if is_full(error) else text
 
 
 def is_full(error: BaseException) -> bool:

@@ -73,7 +73,7 @@ def fit(experiment: Experiment) -> Path:
     if resume is not None and is_finished(experiment, record, changes):
         return output
     L.seed_everything(experiment.seed, workers=True, verbose=False)
-    callbacks = _build_callbacks(experiment, output)  # before the model: what they lack is known in seconds
+    callbacks = _build_callbacks(experiment, output)  # before the model: missing requirements show up in seconds
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     source = build_data(experiment.data)
     data = PlannedData(
@@ -141,9 +141,9 @@ def is_finished(experiment: Experiment, record: RunRecord, changes: Sequence[Cha
     if go_on:
         return False
     more = (
-        "a callback had stopped it; resume.allow=[early_stop] trains it on"
+        "a callback had stopped it; use resume.allow=[early_stop] to continue"
         if record.status == STOPPED_EARLY
-        else "a larger trainer.max_steps trains it on; --new trains it again in a folder of its own"
+        else "increase trainer.max_steps to continue; use --new to train again in a new folder"
     )
     _on_first(print)("\n".join(record.lines()) + f"\nnothing was trained: {more}")
     return True

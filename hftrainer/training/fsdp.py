@@ -1,4 +1,4 @@
-"""torch's FSDP2 (`fully_shard`) under Lightning: one share of every block on each process, sharded checkpoints."""
+"""torch's FSDP2 (`fully_shard`) under Lightning: one shard of every block on each process, sharded checkpoints."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ META = "meta.pt"  # what Lightning's strategy calls all that is neither weights 
 
 
 class FSDP2(ModelParallelStrategy):
-    """Data-parallel shares over all `processes`; no tensor parallelism.
+    """Data-parallel shards over all `processes`; no tensor parallelism.
 
-    Differs from Lightning's in loading: its own asks a checkpoint for the frozen parts, which ours leave out.
+    Differs from Lightning's in loading: its own expects the frozen parts in a checkpoint, which ours omit.
     """
 
     def __init__(self, *, processes: int, in_bfloat16: bool = False):

@@ -1,6 +1,6 @@
 """What a device has to hold for training, in bytes, from the parameters, the precision and the strategy.
 
-Sources for the shares: ZeRO (arXiv 1910.02054, section 5) for DeepSpeed's stages; torch's fully_shard for fsdp2; AdamW
+Sources: ZeRO (arXiv 1910.02054, section 5) for DeepSpeed's stages; torch's fully_shard for fsdp2; AdamW
 keeps two numbers a parameter in the parameter's own type.
 """
 
@@ -27,7 +27,7 @@ CARDS_BYTES = {
 def card_bytes(name: str) -> float:
     """The memory of a card; `ConfigError` for an unknown one, with the known ones."""
     if name not in CARDS_BYTES:
-        raise ConfigError(f"--card: there is no card {name!r}; known: {', '.join(CARDS_BYTES)}")
+        raise ConfigError(f"--card: unknown card {name!r}; known: {', '.join(CARDS_BYTES)}")
     return CARDS_BYTES[name]
 
 
@@ -49,7 +49,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each device by what they are for, in order; `on_cpu` are in the machine's memory instead."""
+    """Bytes on each device by what they are for, in order; `on_cpu` are in CPU memory instead."""
 
     parts: dict[str, float]
     on_cpu: dict[str, float]
@@ -62,7 +62,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Spread:
-    """A strategy as far as memory goes: which of weights, gradients and optimizer are in shares."""
+    """A strategy as far as memory goes: which of weights, gradients and optimizer are sharded."""
 
     name: str
     weights: bool = False
@@ -108,7 +108,7 @@ def memory_per_device(
     """Bytes on one of `processes` devices. `precision`: 32-true, bf16-mixed, 16-mixed or bf16-true.
 
     `step`: what a step takes beside them; with one device gradients are only there while activations go away, so that
-    their sum at the peak counts, and `gradients` are left out.
+    their sum at the peak counts, and `gradients` are excluded.
     """
     half = precision.endswith("-true") and not precision.startswith(("32", "64"))
     width = 2 if half else 4

@@ -56,10 +56,12 @@ class EvaluatorTask(Task):
         holds = getattr(source, "representation", None)
         if holds not in (None, bundle.representation):
             raise ConfigError(
-                f"the evaluator (model) reads {bundle.representation}, the data set (data.root) is {holds}"
+                f"the evaluator (model) reads {bundle.representation}, but the dataset (data.root) is {holds}"
             )
         if bundle.config.text.source is None and not config.train_text_model:
-            raise ConfigError("task.train_text_model must be true: model.text.source is null, so its weights are new")
+            raise ConfigError(
+                "task.train_text_model must be true: model.text.source is null, so its weights are untrained"
+            )
         self.config, self.loss_terms = config, config.loss.build()
         bundle.set_statistics(*source.statistics)
         if bundle.tokenizer is None:

@@ -1,7 +1,7 @@
 """Optimizers by name. An entry of OPTIMIZERS is a ``torch.optim.Optimizer`` whose ``from_config(config, groups=)``
 builds it from named parameters with their learning rates; its ``Config`` has at least `lr` and a `schedule`.
 
-`zero`: whether DeepSpeed can step it on its flat shares of parameters.
+`zero`: whether DeepSpeed can step it on its flat shards of parameters.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, matrices: Sequence[ParameterGroup], others: Sequence[ParameterGroup], config: MuonConfig):
         if not matrices:
-            raise ConfigError("task.optimizer.name=muon: nothing that trains is a matrix; take adamw")
+            raise ConfigError("task.optimizer.name=muon: no trainable parameter is a matrix; use adamw")
         self._muon = torch.optim.Muon(
             torch_groups(matrices, config.lr), lr=config.lr, weight_decay=config.weight_decay,
             momentum=config.momentum, adjust_lr_fn="match_rms_adamw",
@@ -168,7 +168,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def torch_groups(groups: Sequence[ParameterGroup], lr: float) -> list[dict[str, Any]]:
-    """Groups as torch takes them; what does not train is left out."""
+    """Groups as torch takes them, only trainable parameters."""
     return [
         {"params": [p for p in group.parameters.values() if p.requires_grad], "lr": lr * group.lr_scale}
         for group in groups

@@ -22,16 +22,16 @@ class TrainablePartsPrecision(HalfPrecision):
         return module
 
     def convert_input(self, data: Any) -> Any:
-        """Leave batches alone; a task casts what it feeds to its network."""
+        """Do not convert batches; a task casts the inputs of its network."""
         return data
 
     def tensor_init_context(self) -> AbstractContextManager[None]:
-        """Leave torch's default type alone."""
+        """Keep torch's default dtype."""
         return nullcontext()
 
     @contextmanager
     def forward_context(self) -> Iterator[None]:
-        """Leave torch's default type alone."""
+        """Keep torch's default dtype."""
         yield
 
 
@@ -43,5 +43,5 @@ class ZeroPrecision(DeepSpeedPrecision):
         return module
 
     def convert_input(self, data: Any) -> Any:
-        """Leave batches alone; a task casts what it feeds to its network."""
+        """Do not convert batches; a task casts the inputs of its network."""
         return data

@@ -48,7 +48,7 @@ def warn_of_warmup(experiment: Experiment) -> None:
     warmup, steps = getattr(getattr(schedule, "config", None), "warmup", 0), experiment.trainer.max_steps
     if steps is not None and experiment.trainer.max_epochs is None and warmup >= steps:
         log.warning(
-            "task.optimizer.schedule.warmup=%d is not over when the run ends after trainer.max_steps=%d: the full "
+            "task.optimizer.schedule.warmup=%d does not end before trainer.max_steps=%d: the full "
             "learning rate is never reached", warmup, steps,
         )  # fmt: skip
 
@@ -66,7 +66,7 @@ def check_monitors(experiment: Experiment) -> None:
         return
     if experiment.trainer.val_every_n_steps is None:
         path, name = next(iter(monitors.items()))
-        raise ConfigError(f"{path}={name}: nothing is validated; set trainer.val_every_n_steps")
+        raise ConfigError(f"{path}={name}: there is no validation; set trainer.val_every_n_steps")
     names = [getattr(source, "logged", None) for source in sources]
     if all(name is not None for name in names):
         known = {one for name in names for one in name or ()}
@@ -97,9 +97,9 @@ def check_data(experiment: Experiment, data: Any) -> None:
         return
     if not len(data.val_batches):
         raise ConfigError(
-            f"trainer.val_every_n_steps={experiment.trainer.val_every_n_steps}, but there is nothing to validate on: "
+            f"trainer.val_every_n_steps={experiment.trainer.val_every_n_steps}, but there is no validation data: "
             f"data.val_split={split} has no clips. Give it some (hftrainer data split), or write "
-            "trainer.val_every_n_steps=null and leave out the callbacks that act at validation"
+            "trainer.val_every_n_steps=null and remove the callbacks that run at validation"
         )
 
 
@@ -122,7 +122,7 @@ class Preflight(L.Callback):
         if free < wanted:
             raise ConfigError(
                 f"output_dir={self.output}: {_CHECKPOINTS} checkpoints of this run take about {wanted / 1e9:.1f} GB, "
-                f"and {free / 1e9:.1f} GB are free; make room, or choose another output_dir"
+                f"and {free / 1e9:.1f} GB are free; free disk space, or choose another output_dir"
             )
 
     def on_sanity_check_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:

@@ -54,7 +54,7 @@ def _field(released: Released) -> Any:
 
 
 def _filled(fields: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields`, and what of `default` they leave out where both name the same thing."""
+    """`fields`, filled in from `default` where both name the same thing."""
     if fields.get("name", default.get("name")) != default.get("name"):
         return dict(fields)
     out = {**default, **fields}

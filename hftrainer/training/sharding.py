@@ -1,7 +1,7 @@
 """Parameters that are sharded over several processes: the local shard, and the full tensor gathered again.
 
-Under ddp, single and ZeRO 1 and 2 a parameter is its own share. Under fsdp2 it is a DTensor; under ZeRO 3 DeepSpeed
-keeps the share beside an empty parameter. Everything that gathers has to be called by all processes.
+Under ddp, single and ZeRO 1 and 2 a parameter is its own shard. Under fsdp2 it is a DTensor; under ZeRO 3 DeepSpeed
+keeps the shard beside an empty parameter. Everything that gathers has to be called by all processes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch.distributed.tensor import DTensor
 
 
 def reshard(module: nn.Module) -> None:
-    """Let go of parameters that were gathered for a forward pass and kept, so that shares are all there is."""
+    """Release parameters that were gathered for a forward pass, so that only shards remain."""
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
 
 
 def is_zero3(p: Tensor) -> bool:
-    """Whether DeepSpeed holds this parameter in shares."""
+    """Whether DeepSpeed shards this parameter."""
     return hasattr(p, "ds_tensor")
 
 
@@ -30,9 +30,9 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def local_shard(p: Tensor) -> Tensor:
-    """This process's share of a parameter, itself and not a copy; changing it changes the parameter."""
+    """This process's shard of a parameter, itself and not a copy; changing it changes the parameter."""
     if is_zero3(p):
-        raise NotImplementedError("a share of ZeRO 3 is not changed from outside")
+        raise NotImplementedError("a ZeRO 3 shard cannot be changed from outside")
     whole_or_share = p.detach()
     return whole_or_share.to_local() if isinstance(whole_or_share, DTensor) else whole_or_share
 
@@ -42,7 +42,7 @@ def shard_like(whole: Tensor, p: Tensor) -> Tensor:
     if not isinstance(p, DTensor):
         return whole
     mesh, placements = p.device_mesh, p.placements
-    # every process has the whole, so nothing has to be sent
+    # every process has the full tensor, so nothing has to be sent
     start = torch.distributed.tensor.distribute_tensor(whole.to(p.device), mesh, placements, src_data_rank=None)
     return start.to_local()
 

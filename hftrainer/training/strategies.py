@@ -61,18 +61,18 @@ def check_strategy(config: TrainerConfig, callbacks: Sequence[str] = ()) -> None
         raise ConfigError(f"trainer.offload is one of {', '.join(OFFLOADS)}, got {config.offload!r}")
     if config.offload != "none" and not is_zero(name):
         raise ConfigError(
-            f"trainer.offload={config.offload} is DeepSpeed's; with trainer.strategy={name} write offload: none, or "
-            "take strategy: zero2"
+            f"trainer.offload={config.offload} needs DeepSpeed; with trainer.strategy={name} write offload: none, or "
+            "use strategy: zero2"
         )
     if config.offload == "all" and name != "zero3":
         raise ConfigError(
             f"trainer.offload=all moves parameters, which {name} keeps in full on every device; write offload: "
-            "optimizer or take strategy: zero3"
+            "optimizer or use strategy: zero3"
         )
     if is_zero(name) and config.precision.endswith("mixed"):
         raise ConfigError(
-            f"trainer.precision={config.precision} does not go with {name}: DeepSpeed keeps parameters in bfloat16 "
-            "beside float32 ones that the optimizer moves, which is called bf16-true; write that, or 32-true"
+            f"trainer.precision={config.precision} does not work with {name}: DeepSpeed keeps parameters in bfloat16 "
+            "and a float32 copy that the optimizer updates, which is called bf16-true; write that, or 32-true"
         )
     if name == "fsdp2" and config.precision in ("bf16-true", "16-mixed"):
         raise ConfigError(
@@ -80,7 +80,7 @@ def check_strategy(config: TrainerConfig, callbacks: Sequence[str] = ()) -> None
             "(they are sent and multiplied in bfloat16) or 32-true"
         )
     if name == "zero3" and "ema" in callbacks:
-        raise ConfigError("the ema callback does not know the shards of zero3; take fsdp2 or zero2, or leave it out")
+        raise ConfigError("the ema callback does not support zero3; use fsdp2 or zero2, or remove it")
     count = _written_devices(config)
     if count is not None:
         _check_count(config, count * config.num_nodes)
@@ -134,7 +134,11 @@ def trainer_arguments(config: TrainerConfig) -> dict[str, Any]:
         from hftrainer.training.fsdp import FSDP2
 
         strategy = FSDP2(processes=devices.processes, in_bfloat16=config.precision == "bf16-mixed")
-        return {**arguments, "strategy": strategy, "precision": "32-true"}  # of shares; fully_shard casts what it sends
+        return {
+            **arguments,
+            "strategy": strategy,
+            "precision": "32-true",
+        }  # of the shards; fully_shard casts what it sends
     if name == "ddp":
         from lightning.pytorch.strategies import DDPStrategy
 
@@ -150,10 +154,10 @@ def prepare_task(task: Any, config: TrainerConfig) -> None:
     if shards_parameters(config.strategy) and not task.supports_sharding:
         raise ConfigError(
             f"{kind}, as it is configured, does not support parameter sharding (trainer.strategy={config.strategy}); "
-            "take ddp, zero1 or zero2"
+            "use ddp, zero1 or zero2"
         )
     if config.precision.endswith("-true") and config.precision != "32-true" and not task.supports_bf16_params:
-        raise ConfigError(f"trainer.precision={config.precision}: {kind} trains in 32-true or bf16-mixed")
+        raise ConfigError(f"trainer.precision={config.precision}: {kind} supports 32-true or bf16-mixed")
     if config.activation_checkpointing:
         task.checkpoint_activations()
     if config.compile:
@@ -220,11 +224,11 @@ def _form_of(path: Path) -> tuple[str, int]:
 def _check_count(config: TrainerConfig, processes: int) -> None:
     if config.strategy == "single" and processes != 1:
         raise ConfigError(
-            f"trainer.strategy=single is one device, but {processes} are asked for; take ddp or devices=1"
+            f"trainer.strategy=single uses one device, but {processes} are configured; use ddp or devices=1"
         )
     if config.strategy == "fsdp2" and processes < 2:
         raise ConfigError(
-            "trainer.strategy=fsdp2 shards a model over processes, and this run has one; take single, or set "
+            "trainer.strategy=fsdp2 shards a model over processes, and this run has one; use single, or set "
             "trainer.devices (zero3 with trainer.offload=all is for a model that is too large for one device)"
         )
 
@@ -236,7 +240,7 @@ def _check_launcher(config: TrainerConfig, devices: Devices) -> None:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != devices.processes:
         raise ConfigError(
-            f"torchrun started {started} processes, the configuration asks for {devices.processes} "
+            f"torchrun started {started} processes, but the configuration has {devices.processes} "
             f"(trainer.devices={config.devices} on trainer.num_nodes={config.num_nodes}); make them the same"
         )
 

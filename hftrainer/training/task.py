@@ -170,7 +170,7 @@ class Task(L.LightningModule):
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         state = checkpoint.get("state_dict")
         if state is None:
-            return  # DeepSpeed and fsdp2 have read, and checked, their shares
+            return  # DeepSpeed and fsdp2 have read, and checked, their shards
         missing = sorted(trained - state.keys())
         if missing:
             raise ValueError(f"the checkpoint has no {missing[0]} and {len(missing) - 1} more tensors that train")
@@ -191,7 +191,7 @@ class Task(L.LightningModule):
     def checkpoint_activations(self) -> None:
         """Keep fewer activations than the backward pass needs, and compute the others again."""
         raise ConfigError(
-            f"trainer.activation_checkpointing: {type(self).__name__} has too few activations to gain by it"
+            f"trainer.activation_checkpointing: {type(self).__name__} has too few activations to benefit from it"
         )
 
     def compile_parts(self) -> None:

@@ -149,7 +149,7 @@ class WandbLog(Logger):  # type: ignore[misc]
         self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         write_json(self.output / "wandb_run.json", self._identity())
         if getattr(self._run, "offline", False):
-            log.warning("W&B is offline; when there is a network: wandb sync %s", Path(self._run.dir).parent)
+            log.warning("W&B is offline; upload later with: wandb sync %s", Path(self._run.dir).parent)
 
     def _identity(self) -> dict[str, Any]:
         """Id, project and entity: the old ones if the run is continued, else new ones."""

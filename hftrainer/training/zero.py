@@ -33,7 +33,7 @@ def make_zero(stage: int, *, offload: str, kind: str) -> ZeRO:
 class ZeRO(DeepSpeedStrategy):
     """Lightning's strategy, with frozen parts kept out of the engine, and without its insistence on CUDA.
 
-    The engine converts all that it is given to bfloat16, shares it out (stage 3) and writes it into checkpoints; a
+    The engine converts all that it is given to bfloat16, shards it (stage 3) and writes it into checkpoints; a
     tokenizer must not be rounded, and a text encoder need not be saved.
     """
 

@@ -99,7 +99,9 @@ def test_steps_that_do_nothing_are_an_error_and_no_endless_loop(monkeypatch):
     monkeypatch.setattr(Graph, "replay", lambda self: None)
     with (
         on_cuda(monkeypatch, model, features, mask) as (_, there, real),
-        pytest.raises(RuntimeError, match=r"has not ended after \d+ steps, its limit is 30 codes.*cuda:0 do nothing"),
+        pytest.raises(
+            RuntimeError, match=r"has not ended after \d+ steps, its limit is 30 codes.*cuda:0 have no effect"
+        ),
     ):
         model.generate(there, real, 30, min_new_tokens=30)
 

@@ -93,7 +93,7 @@ def test_a_motion_is_continued_from_codes_and_from_frames(pipe):
 
 def test_a_live_session_changes_its_prompt_and_stays_small(pipe, counted):
     live = pipe.live(sampling=SamplingParams())
-    with pytest.raises(ValueError, match="nothing was said yet"):
+    with pytest.raises(ValueError, match="no prompt yet"):
         next(iter(live))
     live.say(WALK)
     frames = iter(live)

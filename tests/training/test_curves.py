@@ -27,7 +27,7 @@ def test_a_resumed_run_is_one_curve(run):
     assert curves["val/FID"] == [(9, 30.0), (12, 20.0)]
     assert dict(curves["train/loss"])[8] == 0.7
     assert dict(curves["train/loss"])[7] == 5.0 / 8
-    with pytest.raises(ValueError, match="name the output_dir of a run"):
+    with pytest.raises(ValueError, match="give the output_dir of a run"):
         read_curves(run / "logs")
 
 

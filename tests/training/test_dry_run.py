@@ -94,7 +94,7 @@ def test_what_training_would_refuse_is_refused(tmp_path, synthetic, tiny_model):
     write_tokens(dataset, codebook_size=512)
     data = f"data={{name: text_tokens, root: {dataset.root}, batch_size: 4}}"
     encoder = f"model.text_encoder.source={REPOSITORY / 'checkpoints/gotozero-nano/text_encoder'}"
-    with pytest.raises(ConfigError, match="with 512 codes, the model's has 240"):
+    with pytest.raises(ConfigError, match="with 512 codes, but the model's has 240"):
         dry_run(load_experiment(GOTOZERO / "debug_ar.yaml", [data, encoder]))
     with pytest.raises(ConfigError, match="must be the text encoder's width 256"):
         dry_run(load_experiment(GOTOZERO / "debug_ar.yaml", [encoder, "model.ar.clip_dim=64"]))

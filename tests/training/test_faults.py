@@ -228,7 +228,7 @@ def test_a_nan_loss_can_be_skipped(tmp_path, synthetic, whole, caplog):
     with caplog.at_level(logging.WARNING):
         run = fit(experiment(tmp_path / "run", synthetic, harm, "trainer.on_nan=skip"))
     assert "step 7 is not a finite number" in caplog.text
-    assert "The step is left out" in caplog.text
+    assert "The step is skipped" in caplog.text
     assert float(rows_of(run)[-1]["train/skipped_steps"]) == 2
     got, want = losses(run), losses(whole)
     assert [got[step] == want[step] for step in range(6)] == [True] * 6
@@ -238,7 +238,7 @@ def test_a_nan_loss_can_be_skipped(tmp_path, synthetic, whole, caplog):
 
 def test_skipping_has_an_end(tmp_path, synthetic):
     harm = f"callbacks=[{{name: '{HARM}:Poison', steps: [4, 5, 6, 7]}}]"
-    with pytest.raises(NotFinite, match=r"step 6 .* 2 steps in a row were left out"):
+    with pytest.raises(NotFinite, match=r"step 6 .* 2 steps in a row were skipped"):
         fit(experiment(tmp_path / "run", synthetic, harm, "trainer.on_nan=skip", "trainer.max_skipped_in_a_row=2"))
 
 

@@ -213,7 +213,7 @@ def gradients_of_first_step(setup, seen):
 def test_tokens_of_another_tokenizer_are_refused(tmp_path, data, text_encoder):
     sizes = ["model.tokenizer.nb_code=512", "model.ar.vocab_size=514"]
     setup = experiment("ar", tmp_path / "run", data, text_encoder, *sizes)
-    with pytest.raises(ConfigError, match="240 codes, the model's has 512"):
+    with pytest.raises(ConfigError, match="240 codes, but the model's has 512"):
         fit(setup)
 
 

@@ -132,7 +132,7 @@ def test_a_run_writes_an_adapter_and_a_merged_model(work, tiny_model, precision)
 
 
 def test_lora_needs_a_trained_transformer_and_whole_parameters(work, tiny_model, tmp_path):
-    with pytest.raises(ConfigError, match=r"name one in model\.init\.ar"):
+    with pytest.raises(ConfigError, match=r"give one in model\.init\.ar"):
         fit(load_experiment(CONFIG, settings(work, tmp_path, LORA)))
     sharded = settings(work, tmp_path, LORA, f"model.init.ar={tiny_model}", "model.ar=null", "trainer.strategy=zero3")
     with pytest.raises(ConfigError, match="take ddp, zero1 or zero2"):

@@ -80,7 +80,7 @@ def test_muon_moves_matrices_and_adamw_the_rest():
             one.step()
     for (name, got), want in zip(model.named_parameters(), oracle.parameters(), strict=True):
         torch.testing.assert_close(got, want, msg=name)
-    with pytest.raises(ConfigError, match="nothing that trains is a matrix"):
+    with pytest.raises(ConfigError, match="no trainable parameter is a matrix"):
         made(nn.LayerNorm(4), "muon")
 
 

@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_early_stays_stopped(finished, tmp_path, capsys):
     record = RunRecord(run)
     assert (record.status, record.step) == ("stopped early", 3)
     assert fit(again(run, stopping)) == run
-    assert "resume.allow=[early_stop] trains it on" in capsys.readouterr().out
+    assert "use resume.allow=[early_stop] to continue" in capsys.readouterr().out
     assert RunRecord(run).step == 3
     fit(again(run, stopping, "resume.allow=[early_stop]"))
     assert (RunRecord(run).status, RunRecord(run).step) == ("finished", 6)

@@ -16,7 +16,7 @@ from hftrainer.config import ConfigError, TrainerConfig, load_experiment
 from hftrainer.data.loader import PlannedData
 from hftrainer.data.order import BatchPlan, PlanSampler
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.rows import layout_rows
+from hftrainer.models.motion.motionmillion.rows import build_prefix_sequences
 from hftrainer.training import strategies
 from hftrainer.training.fit import check_experiment, fit
 from hftrainer.training.strategies import Devices, check_resume, check_strategy, find_devices
@@ -36,14 +36,14 @@ CONFIG = REPOSITORY / "configs" / "gotozero" / "debug_ar.yaml"
         ({"strategy": "fsdp"}, "did you mean fsdp2"),
         ({"strategy": "ddq"}, "did you mean ddp"),
         ({"precision": "bf16"}, "bf16-true, bf16-mixed"),
-        ({"strategy": "ddp", "offload": "optimizer"}, "take strategy: zero2"),
-        ({"strategy": "zero2", "offload": "all"}, "take strategy: zero3"),
+        ({"strategy": "ddp", "offload": "optimizer"}, "use strategy: zero2"),
+        ({"strategy": "zero2", "offload": "all"}, "use strategy: zero3"),
         ({"strategy": "zero2", "offload": "disk"}, "none, optimizer, all"),
         ({"strategy": "zero2", "precision": "bf16-mixed"}, "which is called bf16-true"),
         ({"strategy": "fsdp2", "precision": "bf16-true", "devices": "2"}, "write bf16-mixed"),
         ({"strategy": "fsdp2", "devices": "1"}, "this run has one"),
-        ({"strategy": "single", "devices": "2"}, "take ddp"),
-        ({"strategy": "single", "num_nodes": 2, "devices": "1"}, "take ddp"),
+        ({"strategy": "single", "devices": "2"}, "use ddp"),
+        ({"strategy": "single", "num_nodes": 2, "devices": "1"}, "use ddp"),
         ({"devices": "two"}, "'0,1'"),
         ({"devices": "0"}, "'0,1'"),
     ],
@@ -83,7 +83,7 @@ def test_a_torchrun_of_another_size_is_refused(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert find_devices(TrainerConfig(accelerator="cpu", devices="2")).processes == 2
-    with pytest.raises(ConfigError, match="torchrun started 2 processes, the configuration asks for 4"):
+    with pytest.raises(ConfigError, match="torchrun started 2 processes, but the configuration has 4"):
         find_devices(TrainerConfig(accelerator="cpu", devices="4"))
 
 
@@ -168,7 +168,7 @@ def test_recomputed_activations_give_the_same_loss_and_gradients(dtype):
     """Bit for bit; and they are recomputed: fewer tensors are kept."""
     ar = make_tiny_bundle().ar.to(dtype).requires_grad_(True)
     features, mask = torch.randn(3, 5, 32, dtype=dtype), torch.arange(5)[None] < torch.tensor([5, 3, 1])[:, None]
-    rows = layout_rows(torch.randint(0, 240, (3, 9)), torch.tensor([9, 4, 7]), mask.sum(dim=1), 240, 241)
+    rows = build_prefix_sequences(torch.randint(0, 240, (3, 9)), torch.tensor([9, 4, 7]), mask.sum(dim=1), 240, 241)
     losses, gradients, kept = [], [], []
     for ar.transformer.checkpoint_blocks in (False, True):
         sizes = []

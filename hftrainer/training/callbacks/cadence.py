@@ -1,4 +1,4 @@
-"""How often a callback acts, and which share of the time it takes."""
+"""How often a callback runs, and the fraction of the time it takes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Cadence:
 
 
 class Timer:
-    """Seconds inside a block, as a share of all seconds since `start`."""
+    """Seconds inside a block, as a fraction of all seconds since `start`."""
 
     def __init__(self) -> None:
         self.inside, self.begun = 0.0, time.perf_counter()

@@ -57,7 +57,8 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
             self.save(trainer)
         if trainer.global_step != self._last_step:
             raise CheckpointFailed(
-                f"training is done, but step {trainer.global_step} could not be saved to {self.folder}; make room, and "
+                f"training is done, but step {trainer.global_step} could not be saved to "
+                f"{self.folder}; free disk space, and "
                 "the same command continues from the checkpoint before"
             )
 
@@ -80,7 +81,7 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
             log.warning("saved at step %d; the same command continues from there", trainer.global_step)
 
     def save(self, trainer: L.Trainer, *, whole: bool = False) -> None:
-        """Save now. With `whole` the state is between two batches, where a step's last hook is over."""
+        """Save now. With `whole` the state is between two batches, after the last hook of a step."""
         path = self.folder / f"step-{trainer.global_step:08d}.ckpt"
         error = self._write(trainer, path, whole)
         if error is not None:

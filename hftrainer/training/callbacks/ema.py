@@ -50,7 +50,7 @@ class EMA(L.Callback):
             raise ConfigError("the ema callback does not know the shards of zero3; take fsdp2 or zero2")
         if self._loaded is not None:
             if self._loaded.keys() != current.keys():
-                raise ValueError("the checkpoint's average is of other parameters than those that train now")
+                raise ValueError("the checkpoint's averaged parameters differ from those that are trained now")
             self.shadow = {name: shard_like(self._loaded[name], p).to(p.device).float() for name, p in current.items()}
             self._loaded = None
         elif not self.shadow:
@@ -99,7 +99,7 @@ class EMA(L.Callback):
         task, whole = self._task, {}
         for name, p in _trained(task).items() if task is not None else ():
             value = gather_full(self.shadow[name], p)
-            if value is not self.shadow[name] and task is not None:  # put together: no device need hold all of it
+            if value is not self.shadow[name] and task is not None:  # tensor by tensor, to save memory
                 value = value.cpu() if task.global_rank == 0 else value[:0]
             whole[name] = value
         return {"shadow": whole, "step": self._step}
@@ -148,5 +148,5 @@ def _trained(task: L.LightningModule) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _fill(p: Tensor, values: Tensor) -> None:
-    """Change this process's share of a parameter, so that who watches its version (packed weights) takes notice."""
+    """Change this process's shard of a parameter, so that its version counter changes (packed weights check it)."""
     local_shard(p).copy_(values)

@@ -36,7 +36,7 @@ class NotFiniteGuard(L.Callback):
         self._deepspeed = isinstance(trainer.strategy, DeepSpeedStrategy)
         self._scaled = str(trainer.precision).startswith("16")  # there, infinite gradients are how the scale is found
         if self._deepspeed and self.skip:
-            raise ConfigError("trainer.on_nan=skip cannot be done with DeepSpeed; leave it at stop")
+            raise ConfigError("trainer.on_nan=skip is not supported with DeepSpeed; use stop")
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
         """Remember what the step is made of."""
@@ -77,17 +77,17 @@ class NotFiniteGuard(L.Callback):
         if not mine:
             where += f"; its samples: {samples}"
         if self.skip and self.in_a_row < self.limit:
-            log.warning("%s. The step is left out.", where)
+            log.warning("%s. The step is skipped.", where)
             return False
         if self.skip:
-            raise NotFinite(f"{where}. {self.limit} steps in a row were left out before it; lower the learning rate")
+            raise NotFinite(f"{where}. {self.limit} steps in a row were skipped before it; lower the learning rate")
         raise NotFinite(
             f"{where}. The weights before it are good and saved. Continue with trainer.on_nan=skip, "
             "or from an earlier checkpoint with resume=PATH and a lower learning rate"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were left out."""
+        """How many steps were skipped."""
         return {"skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

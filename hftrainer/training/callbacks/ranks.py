@@ -1,4 +1,4 @@
-"""Work that the processes of a run share out."""
+"""Work that is divided among the processes of a run."""
 
 from __future__ import annotations
 

@@ -74,11 +74,11 @@ class T2MEvaluationConfig:
 class T2MEvaluationCallback(L.Callback):
     """Logs ``val/FID``, ``val/FID-unit``, ``val/R@1`` to ``R@3``, ``val/MM-Dist``, ``val/Diversity``, the published
     physical metrics (``val/Slide`` and so on) and the real clips' values (``val/real/R@1`` ...), all of which
-    checkpoints may monitor, ``val/failed`` (share of clips) and ``val/evaluation_time_share``. The work is divided
+    checkpoints may monitor, ``val/failed`` (fraction of clips) and ``val/evaluation_time_share``. The work is divided
     among the ranks.
 
     ``val/real/FID`` is that of one half of the real clips against the other: what chance makes of so few. A caption
-    that fails is left out and counted; where nothing can be measured, every value is NaN.
+    that fails is excluded and counted; where nothing can be evaluated, every value is NaN.
     """
 
     Config = T2MEvaluationConfig
@@ -144,7 +144,7 @@ class T2MEvaluationCallback(L.Callback):
     def _some(
         self, pipeline: TextToMotionPipeline, clips: list[int], seed: int
     ) -> dict[int, NDArray[np.float32] | None]:
-        """Motions of different captions with one seed; what fails is halved until the culprit stands alone."""
+        """Motions of different captions with one seed; a failing batch is halved to isolate the failing caption."""
         if not clips:
             return {}
         settings: dict[str, Any] = {
@@ -167,11 +167,11 @@ class T2MEvaluationCallback(L.Callback):
             return {**self._some(pipeline, clips[:half], seed), **self._some(pipeline, clips[half:], seed)}
 
     def _measure_or_not(self, motions: list[NDArray[np.float32] | None], made_of: str) -> dict[str, float]:
-        """Failed clips are counted, not hidden: they are left out of every metric and reported as ``val/failed``."""
+        """Failed clips are excluded from every metric and reported as ``val/failed``."""
         kept = [i for i, motion in enumerate(motions) if motion is not None]
         values = {f"val/{name}": float("nan") for name in FIGURES} | {"val/failed": 1 - len(kept) / len(motions)}
         if len(kept) < 2:
-            log.warning("only %d of %d motions could be made; nothing is measured", len(kept), len(motions))
+            log.warning("only %d of %d motions could be generated; nothing is evaluated", len(kept), len(motions))
             return values
         try:
             return values | self._measure(kept, [motion for motion in motions if motion is not None], made_of)

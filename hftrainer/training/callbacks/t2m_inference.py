@@ -81,7 +81,7 @@ class T2MInferenceCallback(L.Callback):
     """Generates at validation, with averaged weights if an average is kept; training continues as if it had not.
 
     Prompts are shared out over ranks. A prompt that fails is reported and does not end the run. Logs
-    ``val/generated_seconds`` (mean length), ``val/ended`` (share that ended by themselves), ``val/prompts_failed`` and
+    ``val/generated_seconds`` (mean length), ``val/ended`` (fraction that ended with END), ``val/prompts_failed`` and
     ``val/inference_time_share`` (of all time since training began), and to W&B a table ``val/samples``: prompt, seed,
     length, physical metrics, text-motion distance where a `t2m_evaluation` has an evaluator, video and 3D viewer.
     """
@@ -142,7 +142,7 @@ class T2MInferenceCallback(L.Callback):
         except PROGRAMMING_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 -- a run of days must not end for a picture
-            log.warning("generating together failed (%s); trying one by one", error)
+            log.warning("generating a batch failed (%s); trying one by one", error)
             return {i: self._one(pipeline, rows[i], settings) for i in mine}
 
     def _one(

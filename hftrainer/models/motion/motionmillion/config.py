@@ -89,10 +89,10 @@ class MotionMillionConfig:
 
     def check_data(self, representation: str | None, width: int) -> None:
         """Raise `ConfigError` where a tokenizer cannot be trained on motions of this `representation` and `width`."""
-        self._check_width("the representation of the data set (data.root)", representation or "not named", width)
+        self._check_width("the representation of the dataset (data.root)", representation or "not named", width)
         if representation is not None and self.representation not in (None, representation):
             raise ConfigError(
-                f"model.representation={self.representation}, but that of the data set (data.root) is "
+                f"model.representation={self.representation}, but that of the dataset (data.root) is "
                 f"{representation}; they must be the same"
             )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.rows import layout_rows
+from hftrainer.models.motion.motionmillion.rows import build_prefix_sequences
 
 if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.network import LLaMAHF
@@ -117,7 +117,7 @@ def _logits(model: LLaMAHF, text: Text, codes: Tensor) -> Tensor:
     device, config = model.lm_head.weight.device, model.config
     features = text.features[None].to(device)
     n = features.shape[1]
-    row = layout_rows(
+    row = build_prefix_sequences(
         codes[None], torch.tensor([len(codes)]), torch.tensor([n]), config.end_id, config.pad_id
     ).to(device)  # fmt: skip
     mask = torch.ones(1, n, dtype=torch.bool, device=device)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
-from hftrainer.models.motion.motionmillion.rows import layout_rows
+from hftrainer.models.motion.motionmillion.rows import build_prefix_sequences
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def rope_check(bundle: MotionMillionBundle, pairs: Iterable[tuple[str, np.ndarra
     try:
         for caption, codes in pairs:
             text = bundle.encode_text([caption])
-            row = layout_rows(
+            row = build_prefix_sequences(
                 torch.from_numpy(codes.astype(np.int64))[None], torch.tensor([len(codes)]), text.mask.sum(dim=1),
                 bundle.ar.config.end_id, bundle.ar.config.pad_id,
             ).to(device)  # fmt: skip

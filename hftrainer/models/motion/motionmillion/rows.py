@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def layout_rows(codes: Tensor, lengths: Tensor, text_lengths: Tensor, end_id: int, pad_id: int) -> Tensor:
+def build_prefix_sequences(codes: Tensor, lengths: Tensor, text_lengths: Tensor, end_id: int, pad_id: int) -> Tensor:
     """Rows (b, t) of ids: as many PAD as a row has text, its codes, END, and PAD up to the longest row."""
     device = codes.device
     text_lengths, lengths = text_lengths.to(device), lengths.to(device)

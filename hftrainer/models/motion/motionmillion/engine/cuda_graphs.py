@@ -1,7 +1,7 @@
 """Decoding steps as CUDA graphs: one launch a step instead of some thousand. Optional reading.
 
 A graph replays fixed shapes on fixed memory, so there is one for each number of rows, of slots that are read (rounded
-up to 64; attention thus reads at most 63 too many) and way of choosing. They share one memory pool, stay with the batch
+up to 64; attention thus reads at most 63 too many) and way of sampling. They share one memory pool, stay with the batch
 whose memory they use, and so serve later calls.
 """
 

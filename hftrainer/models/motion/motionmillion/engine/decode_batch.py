@@ -98,7 +98,7 @@ class DecodeBatch:
         if any(fault):
             raise ValueError(
                 f"the transformer's output is not a number (NaN or infinity) in {sum(fault)} of {len(fault)} rows, in "
-                f"{str(self.cache.blocks.dtype).removeprefix('torch.')}; its weights may be damaged, or their numbers "
+                f"{str(self.cache.blocks.dtype).removeprefix('torch.')}; its weights may be damaged, or their values "
                 "too large for this type: try dtype='bfloat16' or 'float32'"
             )
         return done  # type: ignore[no-any-return]

@@ -102,7 +102,7 @@ def check_text(text_features: Tensor, text_mask: Tensor) -> Tensor:
     """Lengths (b,) of right-padded texts; ``ValueError`` for what is not."""
     if text_features.ndim != 3 or text_mask.shape != text_features.shape[:2]:
         raise ValueError(
-            f"text_features (rows, words, width) and text_mask (rows, words) do not fit: "
+            f"text_features (rows, words, width) and text_mask (rows, words) do not match: "
             f"{tuple(text_features.shape)} and {tuple(text_mask.shape)}"
         )
     mask = text_mask.bool()

@@ -186,7 +186,7 @@ class Scheduler:
             if prompt is not None and steps > limits[prompt] + 2 * self.check_every:
                 raise RuntimeError(
                     f"prompt {prompt} has not ended after {steps} steps, its limit is {limits[prompt]} codes: the "
-                    f"steps on {batch.done.device} do nothing; this is a fault of the program, please report it"
+                    f"steps on {batch.done.device} have no effect; this is a bug, please report it"
                 )
 
     def _harvest(self, batch: DecodeBatch, host: HostBatch) -> Iterator[Completion]:

@@ -76,14 +76,14 @@ class CodeStream:
 
     def _begin(self) -> None:
         if self._text is None:
-            raise ValueError("nothing was said yet: give a text first")
+            raise ValueError("no prompt yet: give a text first")
         features, mask = self._text
         device = self.model.device
         codes = torch.tensor([list(self.recent)], dtype=torch.long, device=device) if self.recent else None
         prefix = self.model.prefill(features, mask, codes)
         self._room = min(self.window, self.model.config.block_size - prefix.width)
         if self._room < 1:
-            raise ValueError(f"text and context take all {prefix.width} positions of the model; shorten the text")
+            raise ValueError(f"text and context fill all {prefix.width} positions of the model; shorten the text")
         batch = DecodeBatch(self.model, 1, self._room, prefix.width + self._room, self.params)
         uniforms = None
         if self.params.do_sample:

@@ -129,7 +129,7 @@ class CodebookUse(NamedTuple):
 
 
 def codebook_use(indices: Tensor, codebook_size: int) -> CodebookUse:
-    """Perplexity exp(-sum p log p) and the share of codes that occur, from counts alone (no one-hot matrix)."""
+    """Perplexity exp(-sum p log p) and the fraction of codes that occur, from counts (no one-hot matrix)."""
     counts = torch.bincount(indices.reshape(-1), minlength=codebook_size).double()
     p = counts / counts.sum()
     return CodebookUse(torch.exp(-(p * torch.log(p + 1e-7)).sum()), (counts > 0).double().mean())

@@ -45,7 +45,7 @@ def activation(name: str) -> nn.Module:
 def run_masked(layers: nn.Module, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Run `layers` on (b, c, t), keeping frames outside `mask` (b, 1, t) at zero before every convolution.
 
-    So a padded clip gives exactly what it gives alone: a convolution pads a lone clip with zeros too. The mask is
+    So a padded clip gives exactly the same result as alone: a convolution pads a lone clip with zeros too. The mask is
     halved and doubled along with the frames.
     """
     if mask is None:

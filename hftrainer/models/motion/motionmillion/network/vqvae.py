@@ -84,7 +84,7 @@ class HumanVQVAE(nn.Module):
     def forward(self, motion: Tensor, lengths: Tensor | None = None) -> Reconstruction:
         """Encode and decode (b, t, d); frames past the last complete code are dropped.
 
-        `lengths` (b,) frames: the clips are zero-padded, and each gives what it gives alone.
+        `lengths` (b,) frames: the clips are zero-padded; each gives the same result as alone.
         """
         latents, mask = self._latents(motion, lengths)
         quantized = self.vqvae.quantizer(latents, mask[:, 0] if mask is not None else None)
@@ -99,7 +99,7 @@ class HumanVQVAE(nn.Module):
     def forward_decoder(self, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Motion (b, l * stride, d) of codes (b, l).
 
-        `lengths` (b,) codes: rows are padded (with any id), each decodes as it does alone, and frames past its end
+        `lengths` (b,) codes: rows are padded (with any id); each decodes as it would alone, and frames past its end
         are zero.
         """
         if codes.ndim != 2:
