@@ -261,7 +261,7 @@ def test_an_average_under_zero3_is_refused(work, tmp_path):
     check_strategy(TrainerConfig(strategy="zero3"), ["artifact"])
     check_strategy(TrainerConfig(strategy="fsdp2"), ["ema"])
     average = [*settings(work, tmp_path), "trainer.strategy=zero3", "callbacks=[{name: ema}]"]
-    with pytest.raises(ConfigError, match="take fsdp2 or zero2, or leave it out"):
+    with pytest.raises(ConfigError, match="use fsdp2 or zero2, or remove it"):
         check_experiment(load_experiment(CONFIG, average))
 
 

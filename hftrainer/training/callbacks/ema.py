@@ -47,7 +47,7 @@ class EMA(L.Callback):
         """Start from the weights, or from the average that a checkpoint brought; float32, whatever the weights are."""
         current = _trained(task)
         if any(is_zero3(p) for p in current.values()):
-            raise ConfigError("the ema callback does not know the shards of zero3; take fsdp2 or zero2")
+            raise ConfigError("the ema callback does not support zero3; use fsdp2 or zero2")
         if self._loaded is not None:
             if self._loaded.keys() != current.keys():
                 raise ValueError("the checkpoint's averaged parameters differ from those that are trained now")
