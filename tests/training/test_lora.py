@@ -135,7 +135,7 @@ def test_lora_needs_a_trained_transformer_and_whole_parameters(work, tiny_model,
     with pytest.raises(ConfigError, match=r"give one in model\.init\.ar"):
         fit(load_experiment(CONFIG, settings(work, tmp_path, LORA)))
     sharded = settings(work, tmp_path, LORA, f"model.init.ar={tiny_model}", "model.ar=null", "trainer.strategy=zero3")
-    with pytest.raises(ConfigError, match="take ddp, zero1 or zero2"):
+    with pytest.raises(ConfigError, match="use ddp, zero1 or zero2"):
         fit(load_experiment(CONFIG, sharded))
     with pytest.raises(ValueError, match="which this model was loaded without"):
         MotionMillionBundle.from_pretrained(tiny_model, load_ar=False, adapter=tmp_path)
