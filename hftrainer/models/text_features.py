@@ -164,9 +164,9 @@ class StoredTextFeatures(nn.Module):
 
     def _read_index(self) -> None:
         needed = ("hashes", "tokens", "starts", "texts", "text_starts", "features.0")
-        lacking = [name for name in needed if name not in self._state]
-        if lacking or self.dtype not in DTYPES:
-            raise CheckpointError(f"{self.path} is damaged: missing {lacking}, dtype  {self.dtype!r}")
+        missing = [name for name in needed if name not in self._state]
+        if missing or self.dtype not in DTYPES:
+            raise CheckpointError(f"{self.path} is damaged: missing {missing}, dtype {self.dtype!r}")
         self._entries = {bytes(row): i for i, row in enumerate(self._state["hashes"].numpy())}
         self._tokens = self._state["tokens"].tolist()
         self._starts = self._state["starts"].tolist()

@@ -1,4 +1,4 @@
-"""Documentation pages made of cards, so that they cannot say something else."""
+"""Documentation pages generated from cards, to keep them consistent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from hftrainer.zoo.schema import BYTES_PER_VALUE, ModelCard, Result, memory
 from hftrainer.zoo.show import count, size, yes_or_no
 
-_MADE = "<!-- Made of the model's card by tools/build_model_pages.py; change the card and run that again. -->"
+_MADE = "<!-- Generated from the model's card by tools/build_model_pages.py; edit the card and run it again. -->"
 _HUB = "https://huggingface.co"
 _USE = {
     "pipeline": """\
@@ -26,7 +26,7 @@ pipe = hftrainer.load_pipeline("{name}")
 ```python
 from hftrainer.zoo.load import load_evaluator
 
-judge = load_evaluator("{name}")
+evaluator = load_evaluator("{name}")
 ```""",
 }
 
@@ -53,7 +53,7 @@ def model_page(card: ModelCard, *, folder: str = "docs/models", label: Callable[
         *([f"Licence: {licence.notes}"] if licence.notes else []),
         "## Sizes",
         _sizes(card),
-        *(["## Figures", *[_result(result, folder, label) for result in card.results]] if card.results else []),
+        *(["## Results", *[_result(result, folder, label) for result in card.results]] if card.results else []),
         *(["## Citation", f"```bibtex\n{card.citation.rstrip()}\n```"] if card.citation else []),
     ]
     return "\n\n".join(sections) + "\n"
@@ -71,12 +71,12 @@ def zoo_page(cards: Iterable[ModelCard]) -> str:
     head = ("name", "task", "representation", "parameters", "commercial use", "leaderboards", "")
     return f"""{_MADE}
 
-# Models that have names
+# Model zoo
 
 {_table(head, rows)}
 
 A name, or one of its aliases, can be given wherever a command or `hftrainer.load_pipeline` takes a model. The files are
-looked for in the folders that the card names, then on the hub.
+searched in the folders that the card lists, then on the hub.
 
 ```bash
 hftrainer zoo list --task text-to-motion
@@ -85,8 +85,8 @@ hftrainer zoo path gotozero-nano
 hftrainer zoo pull gotozero-3b-train
 ```
 
-`pull` downloads into the hub's cache and compares every file with the hashes that are known. A card that names no
-commit of its repository is loaded with a warning; give `revision=` to get the same files every time.
+`pull` downloads into the hub's cache and checks every file against its known hash. A card without a pinned
+commit is loaded with a warning; give `revision=` to get the same files every time.
 
 Cards of your own: a folder of YAML files in the environment variable HFTRAINER_ZOO, or a plug-in; see
 [extending](extending.md).
@@ -96,15 +96,15 @@ Cards of your own: a folder of YAML files in the environment variable HFTRAINER_
 def _sizes(card: ModelCard) -> str:
     parts = _table(
         ("part", "parameters", "computes in"),
-        [(part.name, f"{part.parameters:,}", part.dtype or "what it is loaded as") for part in card.parts],
+        [(part.name, f"{part.parameters:,}", part.dtype or "as loaded") for part in card.parts],
     )
     motion = {dtype: memory(card, dtype, motions=1) - memory(card, dtype) for dtype in BYTES_PER_VALUE}
-    head = ("loaded as", "weights", *(["each motion of a batch"] if card.cache_values else []))
+    head = ("loaded as", "weights", *(["per motion in a batch"] if card.cache_values else []))
     rows = [
         (dtype, size(memory(card, dtype)), *([size(motion[dtype])] if card.cache_values else []))
         for dtype in BYTES_PER_VALUE
     ]
-    return f"{parts}\n\nMemory; activations, prepared copies and libraries come on top:\n\n{_table(head, rows)}"
+    return f"{parts}\n\nMemory, excluding activations, prepared copies and libraries:\n\n{_table(head, rows)}"
 
 
 def _result(result: Result, folder: str, label: Callable[[str], str]) -> str:

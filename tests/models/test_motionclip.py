@@ -153,7 +153,7 @@ def test_published_artifacts_need_statistics_and_a_tokenizer(evaluator, motions,
     ("change", "message"),
     [
         ({"motion_config": {**CONFIG["motion_config"], "hidden_act": "gelu"}}, "expected 'quick_gelu'"),
-        ({"motion_config": {"hidden_size": 12}}, "motion_config lacks intermediate_size"),
+        ({"motion_config": {"hidden_size": 12}}, "motion_config has no intermediate_size"),
         ({"text_config": None}, "expected an object 'text_config'"),
         ({"text_config": {**CONFIG["text_config"], "num_hidden_layers": 3}}, "does not fit MotionCLIP"),
     ],

@@ -124,7 +124,7 @@ def test_other_files_are_refused(stored, tiny_model, tmp_path):
         StoredTextFeatures(tmp_path / "cut.safetensors")
     at = data.index(b'"text_starts"')
     (tmp_path / "renamed.safetensors").write_bytes(data[:at] + b'"texx_starts"' + data[at + 13 :])
-    with pytest.raises(CheckpointError, match=r"is damaged: it lacks \['text_starts'\]"):
+    with pytest.raises(CheckpointError, match=r"is damaged: missing \['text_starts'\]"):
         StoredTextFeatures(tmp_path / "renamed.safetensors")
 
 

@@ -103,6 +103,6 @@ def test_no_page_is_left_of_a_card_that_went():
     made = {
         path.stem
         for path in (REPOSITORY / "docs" / "models").glob("*.md")
-        if re.match("<!-- Made of the model's card", path.read_text())
+        if re.match("<!-- Generated from the model's card", path.read_text())
     }
     assert made == {path.stem for path in runpy.run_path(str(TOOL))["pages"]()} - {"zoo"}

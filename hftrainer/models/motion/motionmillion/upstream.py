@@ -57,9 +57,9 @@ def read_upstream(
 def sizes_of(state: Checkpoint) -> LLaMAHFConfig:
     """The sizes of a transformer, read off its tensors; heads, which no tensor shows, from the preset of that size."""
     needed = ("transformer.wte.weight", "llama_proj.weight")
-    lacking = [name for name in needed if name not in state]
-    if lacking:
-        raise CheckpointError(f"{state.path} does not hold a Go to Zero transformer: {lacking[0]!r} is missing")
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise CheckpointError(f"{state.path} does not hold a Go to Zero transformer: {missing[0]!r} is missing")
     (vocab, width), (_, clip_dim) = (state.shape_of(name) for name in needed)
     layers = sum(name.endswith(".rms_1.scale") for name in state)
     heads = {p["n_head"] for p in PRESETS.values() if (p["n_layer"], p["n_embd"]) == (layers, width)}
