@@ -149,7 +149,9 @@ def main() -> int:
         out = args.place / "clean"  # the same place: some files name it
         out.mkdir()
         for _ in range(rng.choice((1, 1, 2, 3))):
-            if run(job(given, out), kill_after=rng.uniform(0, took)) or (out / "made/manifest.json").exists():
+            if run(job(given, out), kill_after=rng.uniform(0, took)) or (
+                args.job == "convert" and (out / "made").is_dir()
+            ):
                 break
             kills += 1
         if args.job != "convert" or not (out / "made").is_dir():  # killed after its end: convert replaces no folder
