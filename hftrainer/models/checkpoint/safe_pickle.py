@@ -25,6 +25,7 @@ import torch
 from hftrainer.models.checkpoint.errors import CheckpointError, UnsafeCheckpoint
 from hftrainer.models.checkpoint.pickle_machine import Budget, check_key, run, short
 from hftrainer.models.checkpoint.tensors import MAX_DIMENSIONS, MAX_SIZE, StorageRef, TensorRef
+from hftrainer.readers import visible
 
 MAX_PICKLE = 128 << 20  # bytes; the structure of a checkpoint, not its tensors
 _MAX_NAMES = 10_000  # different foreign names in one file
@@ -107,8 +108,8 @@ class _World:
         top = module.partition(".")[0]
         if top in sys.stdlib_module_names or top in ("__main__", "builtins", "torch", "numpy", "hftrainer"):
             raise UnsafeCheckpoint(
-                f"{self.path} asks for {full[:_MAX_NAME]}, which no weight file needs; it was refused and nothing was "
-                "run. Do not trust this file"
+                f"{self.path} asks for {visible(full[:_MAX_NAME])}, which no weight file needs; it was refused and "
+                "nothing was run. Do not trust this file"
             )
         if len(full) > _MAX_NAME or len(self.foreign) >= _MAX_NAMES:
             raise CheckpointError(f"it names more than {_MAX_NAMES} classes, or one in more than {_MAX_NAME} letters")
