@@ -15,7 +15,7 @@ from hftrainer.apps.generate_set import Progress
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.captions import load_templates
 from hftrainer.data.prepare.trials import real_clips, styled_trials, trials, unseen_trials
-from hftrainer.evaluation.actions import ActionReport, Outcome, Trial, judge, report
+from hftrainer.evaluation.actions import ActionReport, Outcome, Trial, classify_outcomes, report
 from hftrainer.manifest import fingerprint
 from hftrainer.models.action_classifier import ActionClassifier
 from hftrainer.zoo.load import load_pipeline, locate
@@ -56,7 +56,7 @@ def evaluate_actions(
 ) -> ActionResult:
     """Generate every trial's motion, always by sampling, and score them beside the real clips of a split."""
     templates, dataset = load_templates(asked.templates), DatasetFolder(data)
-    judge_of = ActionClassifier.from_pretrained(classifier)
+    scorer = ActionClassifier.from_pretrained(classifier)
     pipeline = load_pipeline(model)
     chosen = dataclasses.replace(pipeline.sampling, do_sample=True, **(sampling or {}))
 
@@ -67,10 +67,10 @@ def evaluate_actions(
     rows = [(everything[i].prompt, everything[i].seed) for i in order]
     made = pipeline.generate_rows(rows, sampling=chosen, batch_size=_ROWS, progress=progress)
     outcomes = {i: Outcome(everything[i], m.motion, m.ended) for i, m in zip(order, made, strict=True)}
-    judge(list(outcomes.values()), judge_of)
+    classify_outcomes(list(outcomes.values()), scorer)
     real, styles = real_clips(dataset, split)
     result = report(
-        [outcomes[i] for i in range(len(made_up))], real, judge_of, styles_of=styles, rng=np.random.default_rng(0)
+        [outcomes[i] for i in range(len(made_up))], real, scorer, styles_of=styles, rng=np.random.default_rng(0)
     )
     free = [outcomes[i] for i in range(len(made_up), len(everything))]
     result.figures["unseen paraphrases, agreement"] = float(np.mean([o.right for o in free]))

@@ -82,11 +82,11 @@ def one_prediction_a_clip(protocol: Protocol) -> bool:
     return protocol.captions.rule != "each" and not protocol.captions.subclips
 
 
-def frames_to_make(frames: int, made: str, judged: str) -> int:
+def frames_to_make(frames: int, made: str, wanted: str) -> int:
     """Frames of the representation `made` that give at least as many of the protocol's representation."""
-    if made == judged:
+    if made == wanted:
         return frames
-    return math.ceil(frames * get_representation(made).fps / get_representation(judged).fps) + 1
+    return math.ceil(frames * get_representation(made).fps / get_representation(wanted).fps) + 1
 
 
 def protocol_pairs(protocol: Protocol, kept: Sequence[Entry], made: str) -> list[Pair]:

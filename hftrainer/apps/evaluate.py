@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.apps.eval_dataset import Progress, one_prediction_a_clip, open_dataset, protocol_pairs
+from hftrainer.apps.evaluators import identity_of, name_of, resolve_evaluator
 from hftrainer.apps.generate_set import Say, SetJob, Settings, Source, generate_set, silent
-from hftrainer.apps.judge import identity_of, load_judge, name_of
-from hftrainer.evaluation.compare import JUDGED, RESULT, items_of, write_items
+from hftrainer.evaluation.compare import PER_ITEM, RESULT, items_of, write_items
 from hftrainer.evaluation.page import write_page
 from hftrainer.evaluation.physical_table import PhysicalTable, physical_table, skeleton_note
 from hftrainer.evaluation.predictions import Predictions
@@ -38,7 +38,7 @@ class Report:
     """
 
     result: dict[str, Any]
-    judged: ProtocolResult
+    outcome: ProtocolResult
     clips: EvaluationSet
     tables: Mapping[str, PhysicalTable]
 
@@ -66,10 +66,10 @@ class Report:
     def write(self, folder: str | os.PathLike[str], *, cases: int = 8) -> list[Path]:
         """report.html with the `cases` worst and best retrievals, report.md, report.json, and figures by item."""
         folder = check_writable(folder)
-        write_items(folder, self.judged, self.tables["real"].published, self.tables["predicted"].published)
+        write_items(folder, self.outcome, self.tables["real"].published, self.tables["predicted"].published)
         write_json(folder / RESULT, self.result)
         write_text(folder / "report.md", self.markdown())
-        items = self.judged.judged.items
+        items = self.outcome.embedded.items
 
         def real(row: int) -> Any:
             motion = self.clips.real(items[row].id)
@@ -80,8 +80,8 @@ class Report:
             assert self.clips.predicted is not None
             return self.clips.predicted(self.clips.named(items[row]))
 
-        write_page(folder / "report.html", self.result, items_of(self.judged), real, predicted, count=cases)
-        return [folder / name for name in ("report.html", "report.md", RESULT, JUDGED)]
+        write_page(folder / "report.html", self.result, items_of(self.outcome), real, predicted, count=cases)
+        return [folder / name for name in ("report.html", "report.md", RESULT, PER_ITEM)]
 
 
 def evaluate(
@@ -109,10 +109,10 @@ def evaluate(
     `model_or_folder`: a zoo name, artifact folder, hub name or `Source`, whose motions are made in ``out/predictions``
     by `settings` (what is there already stays); or a folder of ``<name>.npy``, or a list of such folders, of which
     further ones are further generations of the same captions. `protocol`: a name, YAML file or object, `overrides` its
-    changes. `evaluator`: see `load_judge`. `limit`: only the first so many clips. `any_rate` and `any_values` skip the
+    changes. `evaluator`: see `resolve_evaluator`. `limit`: only the first N clips. `any_rate`, `any_values`: skip the
     checks that predictions have the frame rate and the units of the representation.
 
-    What can be known to be wrong is said before anything is generated or scored: too few clips for one pool, an
+    Raises before anything is generated or scored for known problems: too few clips for one pool, an
     evaluator of another representation, predictions that are missing, broken or in other units.
     """
     started = time.perf_counter()
@@ -125,7 +125,7 @@ def evaluate(
     clips = open_dataset(data, rules, split=split, texts=texts, limit=limit, any_values=any_values, progress=progress)
     planned = plan_items(rules, clips)
     pairs = [] if source is None else protocol_pairs(rules, planned.kept, source.representation)
-    judge = load_judge(evaluator, rules, device=device, cache_dir=cache_dir)
+    encoder = resolve_evaluator(evaluator, rules, device=device, cache_dir=cache_dir)
     if source is not None:
         about = {"captions": f"{texts or data} by {rules.name}"}
         job = SetJob(source, Path(str(out)) / PREDICTIONS, pairs, settings or Settings(device=device), about=about)
@@ -140,12 +140,12 @@ def evaluate(
         folders = [job.out]
     predictions = attach(clips, rules, planned.kept, folders, any_rate=any_rate)
     found = run_protocol(
-        rules, clips, judge, planned=planned, any_values=any_values or source is not None, progress=progress
+        rules, clips, encoder, planned=planned, any_values=any_values or source is not None, progress=progress
     )
     tables = _physical(rules, clips, found, progress)
     result = {
         **found.as_dict(),
-        "evaluator": {"name": name_of(evaluator), "identity": identity_of(judge, evaluator)},
+        "evaluator": {"name": name_of(evaluator), "identity": identity_of(encoder, evaluator)},
         "data": {
             "folder": str(data),
             "split": split or rules.ids.split,
@@ -224,14 +224,14 @@ def _physical(
     protocol: Protocol, clips: EvaluationSet, found: ProtocolResult, progress: Progress
 ) -> dict[str, PhysicalTable]:
     """Tables of the real clips and of their predictions, by item; a clip with several captions is measured once."""
-    judged, kind = found.judged, protocol.representation
-    assert judged.predicted is not None
+    embedded, kind = found.embedded, protocol.representation
+    assert embedded.predicted is not None
     assert clips.predicted is not None
     predicted = clips.predicted
-    good = {clips.named(item) for item, row in zip(judged.items, judged.predicted, strict=True) if row[0] == row[0]}
-    names = [clips.named(item) for item in judged.items]
+    good = {clips.named(item) for item, row in zip(embedded.items, embedded.predicted, strict=True) if row[0] == row[0]}
+    names = [clips.named(item) for item in embedded.items]
     return {
-        "real": physical_table([item.id for item in judged.items], clips.real, kind, progress=progress),
+        "real": physical_table([item.id for item in embedded.items], clips.real, kind, progress=progress),
         "predicted": physical_table(
             names, lambda name: predicted(name) if name in good else None, kind, progress=progress
         ),

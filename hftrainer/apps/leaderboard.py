@@ -114,13 +114,13 @@ def leaderboard(
     made.sort(key=lambda row: next((row.values[name] for name in ("FID", "FID-unit") if name in row.values), 0.0))
     rows = [_real_row(first), *made]
     notes = ["± is half the 95 % interval of a bootstrap over clips"]
-    expected, judged = (first.result["counts"].get(key) for key in ("ids_expected", "ids"))
+    expected, evaluated = (first.result["counts"].get(key) for key in ("ids_expected", "ids"))
     if published:
         others = published_rows(protocol.name)
         rows += others
-        if others and expected not in (None, judged):
+        if others and expected not in (None, evaluated):
             notes.append(
-                f"published rows are over {expected} clips, these over {judged}: not comparable, only for scale"
+                f"published rows are over {expected} clips, these over {evaluated}: not comparable, only for scale"
             )
         elif others:
             notes.append(

@@ -23,8 +23,8 @@ def evaluate_tokenizer(
     """Figures of `hftrainer.evaluation.tokenizer` over a split, and what they are of; with an `evaluator`, FID too."""
     encoder = load_tokenizer(model)
     dataset = DatasetFolder(data)
-    judge = None if evaluator is None else load_evaluator(evaluator)
+    scorer = None if evaluator is None else load_evaluator(evaluator)
     motions = map(dataset.motion, progress(dataset.names(split)))
-    figures = tokenizer.evaluate_tokenizer(encoder, motions, evaluator=judge)
+    figures = tokenizer.evaluate_tokenizer(encoder, motions, evaluator=scorer)
     identity = {"model": model, "model_hash": fingerprint(locate(model)[0])}
     return {**identity, "split": split, "evaluator": evaluator, "figures": figures}

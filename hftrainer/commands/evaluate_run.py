@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         cache_dir=args.cache, progress=progress(), progress_of_motions=progress_lines("motions"), say=_say,
     )  # fmt: skip
     print(report)
-    for name, reason in list(report.judged.broken.items())[:10]:
+    for name, reason in list(report.outcome.broken.items())[:10]:
         print(f"broken: {name}: {reason}", file=sys.stderr)
     if args.out is not None:
         print(f"\nwritten: {', '.join(str(path) for path in report.write(args.out, cases=args.cases))}")

@@ -44,11 +44,11 @@ class Outcome:
     right: bool = False
 
 
-def judge(outcomes: Sequence[Outcome], classifier: ActionClassifier) -> None:
+def classify_outcomes(outcomes: Sequence[Outcome], classifier: ActionClassifier) -> None:
     """Fill in what the classifier sees and whether the contents are right. A motion that is too short is wrong."""
-    judged = [o for o in outcomes if len(o.motion) >= 4]
-    contents, styles = classifier.classify([o.motion for o in judged])
-    for outcome, content, style in zip(judged, contents, styles, strict=True):
+    long_enough = [o for o in outcomes if len(o.motion) >= 4]
+    contents, styles = classifier.classify([o.motion for o in long_enough])
+    for outcome, content, style in zip(long_enough, contents, styles, strict=True):
         outcome.seen_content, outcome.seen_style = content, style
         wanted = outcome.trial.contents
         outcome.right = (

@@ -30,8 +30,8 @@ from hftrainer.files import atomic_path
 from hftrainer.readers import read_json
 
 Floats = NDArray[np.floating[Any]]
-JUDGED, RESULT = "per_item.npz", "report.json"
-_OLD_JUDGED = "judged.npz"  # of earlier versions
+PER_ITEM, RESULT = "per_item.npz", "report.json"
+_OLD_PER_ITEM = "judged.npz"  # of earlier versions
 _ARRAYS = {
     **dict.fromkeys(("keys", "ids", "captions"), Wanted("text", (None,))),
     **dict.fromkeys(("text", "real", "predicted"), Wanted(shape=(None, None))),
@@ -73,15 +73,15 @@ class Difference:
 
 def items_of(result: ProtocolResult) -> dict[str, NDArray[Any]]:
     """What a run keeps of each item, in the result's order: names, captions, embeddings."""
-    judged = result.judged
-    assert judged.predicted is not None
+    embedded = result.embedded
+    assert embedded.predicted is not None
     return {
-        "keys": np.array([item.key for item in judged.items]),
-        "ids": np.array([item.id for item in judged.items]),
-        "captions": np.array([item.caption for item in judged.items]),
-        "text": judged.text.astype(np.float32),
-        "real": judged.real.astype(np.float32),
-        "predicted": judged.predicted.astype(np.float32),
+        "keys": np.array([item.key for item in embedded.items]),
+        "ids": np.array([item.id for item in embedded.items]),
+        "captions": np.array([item.caption for item in embedded.items]),
+        "text": embedded.text.astype(np.float32),
+        "real": embedded.real.astype(np.float32),
+        "predicted": embedded.predicted.astype(np.float32),
     }
 
 
@@ -92,24 +92,24 @@ def write_items(folder: Path, result: ProtocolResult, physical_real: Floats, phy
         "physical_real": physical_real.astype(np.float32),
         "physical_predicted": physical_predicted.astype(np.float32),
     }
-    with atomic_path(folder / JUDGED) as temporary, open(temporary, "wb") as stream_:
+    with atomic_path(folder / PER_ITEM) as temporary, open(temporary, "wb") as stream_:
         np.savez_compressed(stream_, **arrays)
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
     """A folder that `hftrainer evaluate run --out` wrote, in this version or an earlier one."""
     folder = Path(folder)
-    judged = folder / JUDGED if (folder / JUDGED).is_file() else folder / _OLD_JUDGED
-    for path in (folder / RESULT, judged):
+    per_item = folder / PER_ITEM if (folder / PER_ITEM).is_file() else folder / _OLD_PER_ITEM
+    for path in (folder / RESULT, per_item):
         if not path.is_file():
-            name = RESULT if path.name == RESULT else JUDGED
+            name = RESULT if path.name == RESULT else PER_ITEM
             raise ValueError(
                 f"{folder} has no {name}: it is not the result of `hftrainer evaluate run --out` on predictions"
             )
-    items = read_npz(judged, _ARRAYS)
+    items = read_npz(per_item, _ARRAYS)
     sizes = {name: len(array) for name, array in items.items()}
     if len(set(sizes.values())) != 1:
-        raise ValueError(f"{judged}: per-item arrays have different lengths: {sizes}")
+        raise ValueError(f"{per_item}: per-item arrays have different lengths: {sizes}")
     return Run(folder, current_result(read_json(folder / RESULT)), items)
 
 

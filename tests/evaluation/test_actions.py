@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hftrainer.data.synthetic.motions import make_motion
-from hftrainer.evaluation.actions import SHORTEST_PART, Outcome, Trial, judge, report, seen_in_order
+from hftrainer.evaluation.actions import SHORTEST_PART, Outcome, Trial, classify_outcomes, report, seen_in_order
 
 
 class Judge:
@@ -37,7 +37,7 @@ def outcome(made: np.ndarray, *contents: str, style: str | None = None, ended: b
 
 def test_one_action_is_right_if_it_is_seen():
     outcomes = [outcome(motion("walk"), "walk"), outcome(motion("wave"), "walk"), outcome(np.zeros((3, 272)), "walk")]
-    judge(outcomes, Judge())
+    classify_outcomes(outcomes, Judge())
     assert [o.right for o in outcomes] == [True, False, False]
     assert [o.seen_content for o in outcomes] == ["walk", "wave", ""]
 
@@ -45,7 +45,7 @@ def test_one_action_is_right_if_it_is_seen():
 def test_two_actions_are_right_in_their_order():
     both = motion("walk", "wave")
     outcomes = [outcome(both, "walk", "wave"), outcome(both, "wave", "walk"), outcome(motion("walk"), "walk", "wave")]
-    judge(outcomes, Judge())
+    classify_outcomes(outcomes, Judge())
     assert [o.right for o in outcomes] == [True, False, False]
 
 
@@ -65,7 +65,7 @@ def outcomes():
         outcome(motion("walk", "wave"), "walk", "wave"), outcome(motion("walk", "walk"), "walk", "wave"),
         outcome(motion("walk", style="sad"), "walk", style="sad"), outcome(motion("wave"), "walk", style="sad"),
     ]  # fmt: skip
-    judge(made, Judge())
+    classify_outcomes(made, Judge())
     return made
 
 
@@ -93,7 +93,7 @@ def test_figures(outcomes):
 
 def test_real_motions_differ_from_themselves_in_nothing(outcomes):
     same = [outcome(m, label) for label, clips in REAL.items() for m in clips]
-    judge(same, Judge())
+    classify_outcomes(same, Judge())
     got = report(same, REAL, Judge(), styles_of=STYLES, rng=np.random.default_rng(0)).figures
     for name in ("Slide", "Jitter", "Dynamic"):
         assert got[f"{name}, generated / real"] == pytest.approx(1)

@@ -9,8 +9,8 @@ import pytest
 
 import hftrainer
 from hftrainer.apps.evaluate import evaluate, source_or_folders
+from hftrainer.apps.evaluators import resolve_evaluator
 from hftrainer.apps.generate_set import SetJob, Settings, Source
-from hftrainer.apps.judge import load_judge
 from hftrainer.apps.leaderboard import leaderboard, published_rows
 from hftrainer.apps.pairs import PairSource, read_pairs
 from hftrainer.cli import main
@@ -82,11 +82,11 @@ def test_an_evaluator_of_another_representation_is_refused():
         encode_motions = encode_texts = None
 
     with pytest.raises(ValueError, match="hftrainer-v1 evaluates motion272, but the evaluator expects hml263"):
-        load_judge(Other(), load_protocol("hftrainer-v1"))
+        resolve_evaluator(Other(), load_protocol("hftrainer-v1"))
     with pytest.raises(ValueError, match="motionclip135 evaluators do not cache embeddings"):
-        load_judge("somewhere", load_protocol("motionclip-135"), cache_dir="cache")
+        resolve_evaluator("somewhere", load_protocol("motionclip-135"), cache_dir="cache")
     with pytest.raises(ValueError, match="needs a motionstreamer272 evaluator: --evaluator"):
-        load_judge(None, load_protocol("hftrainer-v1"))
+        resolve_evaluator(None, load_protocol("hftrainer-v1"))
 
 
 def test_a_model_says_what_its_motions_are_made_of(tiny_model, tmp_path):

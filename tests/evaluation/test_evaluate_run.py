@@ -269,7 +269,7 @@ def test_predictions_by_key_stand_for_parts_and_captions():
     report = run_protocol(protocol, clips, Judge())
     assert set(asked) == {pair.name for pair in pairs}
     assert report.counts["items"] == 12
-    np.testing.assert_allclose(report.judged.predicted, report.judged.real)
+    np.testing.assert_allclose(report.embedded.predicted, report.embedded.real)
 
 
 # --- other representations --------------------------------------------------------------------------------------------

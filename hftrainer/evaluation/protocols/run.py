@@ -35,8 +35,8 @@ _BLOCK = 256  # clips encoded at a time
 
 
 @dataclass
-class Judged:
-    """What the first drawing came to, item by item: embeddings (n, d), NaN rows for predictions that failed."""
+class EmbeddedItems:
+    """Embeddings (n, d) of the first draw, item by item; NaN rows for failed predictions."""
 
     items: list[Item]
     text: Floats
@@ -56,11 +56,11 @@ class ProtocolResult:
     missing: list[str]
     broken: dict[str, str]
     implausible: dict[str, dict[str, str]]
-    judged: Judged
+    embedded: EmbeddedItems
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON; without `judged`."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "judged"}
+        """Plain data, for JSON; without `embedded`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "embedded"}
 
 
 def plan_items(protocol: Protocol, clips: EvaluationSet, *, enough: bool = True) -> Entries:
@@ -101,7 +101,7 @@ def run_protocol(
     texts = _Texts(evaluator)
     drawings = protocol.repeats if protocol.redraw else 1
     figures: dict[str, Figures] = {}
-    judged: Judged | None = None
+    embedded: EmbeddedItems | None = None
     for repeat in range(drawings):
         drawn = _drawing(protocol, clips, kept, found.lengths, evaluator, texts, repeat, progress)
         second = _second(protocol, clips, kept, evaluator, repeat, progress) if protocol.second_pass else None
@@ -111,14 +111,14 @@ def run_protocol(
         )  # fmt: skip
         _merge(figures, once)
         motion = None if drawn.predicted is None else drawn.predicted.motion
-        judged = judged or Judged(drawn.items, drawn.real.text, drawn.real.motion, motion)
+        embedded = embedded or EmbeddedItems(drawn.items, drawn.real.text, drawn.real.motion, motion)
     if clips.others:
         _multimodality(figures["predicted"], protocol, clips, kept, found.lengths, evaluator, progress)
-    assert judged is not None
+    assert embedded is not None
     return ProtocolResult(
         asdict(protocol), {name: row.summary() for name, row in figures.items()},
         _counts(protocol, clips, kept, found, figures), planned.dropped, found.missing, found.broken,
-        found.implausible, judged,
+        found.implausible, embedded,
     )  # fmt: skip
 
 

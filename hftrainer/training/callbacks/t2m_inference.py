@@ -219,14 +219,14 @@ class Failed:
 
 def score_texts(trainer: Any, rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """Put the text-motion distance into rows, with the evaluator of the run's `t2m_evaluation`, if it has one."""
-    judge = next((c for c in trainer.callbacks if hasattr(c, "text_motion_distances")), None)
+    scorer = next((c for c in trainer.callbacks if hasattr(c, "text_motion_distances")), None)
     found = [(row, name) for row in rows for name in row["files"] if name.endswith(".npy")]
-    if judge is None or not found:
+    if scorer is None or not found:
         return
     try:
         motions = [read_npy(folder / name) for _, name in found]
         texts = [row["prompt"] for row, _ in found]
-        distances = judge.text_motion_distances(texts, motions, found[0][0]["representation"])
+        distances = scorer.text_motion_distances(texts, motions, found[0][0]["representation"])
     except PROGRAMMING_ERRORS:
         raise
     except Exception as error:  # noqa: BLE001 -- as above

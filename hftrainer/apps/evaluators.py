@@ -15,7 +15,7 @@ from hftrainer.registry import EVALUATORS
 from hftrainer.zoo.load import load_evaluator
 
 
-def load_judge(
+def resolve_evaluator(
     evaluator: Any, protocol: Protocol, *, device: str = "cpu", cache_dir: str | os.PathLike[str] | None = None
 ) -> Any:
     """The evaluator that a protocol is run with.
@@ -27,7 +27,7 @@ def load_judge(
     if evaluator is None:
         raise ValueError(f"{protocol.name} needs a {protocol.evaluator} evaluator: --evaluator NAME or FOLDER")
     if hasattr(evaluator, "encode_motions"):
-        judge = evaluator
+        encoder = evaluator
     else:
         kind, source = protocol.evaluator, evaluator
         options: dict[str, Any] = {"device": device}
@@ -39,20 +39,20 @@ def load_judge(
         if cache_dir is not None:
             _check_cache(kind)
             options["cache_dir"] = cache_dir
-        judge = load_evaluator(source, kind, **options)
-    reads = getattr(judge, "representation", protocol.representation)
+        encoder = load_evaluator(source, kind, **options)
+    reads = getattr(encoder, "representation", protocol.representation)
     if reads != protocol.representation:
         raise ValueError(f"{protocol.name} evaluates {protocol.representation}, but the evaluator expects {reads}")
-    return judge
+    return encoder
 
 
-def identity_of(judge: Any, named: Any) -> str:
+def identity_of(encoder: Any, named: Any) -> str:
     """What decides embeddings: weights and statistics, or for evaluators that do not say, their folder."""
-    if hasattr(judge, "identity"):
-        return str(judge.identity())
+    if hasattr(encoder, "identity"):
+        return str(encoder.identity())
     if isinstance(named, (str, Path)):
         return fingerprint(find_model(named))
-    return f"{type(judge).__module__}:{type(judge).__qualname__}"
+    return f"{type(encoder).__module__}:{type(encoder).__qualname__}"
 
 
 def name_of(named: Any) -> str:
