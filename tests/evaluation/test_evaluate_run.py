@@ -387,7 +387,7 @@ def test_what_does_not_fit_together(data, judge, folder, capsys, tiny_model, tmp
     assert "write field=value" in said
     arguments = ["--data", data.root, "--evaluator", judge, "--model", tiny_model, "--out", tmp_path]
     said = refused(capsys, main(["evaluate", "run", *map(str, arguments), "--protocol", "hml3d-263-leaderboard"]))
-    assert "has no tokens, which hml3d-263-leaderboard reads" in said
+    assert "has no tokens, which hml3d-263-leaderboard requires" in said
     said = refused(capsys, main(["evaluate", "run", *map(str, arguments), "--protocol", "motionclip-135"]))
     assert "bundle_config.json cannot be read" in said  # an evaluator of another kind
     said = refused(capsys, run(data, judge, folder, "--protocol", "motionclip-135"))
