@@ -57,7 +57,7 @@ def load_flags(add: Callable[..., object]) -> None:
     add("--compare", action="store_true", help="also measure the way other packages do it, in turn")
     add("--text-features", help="default: text_features.safetensors in the model's folder")
     add("--bar-anonymous", type=float, metavar="GIB", help="peak while loading; exit status 1 if it is exceeded")
-    add("--bar-resident", type=float, metavar="GIB", help="peak of the whole run")
+    add("--bar-resident", type=float, metavar="GIB", help="peak of the complete run")
     add("--bar-ratio", type=float, metavar="X", help="peak resident while loading / size of the files")
     add("--bar-seconds", type=float, metavar="S", help="of loading")
     add("--bar-token", type=float, metavar="S", help="a token")

@@ -34,7 +34,7 @@ REPRESENTATION = "representation.json"
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence about a clip, or about the part from `start` to `end` seconds (both 0: the whole clip).
+    """A sentence about a clip, or about the part from `start` to `end` seconds (both 0: the full clip).
 
     `tokens` is HumanML3D's second field, "word/TAG word/TAG ...", where a line has one.
     """
@@ -98,7 +98,7 @@ class DatasetFolder:
         return load_motion(self.motion_path(name), self.representation)
 
     def frames(self, name: str) -> int:
-        """Length of a clip, from the header of its file alone."""
+        """Length of a clip, read only from the header of its file."""
         path = self.motion_path(name)
         try:
             return npy_header(path, kind="float", shape=(None, self.motion_format.width)).shape[0]

@@ -15,7 +15,7 @@ from hftrainer.motion.skeleton import N_JOINTS
 def body_model_offsets(path: str | os.PathLike[str]) -> NDArray[np.float64]:
     """Vectors (22, 3) from parent to joint in the rest pose with zero betas, from the .npz of SMPL, SMPL-H or SMPL-X.
 
-    Reads v_template (v, 3) and J_regressor (joints, v) alone: joints are the regressor applied to the template.
+    Reads only v_template (v, 3) and J_regressor (joints, v): joints are the regressor applied to the template.
     """
     wanted = Wanted(shape=(None, None), finite=True)
     try:

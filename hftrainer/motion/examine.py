@@ -41,7 +41,7 @@ def examine(
     """
     out = Examination()
     if len(joints) < 2:
-        out.refused.append("has one frame, which is a pose and no motion")
+        out.refused.append("has only one frame, which is not a motion")
         return out
     if not (np.isfinite(joints).all() and np.isfinite(rotations).all()):
         out.refused.append("the result has numbers that are not finite")
@@ -98,7 +98,8 @@ def _rest_pose(out: Examination, offsets: Float, turns: dict[str, float]) -> Non
         aside = _angle(toes * [1, 0, 1], np.array([0.0, 0.0, 1.0])) if np.hypot(toes[0], toes[2]) > 0.01 else 0.0
         out.measures["toes_aside"] = max(aside, out.measures.get("toes_aside", 0.0))
         if aside > 50:
-            where = "backwards: left and right are exchanged, or the rest pose is no T-pose" if aside > 100 else "aside"
+            swapped = "backwards: left and right are exchanged, or the rest pose is not a T-pose"
+            where = swapped if aside > 100 else "aside"
             _say(out, aside > 100, f"the {side} toes of the rest pose point {where}{remedy}")
     for joint, turn in turns.items():
         leg = joint.endswith(("hip", "knee"))

@@ -19,7 +19,7 @@ _ON_FLOOR = 0.04  # metres: less than an ankle rises in a run's flight
 def walking(joints: Float, offsets: Float, fps: float) -> tuple[float, float] | None:
     """Speed in m/s and steps a second where the clip walks, as of legs of 0.85 m; None where it does not.
 
-    Walking: the pelvis goes on steadily, feet pass each other, and the lower ankle never leaves the floor, as it does
+    Walking: the pelvis moves steadily, feet pass each other, and the lower ankle never leaves the floor, as it does
     in every run. Speeds go with the square root of the leg's length (Froude number), and rates against it.
     """
     frames = round(_WINDOW * fps)

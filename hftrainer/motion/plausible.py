@@ -35,7 +35,7 @@ WRONG = {
     "root": "root not at the origin of its own frame",
     "velocities": "velocities that do not belong to the positions",
     "units": "bones that are too long or too short for a body in metres",
-    "not a body": "bones that are not a body's",
+    "not a body": "implausible bone proportions",
     "frozen": "nothing moves",
     "upside down": "upside down",
     "lying": "as low as it is long in every frame",
@@ -101,14 +101,14 @@ def unit_length_problem(vectors: Float64) -> list[Problem]:
     off = float(np.median(np.abs(np.linalg.norm(vectors, axis=-1) - 1.0)))
     if off <= _UNIT_LENGTH:
         return []
-    text = f"its rotations are no rotations (their rows are {off:.2g} off unit length); is it normalized (z-scores)?"
+    text = f"its rotations are invalid (their rows are {off:.2g} off unit length); is it normalized (z-scores)?"
     return [Problem("normalized", text)]
 
 
 def frozen_problem(motion: Float64) -> list[Problem]:
     """Problems of features (T, width) that hold one frame over and over; decoded, such a body may still glide."""
     if len(motion) >= FEW and float(np.abs(motion - motion[:1]).max()) < FROZEN:
-        return [Problem("frozen", "all frames are the same frame")]
+        return [Problem("frozen", "all frames are identical")]
     return []
 
 

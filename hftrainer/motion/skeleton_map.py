@@ -120,7 +120,7 @@ def load_map(name_or_path: str | os.PathLike[str]) -> SkeletonMap:
         path = SHIPPED / f"{name_or_path}.yaml"
     if not path.is_file():
         raise ValueError(
-            f"no skeleton map {str(name_or_path)!r}; shipped: {', '.join(shipped_maps())}; or give a YAML file's path"
+            f"no skeleton map {str(name_or_path)!r}; included: {', '.join(shipped_maps())}; or give a YAML file's path"
         )
     try:
         fields = read_yaml(path)

@@ -16,7 +16,7 @@ def map_axes(skeleton: SkeletonMap) -> Float:
     """Rotation (3, 3) from the file's world to ours, which has +Y up and +Z forward, as the map says."""
     up, forward = direction(skeleton.up), direction(skeleton.forward)
     if abs(float(up @ forward)) > 1e-6:
-        raise ValueError(f"skeleton map {skeleton.name!r}: up {skeleton.up} and forward {skeleton.forward} clash")
+        raise ValueError(f"skeleton map {skeleton.name!r}: up {skeleton.up} and forward {skeleton.forward} conflict")
     return np.asarray([np.cross(up, forward), up, forward], dtype=np.float64)
 
 

@@ -148,7 +148,7 @@ class TextToMotionPipeline:
         """The representation itself."""
         return get_representation(self.representation)
 
-    # --- the whole way --------------------------------------------------------------------------------------------
+    # --- end to end ----------------------------------------------------------------------------------------------
 
     def __call__(
         self,

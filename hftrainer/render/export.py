@@ -60,7 +60,7 @@ class ExportOptions:
         if self.fps is not None and not 1 <= self.fps <= 480:
             raise ValueError(f"a frame rate must lie between 1 and 480, got {self.fps:g}")
         if self.in_place and self.root_motion:
-            raise ValueError("in place there is no path for a root bone to carry; choose in_place or root_motion")
+            raise ValueError("in_place removes the path that root_motion needs; choose one of them")
 
     def apply(self, motion: BodyMotion, *, raw: bool = False) -> BodyMotion:
         """The motion that all files of one export show; `raw`: feet that these options move are not locked again."""
@@ -80,7 +80,7 @@ def check_formats(names: Sequence[str], options: ExportOptions | None = None) ->
         for module in _NEEDS.get(name, ()):
             need(module, f"writing {name} files")
     if options is not None and options.up == "z" and "bvh" not in names:
-        raise ValueError("only BVH files can have Z up; other formats say themselves which way is up")
+        raise ValueError("only BVH files can have Z up; other formats define their up axis")
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

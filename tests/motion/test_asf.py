@@ -147,8 +147,8 @@ def test_the_body_is_a_person_whose_limbs_bend_the_right_way(trial):
         (lambda a, s: (a.replace("ltibia 60.0", "ltibia 60.0 3"), s), "2 values, its skeleton 1"),
         (lambda a, s: (a.replace(":DEGREES", ":RADIANS"), s), "radians"),
         (lambda a, s: (":FULLY-SPECIFIED\n", s), "holds no frames"),
-        (lambda a, s: (a, s.replace(":hierarchy", ":h")), "not an ASF skeleton"),
-        (lambda a, s: (a, s.replace("length 2.68", "length long")), "not an ASF skeleton"),
+        (lambda a, s: (a, s.replace(":hierarchy", ":h")), "not a readable ASF skeleton"),
+        (lambda a, s: (a, s.replace("length 2.68", "length long")), "not a readable ASF skeleton"),
         (lambda a, s: (a, s.replace("    root lhipjoint", "    root lhipjoint lfemur")), "two parents"),
     ],
 )

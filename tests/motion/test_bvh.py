@@ -258,5 +258,5 @@ def test_wrong_maps_are_refused(tmp_path, change, message):
 
 
 def test_unknown_map_names_are_refused():
-    with pytest.raises(ValueError, match="shipped: 100style, bandai-namco"):
+    with pytest.raises(ValueError, match="included: 100style, bandai-namco"):
         load_map("bandai")

@@ -127,7 +127,7 @@ def test_surplus_rows_are_left_out_and_said(tmp_path):
     (tmp_path / "more.bvh").write_text(text)
     bvh = read_bvh(tmp_path / "more.bvh")
     same_motion(bvh, want)
-    assert "1 more rows than the 2" in bvh.notes[0]
+    assert "1 more rows than its 2" in bvh.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_rest_poses_that_are_none_are_refused_or_doubted():
     assert "--rest-frame" in look(turns={"left_hip": 90.0}).refused[0]
     assert "off a T-pose" in look(turns={"left_hip": 50.0}).doubts[0]
     assert look(turns={"left_shoulder": 85.0}).doubts == []  # arms that hang
-    assert look(seconds=1 / 30).refused == ["has one frame, which is a pose and no motion"]
+    assert look(seconds=1 / 30).refused == ["has only one frame, which is not a motion"]
 
 
 def settings(**options):

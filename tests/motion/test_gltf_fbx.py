@@ -134,7 +134,7 @@ def change(document, path, value):
         (("accessors", 0, "count"), 10**9, "reaches past its buffer"),
         (("accessors", 0, "count"), -1, "reaches past its buffer"),
         (("accessors", 1, "count"), 2, "is broken"),
-        (("accessors", 0, "bufferView"), 99, "not a glTF file that can be read"),
+        (("accessors", 0, "bufferView"), 99, "not a readable glTF file"),
         (("buffers", 0, "uri"), "../../outside.bin", "a buffer"),
         (("buffers", 0, "uri"), "/etc/passwd", "a buffer"),
         (("nodes",), {}, "move no node"),
@@ -221,7 +221,7 @@ def test_what_is_no_fbx_is_refused(tmp_path):
     from hftrainer.motion.io.fbx import read_fbx
 
     (tmp_path / "a.fbx").write_text("hello")
-    with pytest.raises(MotionFileError, match="not an FBX file"):
+    with pytest.raises(MotionFileError, match="not a readable FBX file"):
         read_fbx(tmp_path / "a.fbx")
 
 

@@ -54,7 +54,7 @@ def import_tar(
 ) -> TarReport:
     """Unpack .tar, .tar.gz, ... into the dataset folder `out`, member by member, in the layout of `DatasetFolder`.
 
-    `prefix` is put before names (archives of parts often lack the part's name: ``MotionGV/``). A top folder that is
+    `prefix` is put before names (archives of parts often omit the part's name: ``MotionGV/``). A top folder that is
     there twice (MotionGV/MotionGV/...) is written once. `split`: also list the clips that came in this split. Raises
     ``ValueError`` for a member that is damaged or has a name that leads out of the folder.
     """

@@ -48,7 +48,7 @@ class LabelledClipsConfig:
 
 @DATASETS.register("labelled_clips")
 class LabelledClips:
-    """Training crops and whole validation clips with content and style."""
+    """Training crops and complete validation clips with content and style."""
 
     Config = LabelledClipsConfig
 

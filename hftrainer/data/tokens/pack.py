@@ -29,7 +29,7 @@ from hftrainer.files import atomic_folder
 
 @dataclass
 class Packed:
-    """What was packed, and the clips that were left out because they lack codes or captions."""
+    """What was packed, and the clips skipped for missing codes or captions."""
 
     entries: int = 0
     clips: int = 0

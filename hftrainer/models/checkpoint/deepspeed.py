@@ -37,7 +37,7 @@ class PiecedTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole."""
+        """Total bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
     def load(self, mappings: Mappings | None = None) -> Tensor:

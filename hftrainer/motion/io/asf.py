@@ -92,7 +92,7 @@ def read_amc(path: str | os.PathLike[str]) -> SkeletalMotion:
         fps=FPS,
         metres_per_unit=_INCH / skeleton.length,
         end_offsets={n: b.offset for n, b in enumerate(skeleton.bones) if n not in parents_of},
-        notes=[f"AMC files name no rate; taken as {FPS:g} frames a second (--fps for another)"],
+        notes=[f"AMC files have no frame rate; assuming {FPS:g} fps (override with --fps)"],
     )
 
 
@@ -124,7 +124,7 @@ def read_asf(path: str | os.PathLike[str]) -> Skeleton:
         return Skeleton([bones[name] for name in order], parents, length)
     except (KeyError, IndexError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise MotionFileError(f"{path}: not an ASF skeleton that can be read ({reason})") from error
+        raise MotionFileError(f"{path}: not a readable ASF skeleton ({reason})") from error
 
 
 def _bone(block: list[list[str]], degrees: bool) -> Bone:

@@ -50,7 +50,7 @@ class BVH:
 
     @property
     def fps(self) -> float:
-        """Frames a second. Files round the frame time (0.033333); whole rates within 0.1 % of it are meant."""
+        """Frames a second. Files round the frame time (0.033333); integer rates within 0.1 % of it are assumed."""
         rate = 1.0 / self.frame_time
         return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
 
@@ -108,7 +108,7 @@ def read_bvh(path: str | os.PathLike[str]) -> BVH:
     """Read a file. Raises `BVHError` for text that is not BVH, truncated motion data, NaN and infinities.
 
     What other readers accept is accepted: keywords and channels in any case, glued braces and colons, comments,
-    Windows text, and surplus whole rows, which are left out with a note.
+    Windows text, and surplus rows, which are ignored with a note.
     """
     try:
         text = decode(read_bytes(path, MAX_BYTES, error=BVHError), path)
@@ -146,7 +146,7 @@ def _parse_motion(text: str, width: int, path: str | os.PathLike[str], notes: li
     if frames < 1 or surplus < 0 or rest:
         raise BVHError(f"{path}: says {frames} frames of {width} channels, but holds {flat.size} values")
     if surplus:
-        notes.append(f"holds {surplus} more rows than the {frames} that it says; they are left out")
+        notes.append(f"holds {surplus} more rows than its {frames} frames; they are ignored")
     values = flat[: frames * width].reshape(frames, width)
     good = np.isfinite(values).all(axis=1)
     if not good.all():

@@ -60,7 +60,7 @@ def _one_word(tokens: list[str], at: int, out: Hierarchy, stack: list[int], path
     word = tokens[at].upper()
     if word in ("ROOT", "JOINT"):
         if word == "ROOT" and out.names:
-            raise BVHError(f"{path}: has a second ROOT {tokens[at + 1]!r}; one body a file is supported")
+            raise BVHError(f"{path}: has a second ROOT {tokens[at + 1]!r}; only one body per file is supported")
         end = tokens.index("{", at)
         out.names.append(" ".join(tokens[at + 1 : end]))
         out.parents.append(stack[-1] if stack else -1)

@@ -22,7 +22,7 @@ def main(path: str) -> None:
     try:
         scene = ufbx.load_file(path, ignore_geometry=True, node_depth_limit=512)
     except ufbx.UfbxError as error:
-        _say(f"not an FBX file that can be read ({error})")
+        _say(f"not a readable FBX file ({error})")
     nodes = sorted(scene.nodes, key=lambda node: node.node_depth)
     place = {node.element_id: number for number, node in enumerate(nodes)}
     takes = sorted(scene.anim_stacks, key=lambda take: take.time_end - take.time_begin)

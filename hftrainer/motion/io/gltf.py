@@ -45,7 +45,7 @@ def read_gltf(path: str | os.PathLike[str]) -> SkeletalMotion:
     except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
         if isinstance(error, MotionFileError):
             raise
-        raise MotionFileError(f"{path}: not a glTF file that can be read ({type(error).__name__}: {error})") from error
+        raise MotionFileError(f"{path}: not a readable glTF file ({type(error).__name__}: {error})") from error
 
 
 def _motion(file: _File) -> SkeletalMotion:
@@ -96,7 +96,7 @@ def _tree(nodes: list[Any], path: Path) -> tuple[list[int], list[int]]:
         order.append(node)
         waiting += nodes[node].get("children", [])
     if len(order) != len(nodes) or len(set(order)) != len(order):
-        raise MotionFileError(f"{path}: its nodes are no tree")
+        raise MotionFileError(f"{path}: its nodes are not a tree")
     place = {node: number for number, node in enumerate(order)}
     return order, [place[parent_of[node]] if node in parent_of else -1 for node in order]
 

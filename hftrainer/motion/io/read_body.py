@@ -146,7 +146,7 @@ def _from_glb(path: Path) -> list[tuple[str, BodyMotion]]:
         nodes: list[dict[str, Any]] = document["nodes"]
         rig = _rig_of([str(node.get("name", "")) for node in nodes])
         if rig is None:
-            raise GLTFError(f"{path}: its bones have the names of none of our skeletons ({', '.join(rig_names())})")
+            raise GLTFError(f"{path}: its bone names match none of the known skeletons ({', '.join(rig_names())})")
         by_name = {str(node.get("name", "")): i for i, node in enumerate(nodes)}
         order = [by_name[name] for name in rig]
         parent = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
@@ -155,7 +155,7 @@ def _from_glb(path: Path) -> list[tuple[str, BodyMotion]]:
             np.abs(np.array(nodes[i].get("rotation", [0, 0, 0, 1])) - [0, 0, 0, 1]).max() > 1e-4 for i in order
         )
         if turned:
-            raise GLTFError(f"{path}: its bones are turned at rest, and only files of ours can be read back")
+            raise GLTFError(f"{path}: its bones are rotated at rest; only files written by hftrainer can be read back")
         offsets[0] = 0.0
         body = Body(path.stem, symmetric(offsets))
         animations = document.get("animations") or []

@@ -47,7 +47,7 @@ def read_smpl_npz(path: str | os.PathLike[str]) -> SkeletalMotion:
     notes = [] if translation is not None else ["has no translation; the body stays where it is"]
     if "root_position" not in arrays and _stands_along_z(rotations):
         rotations[:, 0], root = _Z_TO_Y @ rotations[:, 0], root @ _Z_TO_Y.T
-        notes.append("stands along +Z, as AMASS does; put upright")
+        notes.append("is Z up, like AMASS; converted to Y up")
     offsets = np.asarray(arrays.get(_OUR_BONES, smpl_body().offsets), dtype=np.float64)
     if offsets.shape != (len(JOINTS), 3) or not np.isfinite(offsets).all():
         raise MotionFileError(f"{path}: bone_offsets should be (22, 3), got {offsets.shape}")

@@ -152,10 +152,10 @@ def check_route(source: str, target: str) -> None:
         return
     ways = ", ".join(name for name in targets(source)) or "none"
     if source == target:
-        raise ValueError(f"source and target are both {source}; from it there are ways to {ways}")
+        raise ValueError(f"source and target are both {source}; it can be converted to {ways}")
     if not made.can_be_made:
-        raise ValueError(f"{target} can be read, but cannot be made; from {source} there are ways to {ways}")
-    raise ValueError(f"there is no way from {source} to {target}; from {source} there are ways to {ways}")
+        raise ValueError(f"{target} can be read, but cannot be made; {source} can be converted to {ways}")
+    raise ValueError(f"{source} cannot be converted to {target}; {source} can be converted to {ways}")
 
 
 def targets(source: str) -> list[str]:

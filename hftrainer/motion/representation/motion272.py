@@ -242,7 +242,7 @@ class Motion272(Representation):
         mean = float(np.abs(off).mean()) if len(off) else 0.0
         if mean <= _VELOCITY_OFF:
             return []
-        return [Problem("velocities", f"its joint velocities are {mean:.3g} m a frame off what its positions do")]
+        return [Problem("velocities", f"its joint velocities are {mean:.3g} m/frame different from its positions")]
 
     def statistics_problem(self, mean: NDArray[Any], std: NDArray[Any]) -> str | None:
         """The mean pelvis height tells them from z-scores', another representation's, or mean and std exchanged."""
