@@ -130,7 +130,7 @@ def change(document, path, value):
     ("path", "value", "message"),
     [
         (("animations",), [], "holds no animation"),
-        (("nodes", 3, "children"), [1], "no tree"),
+        (("nodes", 3, "children"), [1], "not a tree"),
         (("accessors", 0, "count"), 10**9, "reaches past its buffer"),
         (("accessors", 0, "count"), -1, "reaches past its buffer"),
         (("accessors", 1, "count"), 2, "is broken"),
