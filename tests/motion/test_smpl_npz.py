@@ -41,7 +41,7 @@ def test_amass_stands_along_z_and_is_put_upright(tmp_path):
     np.savez(tmp_path / "a.npz", poses=poses, trans=ROOT @ TO_Z_UP.T, mocap_framerate=30.0, betas=np.zeros(16),
              gender="male", dmpls=np.zeros((60, 8)))  # fmt: skip
     clip = check(tmp_path / "a.npz")
-    assert any("+Z" in note for note in clip.notes)
+    assert any("is Z up" in note for note in clip.notes)
     np.testing.assert_allclose(np.diff(clip.root, axis=0), np.diff(ROOT, axis=0), atol=1e-6)
 
 
