@@ -110,5 +110,5 @@ def test_mistakes(root, message):
 def test_sets_of_other_tokenizers_are_refused(roots, tmp_path):
     other = write_dataset(tmp_path / "other", clips=12, seed=5)
     write_tokens(other, codebook_size=512)
-    with pytest.raises(ConfigError, match=r"the codebooks of the sets differ: \[240, 512\] codes"):
+    with pytest.raises(ConfigError, match=r"the codebooks of the datasets differ: \[240, 512\] codes"):
         build_data(section((roots[0], str(other.root))))

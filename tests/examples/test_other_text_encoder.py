@@ -148,7 +148,7 @@ def test_features_of_a_configurations_encoder(work, tmp_path, capsys):
     assert main([*made, "--config", str(config)]) == 0
     assert StoredTextFeatures(out).kind == {"name": "clip", "pooling": "tokens"}
     assert main([*made, "--config", str(config), "--encoder", "x"]) == 1
-    assert "one of them" in capsys.readouterr().err
+    assert "give the encoder: one of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["clip", "sentence"])

@@ -94,10 +94,10 @@ def test_sliding_is_horizontal_and_only_where_the_real_foot_stands():
         joints[..., axis] = 0.1 * torch.arange(4.0)[None, :, None]
         return joints
 
-    assert float(_slide(moving(1), still, mask)) == pytest.approx(0, abs=2e-6)
-    assert float(_slide(moving(0), still, mask)) == pytest.approx(0.1, abs=1e-5)
-    assert float(_slide(moving(2), still, mask)) == pytest.approx(0.1, abs=1e-5)
-    assert float(_slide(moving(2), moving(0), mask)) == 0  # the real foot is on its way
+    assert float(_slide(moving(1), still, mask, 30.0)) == pytest.approx(0, abs=2e-6)
+    assert float(_slide(moving(0), still, mask, 30.0)) == pytest.approx(0.1, abs=1e-5)
+    assert float(_slide(moving(2), still, mask, 30.0)) == pytest.approx(0.1, abs=1e-5)
+    assert float(_slide(moving(2), moving(0), mask, 30.0)) == 0  # the real foot is on its way
 
 
 def test_a_representation_without_positions_is_refused_the_terms_of_positions():
