@@ -78,7 +78,7 @@ def test_a_built_in_name_cannot_be_taken_over(site, user_zoo, taken):
     (problem,) = problems()
     assert str(BUILT_IN / "gotozero-nano.yaml") in problem
     assert str(site / "taker" / "cards" / f"{taken}.yaml") in problem
-    assert f"'{taken}' of the package's own card cannot be taken over" in problem
+    assert f"'{taken}' of the package's own card cannot be overridden" in problem
 
 
 def test_two_strangers_with_one_name_are_both_named(site, user_zoo):
@@ -86,7 +86,7 @@ def test_two_strangers_with_one_name_are_both_named(site, user_zoo):
     (user_zoo / "toy-263.yaml").write_text(CARD.replace("[toy]", "[mine]"))
     assert "toy-263" not in cards()
     with pytest.raises(
-        ConfigError, match=rf"^the name 'toy-263' is claimed by {site}.* and {user_zoo}.*; rename one of them"
+        ConfigError, match=rf"^the name 'toy-263' is used by {site}.* and {user_zoo}.*; rename one of them"
     ):
         find_card("toy-263")
     assert find_card("mine").file == user_zoo / "toy-263.yaml"  # what only one claims stays clear

@@ -66,7 +66,7 @@ def test_other_files_than_the_cards_are_an_error(card, hub, capsys):
     card()
     (hub.folder / "weights.bin").write_bytes(b"others")
     assert main(["zoo", "pull", "toy"]) == 1
-    assert "is not what the card of toy-263 says: weights.bin missing or with another hash" in capsys.readouterr().err
+    assert "does not match the card of toy-263: weights.bin missing or with another hash" in capsys.readouterr().err
     (hub.folder / "weights.bin").unlink()
     assert main(["zoo", "pull", "toy"]) == 1
 
