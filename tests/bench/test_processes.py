@@ -23,7 +23,7 @@ def test_loading_reports_and_keeps_its_bars(tmp_path, capsys):
     command = ["bench", "load", str(model), "--tokens", "2", "--rounds", "2", "--json", str(path)]
     assert main([*command, "--bar-anonymous", "1", "--bar-seconds", "0"]) == 1
     captured = capsys.readouterr()
-    assert "missed: load_seconds" in captured.err
+    assert "limit exceeded: load_seconds" in captured.err
     assert "load_peak_anonymous_gib" not in captured.err
     assert "| load_seconds | " in captured.out
     saved = json.loads(path.read_text())
