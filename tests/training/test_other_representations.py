@@ -117,7 +117,7 @@ def test_a_transformer_takes_the_representation_of_its_tokenizer(trained):
         (
             "joints",
             ["model.tokenizer.input_dim=66", "model.representation=joints"],
-            r"model\.representation=joints, but that of the data set \(data\.root\) is joints66",
+            r"model\.representation=joints, but that of the dataset \(data\.root\) is joints66",
         ),
     ],
     ids=["272 for 263", "263 for 272", "width and name", "another name"],
