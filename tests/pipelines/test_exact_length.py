@@ -117,7 +117,7 @@ def test_a_folder_belongs_to_one_generation(pipe, tmp_path):
     prepare(tmp_path / "a", generation(max_sample_steps=31), overwrite=True)
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "b" / "x.npy", np.zeros(3))
-    with pytest.raises(OtherSettings, match=r"did not make .x.npy"):
+    with pytest.raises(OtherSettings, match=r"did not generate .x.npy"):
         prepare(tmp_path / "b", generation())
 
 
