@@ -285,8 +285,8 @@ PIPELINES = Registry("pipeline", {"motionmillion": "hftrainer.pipelines.motionmi
 TASKS = Registry(
     "task",
     {
-        "motionmillion_tokenizer": "hftrainer.training.tokenizer",
-        "motionmillion_ar": "hftrainer.training.autoregressive",
+        "motionmillion_tokenizer": "hftrainer.training.motionmillion.tokenizer",
+        "motionmillion_ar": "hftrainer.training.motionmillion.autoregressive",
         "text_distillation": "hftrainer.training.text_distillation",
         "action_classifier": "hftrainer.training.action_classifier",
         "motionstreamer272": "hftrainer.training.motionstreamer",

@@ -25,7 +25,6 @@ from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.folder import MANIFEST as MANIFEST
 from hftrainer.pipelines.folder import Item, existing, wanted
-from hftrainer.pipelines.streaming import StreamingPipeline
 from hftrainer.render.export import ENDINGS, ExportOptions, check_formats, write, write_features
 from hftrainer.render.viewer import clip_of, write_viewer
 from hftrainer.requests import SamplingParams
@@ -179,9 +178,11 @@ def _make_batch(
 
 
 def _timeline(pipeline: TextToMotionPipeline, job: Job, item: Item) -> GeneratedMotion:
-    if not isinstance(pipeline, StreamingPipeline):
+    timeline = getattr(pipeline, "timeline", None)
+    if timeline is None:
         raise ValueError(f"{type(pipeline).__name__} generates one motion per prompt, and no timelines (--then)")
-    return pipeline.timeline(job.timelines[item.prompt], seed=item.seed, sampling=job.sampling)
+    made: GeneratedMotion = timeline(job.timelines[item.prompt], seed=item.seed, sampling=job.sampling)
+    return made
 
 
 def _write_item(job: Job, item: Item, made: GeneratedMotion) -> tuple[dict[str, Any], BodyMotion | None]:

@@ -28,7 +28,7 @@ from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as T
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 from hftrainer.models.text_encoder_base import kind_of, spell_kind
 from hftrainer.pipelines.base import Float32, GeneratedMotion, read_sampling
-from hftrainer.pipelines.streaming import StreamingPipeline
+from hftrainer.pipelines.motionmillion.streaming import StreamingPipeline
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
 

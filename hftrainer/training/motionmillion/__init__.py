@@ -1,0 +1,1 @@
+"""Training the parts of Go to Zero: its tokenizer, and its transformer."""
