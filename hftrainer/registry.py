@@ -135,12 +135,12 @@ class Registry:
         return Part(self, str(section["name"]), config)
 
     def part_of(self, config: Any) -> Part:
-        """The `Part` whose class has this configuration; raises ``ValueError`` where no class or several have it."""
-        found = [
-            name
-            for name in {**self._modules, **self._targets}
-            if getattr(self.get(name), "Config", None) is type(config)
-        ]
+        """The `Part` of the class that declares this configuration; ``ValueError`` unless exactly one does.
+
+        Subclasses that inherit it, such as plug-ins may register, are named in a section instead.
+        """
+        known = {name: vars(self.get(name)).get("Config") for name in self.names()}
+        found = [name for name, schema in known.items() if schema is type(config)]
         if len(found) != 1:
             raise ValueError(f"a {type(config).__name__} belongs to {len(found)} of the {self.kind}s {self.names()}")
         return Part(self, found[0], config)

@@ -130,3 +130,12 @@ def test_text_that_is_not_yaml_is_named_with_its_line(tmp_path):
     path.write_text("model:\n  name: [\n")
     with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML: .*line 3"):
         read_yaml(path)
+
+
+def test_parts_that_do_not_fit_are_refused_before_anything_is_built():
+    from hftrainer.training.fit import check_experiment
+
+    with pytest.raises(ConfigError, match=r"ar\.vocab_size=99 must be the tokenizer's 240 codes"):
+        check_experiment(load_experiment(DEBUG, ["model.ar.vocab_size=99"]))
+    with pytest.raises(ConfigError, match=r"model\.vqvae is now model\.tokenizer, and both are given"):
+        check_experiment(load_experiment(DEBUG, ["model.vqvae={width: 32}"]))

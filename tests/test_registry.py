@@ -260,3 +260,14 @@ def test_one_name_of_two_plugins_goes_to_the_first_by_name(install):
     install(zz=GOOD.format(name="same"), aa=GOOD.format(name="same"))
     with pytest.warns(plugins.PluginWarning, match="'zz'.*the dataset 'same' is already aa:Data"):
         assert registry.DATASETS.get("same").__module__ == "aa"
+
+
+def test_a_plugin_that_inherits_a_configuration_leaves_the_built_in_its_own():
+    from hftrainer.models.motion.motionmillion.parts import LLaMAPart
+    from hftrainer.registry import TRANSFORMERS
+
+    @TRANSFORMERS.register("llama-of-mine")
+    class Mine(LLaMAPart): ...
+
+    assert TRANSFORMERS.part_of(LLaMAPart.Config(n_layer=1)).name == "llama"
+    assert TRANSFORMERS.part({"name": "llama-of-mine", "n_layer": 1}).config.n_layer == 1

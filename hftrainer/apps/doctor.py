@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -52,7 +53,7 @@ class Examination:
 
 def machine() -> Iterator[str]:
     """Python, packages by extra, devices, and plug-ins that could not be loaded."""
-    from hftrainer.plugins import load_plugins, plugin_failures
+    from hftrainer.plugins import PluginWarning, load_plugins, plugin_failures
 
     yield f"python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
     for extra, packages in _PACKAGES.items():
@@ -62,7 +63,9 @@ def machine() -> Iterator[str]:
 
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         yield f"{'devices':10} {', '.join(devices) or 'cpu only'}, {torch.get_num_threads()} threads"
-    working = sorted(load_plugins())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # named below
+        working = sorted(load_plugins())
     if working:
         yield f"{'plug-ins':10} {', '.join(working)}"
     yield from plugin_failures().values()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hftrainer.config import Experiment, load_experiment, typed
+from hftrainer.config import ConfigError, Experiment, load_experiment, typed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ def prepared(
     config: str | os.PathLike[str] | Mapping[str, Any] | Experiment, overrides: Sequence[str] = (), *, new: bool = False
 ) -> Experiment:
     """The experiment that `train` runs, its folder chosen."""
+    if overrides and isinstance(config, (Experiment, Mapping)):
+        raise ConfigError(
+            f"overrides such as {next(iter(overrides))!r} are for a configuration file; change the mapping itself"
+        )
     if isinstance(config, Experiment):
         experiment = config
     elif isinstance(config, Mapping):

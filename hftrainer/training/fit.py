@@ -43,6 +43,7 @@ def check_experiment(experiment: Experiment) -> dict[str, Any]:
     resolved: dict[str, Any] = plain(experiment)
     for section, registry in (("model", MODELS), ("task", TASKS)):
         resolved[section] = _resolved(registry, getattr(experiment, section), section)
+    _check_parts(experiment)
     resolved["data"] = resolve_data(experiment.data)
     for name, registry in (("callbacks", CALLBACKS), ("loggers", LOGGERS)):
         sections = getattr(experiment, name)
@@ -50,6 +51,17 @@ def check_experiment(experiment: Experiment) -> dict[str, Any]:
     check_optimizer(experiment)
     check_monitors(experiment)
     return resolved
+
+
+def _check_parts(experiment: Experiment) -> None:
+    """What a model's configuration says of its parts fits, as far as that can be known without files (`check`)."""
+    _, config = MODELS.resolve(experiment.model, path="model")
+    check = getattr(config, "check", None)
+    if check is not None:
+        try:
+            check()
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
 
 
 def fit(experiment: Experiment) -> Path:

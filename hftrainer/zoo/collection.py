@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hftrainer.config import ConfigError
 from hftrainer.plugins import GROUP, load_plugins, plugin_failures
-from hftrainer.registry import EVALUATORS, PIPELINES
+from hftrainer.registry import EVALUATORS, PIPELINES, REPRESENTATIONS
 from hftrainer.zoo.schema import ModelCard, read_card
 
 BUILT_IN = Path(__file__).parent / "models"
@@ -66,7 +66,7 @@ def find_card(name: str) -> ModelCard:
 
 
 def all_problems() -> list[str]:
-    """`problems`, plug-ins that cannot be loaded, and cards whose pipeline or evaluator is not installed.
+    """`problems`, plug-ins that cannot be loaded, and cards whose pipeline, evaluator or representation is unknown.
 
     Loads every plug-in.
     """
@@ -80,7 +80,12 @@ def all_problems() -> list[str]:
         for registry, name in ((PIPELINES, card.pipeline), (EVALUATORS, card.evaluator))
         if name is not None and ":" not in name and name not in registry.names()
     ]
-    return [*problems(), *plugin_failures().values(), *homeless]
+    strange = [
+        f"{card.file}: there is no representation {card.representation!r}; known: {', '.join(REPRESENTATIONS.names())}"
+        for card in _zoo().cards.values()
+        if card.representation is not None and card.representation not in REPRESENTATIONS.names()
+    ]
+    return [*problems(), *plugin_failures().values(), *homeless, *strange]
 
 
 def card_folders() -> Iterator[Path]:

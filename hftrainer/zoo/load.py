@@ -42,7 +42,11 @@ def load_pipeline(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
         raise not_recognized(PIPELINES, folder)
     options.pop("revision", None)  # of the folder, which is here now
     target: Any = PIPELINES.get(name)
-    return target.from_pretrained(folder, **_accepted(name, target.from_pretrained, options))
+    made = target.from_pretrained(folder, **_accepted(name, target.from_pretrained, options))
+    said, found = card.representation if card is not None else None, getattr(made, "representation", None)
+    if None not in (said, found) and said != found:
+        raise ConfigError(f"{card.file if card else ''}: representation is {said}, the model in {folder} makes {found}")
+    return made
 
 
 def load_evaluator(name_or_path: str | os.PathLike[str], kind: str | None = None, **options: Any) -> Any:

@@ -73,8 +73,11 @@ class ARTask(Task):
         super().__init__(bundle, config.optimizer)
         if bundle.ar is None or bundle.text_encoder is None:
             raise ConfigError("training the transformer needs the sections model.ar and model.text_encoder")
-        if config.train_text_encoder and bundle.text_encoder.model is None:
-            raise ConfigError("task.train_text_encoder: stored features (model.init.text_features) cannot be trained")
+        if config.train_text_encoder and getattr(bundle.text_encoder, "model", None) is None:
+            raise ConfigError(
+                f"task.train_text_encoder: {type(bundle.text_encoder).__name__} has no `model` that could be trained "
+                "(stored features, model.init.text_features, have none)"
+            )
         if bundle.config.init.ar is not None and (config.init_std is not None or config.fsq_init):
             raise ConfigError("task.init_std and task.fsq_init would overwrite the weights of model.init.ar")
         _check_tokens(bundle, source)
@@ -107,8 +110,8 @@ class ARTask(Task):
 
     def lr_scale(self, part: nn.Module) -> float:
         """See `ARTaskConfig.text_encoder_lr_scale`."""
-        assert self.bundle.text_encoder is not None
-        return self.config.text_encoder_lr_scale if part is self.bundle.text_encoder.model else 1.0
+        of_text = self.config.train_text_encoder and part is self.text_encoder.model
+        return self.config.text_encoder_lr_scale if of_text else 1.0
 
     def training_step(self, batch: TokenBatch, index: int) -> Tensor:
         """Loss of one batch."""

@@ -53,7 +53,9 @@ class MotionMillionConfig:
     @classmethod
     def upgrade(cls, fields: dict[str, Any], path: str) -> dict[str, Any]:
         """The tokenizer was called vqvae, and parts had no names."""
-        if "vqvae" in fields and "tokenizer" not in fields:
+        if "vqvae" in fields and "tokenizer" in fields:
+            raise ConfigError(f"{path}.vqvae is now {path}.tokenizer, and both are given; write only the latter")
+        if "vqvae" in fields:
             say_deprecated(f"{path}.vqvae", f"{path}.tokenizer: {{name: human_vqvae, ...}}")
             fields["tokenizer"] = {"name": "human_vqvae", **fields.pop("vqvae")}
         for key, name in _RELEASED.items():
@@ -80,6 +82,15 @@ class MotionMillionConfig:
             self._check_width("model.representation", self.representation, width)
         if self.training_splits not in TRAINING_SPLITS:
             raise ValueError(f"training_splits must be one of {TRAINING_SPLITS}, got {self.training_splits!r}")
+        if self.text_encoder is not None:
+            missing = [name for name in ("source", "max_tokens") if not hasattr(self.text_encoder.config, name)]
+            if missing:
+                raise ValueError(
+                    f"the Config of the text encoder {self.text_encoder.name!r} has no {' and no '.join(missing)}: a "
+                    "saved model could not be read back; `source` is the folder of its files, `max_tokens` its limit"
+                )
+        if self.init.tokenizer is not None:
+            return  # whose codes are counted when it has been read
         codes = getattr(self.tokenizer.config, "codebook_size", None)
         vocabulary = getattr(self.ar.config, "vocab_size", None) if self.ar is not None else None
         if codes is not None and vocabulary is not None and vocabulary != codes + 2:
