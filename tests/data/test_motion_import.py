@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,76 @@ def test_a_folder_that_was_moved_keeps_its_clips(source, tmp_path):
     import_motions(source, tmp_path / "out", SMPL)
     moved = source.rename(tmp_path / "moved")
     assert len(import_motions(moved, tmp_path / "out", SMPL).kept) == 3
+
+
+def test_another_folder_does_not_overwrite_clips_of_one_that_is_gone_or_was_moved(source, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    write_clip(other / "stand.bvh", make_motion("wave", 40, 1))
+    import_motions(source, out, SMPL)
+    moved = source.rename(tmp_path / "moved")
+    assert "use --prefix" in next(iter(import_motions(other, out, SMPL).failed.values()))
+    # adopted from a folder below, where its place in the records is another
+    (moved / "below").mkdir()
+    (moved / "stand.bvh").rename(moved / "below" / "stand.bvh")
+    assert list(import_motions(moved / "below", out, SMPL).kept) == ["stand"]
+    assert "use --prefix" in next(iter(import_motions(other, out, SMPL).failed.values()))
+    assert len(DatasetFolder(out).motion("stand")) == 60
+
+
+def test_a_clip_leaves_with_its_file_when_imported_folders_overlap(source, tmp_path):
+    out = tmp_path / "out"
+    write_clip(source / "a" / "only.bvh", make_motion("walk", 40, 2))
+    import_motions(source, out, SMPL)
+    import_motions(source / "a", out, SMPL)
+    (source / "a" / "only.bvh").unlink()
+    assert import_motions(source, out, SMPL).left == ["only"]
+    assert "only" not in DatasetFolder(out).names()
+
+
+def test_clips_leave_with_the_last_file(source, tmp_path):
+    out = tmp_path / "out"
+    import_motions(source, out, SMPL)
+    for path in source.rglob("*.bvh"):
+        path.unlink()
+    assert len(import_motions(source, out, SMPL).left) == 3
+    assert DatasetFolder(out).names() == []
+    with pytest.raises(ValueError, match="no motion files"):
+        import_motions(source, out, SMPL)
+
+
+@pytest.mark.parametrize("wrong", [
+    replace(SMPL, options=replace(SMPL.options, rest_frame=999)), ImportSettings(load_map("mixamo")),
+])  # fmt: skip
+def test_settings_with_which_every_file_fails_delete_nothing(source, tmp_path, wrong):
+    out = tmp_path / "out"
+    import_motions(source, out, SMPL)
+    before = content(out)
+    report = import_motions(source, out, wrong)
+    assert len(report.failed) == 3
+    assert report.left == []
+    assert all("was left as it is" in reason for reason in report.failed.values())
+    assert content(out) == before
+
+
+def test_another_skeleton_or_prefix_leaves_clips_alone(source, tmp_path, monkeypatch):
+    from hftrainer.data.prepare import motion_import
+
+    out, real = tmp_path / "out", motion_import.convert_motion
+
+    def convert(path, settings, clip):
+        # stand.bvh is of the other skeleton
+        if (path.stem == "stand") != (settings.skeleton.name == "other"):
+            raise ValueError(f"{path}: another skeleton")
+        return real(path, settings, clip)
+
+    monkeypatch.setattr(motion_import, "convert_motion", convert)
+    other = replace(SMPL, skeleton=replace(SMPL.skeleton, name="other"))
+    for settings in (SMPL, other, SMPL):
+        import_motions(source, out, settings)
+    assert DatasetFolder(out).names() == ["a/walk", "b/walk", "stand"]
+    assert import_motions(source, out, SMPL, prefix="p/").left == []
+    assert DatasetFolder(out).names() == ["a/walk", "b/walk", "p/a/walk", "p/b/walk", "stand"]
 
 
 def test_motions_of_other_origin_are_not_overwritten(source, tmp_path):
