@@ -75,8 +75,8 @@ class ARTask(Task):
             raise ConfigError("training the transformer needs the sections model.ar and model.text_encoder")
         if config.train_text_encoder and getattr(bundle.text_encoder, "model", None) is None:
             raise ConfigError(
-                f"task.train_text_encoder: {type(bundle.text_encoder).__name__} has no `model` that could be trained "
-                "(stored features, model.init.text_features, have none)"
+                f"task.train_text_encoder: {type(bundle.text_encoder).__name__} has no `model` to train; stored "
+                "features (model.init.text_features) cannot be trained"
             )
         if bundle.config.init.ar is not None and (config.init_std is not None or config.fsq_init):
             raise ConfigError("task.init_std and task.fsq_init would overwrite the weights of model.init.ar")
