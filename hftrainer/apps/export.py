@@ -11,10 +11,10 @@ import numpy as np
 
 from hftrainer.motion.body import Body, BodyMotion, body_of, smpl_body
 from hftrainer.motion.fit import pose
-from hftrainer.motion.io.read_body import read_motions
+from hftrainer.motion.io.read_body import check_size, read_motions
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.pipelines.shown import Shown
-from hftrainer.render.export import ExportOptions, format_of, write
+from hftrainer.render.export import ExportOptions, check_formats, format_of, write
 
 
 def export(
@@ -36,6 +36,7 @@ def export(
     `ExportOptions`: skeleton, fps, unit, up, in_place, root_motion, loop, transparent.
     """
     kind, chosen = format_of(path), ExportOptions(**options)
+    check_formats((kind,), chosen)
     given = list(motion) if isinstance(motion, (list, tuple)) else [motion]
     if not given:
         raise ValueError(f"{path}: no motion to export: the list is empty")
@@ -68,6 +69,9 @@ def named_motions(
                 f"a motion as an array of {representation} has {width} features, (frames, {width}), got shape "
                 f"{motion.shape}"
             )
+        if motion.dtype.kind != "f":
+            raise TypeError(f"a motion as an array must hold floats, got {motion.dtype}")
+        check_size(motion, "the array")
         return [("motion", pose(motion, body or smpl_body(), representation=representation, raw=raw))]
     raise TypeError(
         f"cannot export {type(motion).__name__}: give what a pipeline returns, a BodyMotion, an array (frames, width), "

@@ -29,19 +29,22 @@ def export_files(
     """
     shown: list[tuple[str, BodyMotion]] = []
     failed: dict[Path, str] = {}
-    stems: set[str] = set()
+    taken = {path.resolve() for path in sources}  # no output may replace what is still to be read
+    if together is not None and (out / together).resolve() in taken:
+        raise ValueError(f"{out / together} is one of the motions to export; give --together another name")
+    endings = [ENDINGS[name] for name in formats if name != "html"]
     for path in sources:
         try:
             for title, motion in read_motions(path, body=body, skeleton_map=skeleton_map, raw=raw):
                 if options.loop:
                     tell(f"{title}: {describe_loop(motion, raw=raw)[1]}")
                 moved = options.apply(motion, raw=raw)
-                stem = _free(path.stem if title == path.stem else f"{path.stem}_{title}", stems)
+                stem = _free(out, _stem(path) if title == path.stem else f"{_stem(path)}_{title}", endings, taken)
                 for name in formats if together is None else ():
                     if name != "html":
                         write(out / f"{stem}{ENDINGS[name]}", [moved], options, titles=[title], kind=name)
                 shown.append((title, moved))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             failed[path] = str(error)
     titles, motions = [title for title, _ in shown], [motion for _, motion in shown]
     if shown and together is not None:
@@ -51,11 +54,16 @@ def export_files(
     return len(shown), failed
 
 
-def _free(stem: str, taken: set[str]) -> str:
-    """A file name that no other motion of this run has."""
+def _stem(path: Path) -> str:
+    """The name of a motion without its ending, which is two words in "walk.amass.npz"."""
+    return path.stem.removesuffix(".amass") or path.stem if path.suffix.lower() == ".npz" else path.stem
+
+
+def _free(out: Path, stem: str, endings: Sequence[str], taken: set[Path]) -> str:
+    """A name in `out` whose files are neither inputs nor another motion's; its files are `taken` from now on."""
     stem = "".join("-" if letter in '/\\:*?"<>|' or not letter.isprintable() else letter for letter in stem)
     name, number = stem, 2
-    while name in taken:
+    while taken & (files := {(out / f"{name}{ending}").resolve() for ending in endings}):
         name, number = f"{stem}_{number}", number + 1
-    taken.add(name)
+    taken |= files
     return name

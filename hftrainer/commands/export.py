@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
     from hftrainer.apps.export_files import export_files
     from hftrainer.files import check_writable
     from hftrainer.motion.body import body_of
-    from hftrainer.render.export import format_of
+    from hftrainer.render.export import check_formats, format_of
     from hftrainer.zoo.load import locate
 
     options = options_of(args)
     formats = formats_of(args, options) if args.together is None else (format_of(args.together),)
+    check_formats(formats, options)
     if "npy" in formats:
         raise ValueError("npy contains a model's own features, which only `hftrainer generate` writes; choose npz")
     body = body_of(locate(args.model)[0]) if args.model else None

@@ -94,8 +94,11 @@ class BodyMotion:
                 f"a motion needs rotations (T, {N_JOINTS}, 3, 3) and a root path (T, 3) of at least one frame, got "
                 f"{rotations.shape} and {root.shape}"
             )
-        if not (np.isfinite(rotations).all() and np.isfinite(root).all() and 0 < self.fps < 1e4):
-            raise ValueError(f"a motion needs finite rotations and positions and a frame rate above 0, got {self.fps}")
+        for what, values in (("rotations", rotations), ("root positions", root)):
+            if not np.isfinite(values).all():
+                raise ValueError(f"a motion needs finite {what}, got NaN or infinite values")
+        if not 0 < self.fps < 1e4:
+            raise ValueError(f"a motion needs a frame rate above 0 and below 10000, got {self.fps}")
         object.__setattr__(self, "rotations", rotations)
         object.__setattr__(self, "root", root)
 
@@ -178,7 +181,12 @@ def write_body(path: str | os.PathLike[str], body: Body) -> None:
 
 
 def body_of(folder: str | os.PathLike[str]) -> Body:
-    """The body of a model's folder: its skeleton.json, or SMPL's proportions where there is none."""
+    """The body of a model's folder: its skeleton.json, or SMPL's proportions where there is none.
+
+    Raises ``ValueError`` for a folder that does not exist.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {os.fspath(folder)!r} to read a body from; give a model's folder")
     path = Path(folder) / BODY_FILE
     return read_body(path) if path.is_file() else smpl_body()
 

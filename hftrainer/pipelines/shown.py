@@ -54,7 +54,7 @@ class Shown:
         Endings: .npy (the model's own features), .npz, .amass.npz, .bvh, .glb, .vrma, .csv, .usda, .mp4, .gif, .webp,
         .html.
         """
-        from hftrainer.render.export import ExportOptions, format_of, write, write_features
+        from hftrainer.render.export import ExportOptions, check_formats, format_of, write, write_features
 
         if Path(path).suffix.lower() == ".npy":
             if options or raw:
@@ -63,6 +63,7 @@ class Shown:
             return
         kind = format_of(path)
         chosen = ExportOptions(**options)
+        check_formats((kind,), chosen)
         write(path, [chosen.apply(self.posed(raw=raw), raw=raw)], chosen, titles=[self.prompt], kind=kind)
 
     def page(self) -> str:

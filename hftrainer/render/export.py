@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         find_rig(self.skeleton)
+        for name in ("in_place", "root_motion", "loop", "transparent"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.fps is not None and (isinstance(self.fps, bool) or not isinstance(self.fps, Real)):
+            raise TypeError(f"fps must be a number, got {self.fps!r}")
         if self.unit is not None and self.unit not in UNITS:
             raise ValueError(f"there is no unit {self.unit!r}; choose one of {', '.join(UNITS)}")
         if self.up not in ("y", "z"):
@@ -79,8 +85,15 @@ def check_formats(names: Sequence[str], options: ExportOptions | None = None) ->
     for name in names:
         for module in _NEEDS.get(name, ()):
             need(module, f"writing {name} files")
-    if options is not None and options.up == "z" and "bvh" not in names:
+    if options is None:
+        return
+    if options.up == "z" and "bvh" not in names:
         raise ValueError("only BVH files can have Z up; other formats define their up axis")
+    if not {"bvh", "glb"} & set(names):
+        if options.unit is not None:
+            raise ValueError(f"only BVH and GLB files can have another unit; {', '.join(names)} cannot")
+        if options.root_motion:
+            raise ValueError(f"only BVH and GLB files can have root motion; {', '.join(names)} cannot")
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

@@ -231,11 +231,20 @@ def test_amass_reads_back(tmp_path):
     assert np.abs(read.joints - retarget(MOTION, smpl_body()).joints).max() < 1e-5
 
 
+@pytest.mark.parametrize("options", [{}, {"up": "z"}, {"up": "z", "root_motion": True}])
 @pytest.mark.parametrize("unit", ["m", "cm", "mm", "inch"])
-def test_our_bvh_reads_back_in_any_unit(tmp_path, unit):
-    hftrainer.export(MOTION, tmp_path / "a.bvh", unit=unit)
+def test_our_bvh_reads_back_in_any_unit(tmp_path, unit, options):
+    hftrainer.export(MOTION, tmp_path / "a.bvh", unit=unit, **options)
     ((_, read),) = read_motions(tmp_path / "a.bvh")
     assert np.abs(read.joints - MOTION.joints).max() < 1e-4
+
+
+@pytest.mark.parametrize("root_motion", [False, True])
+@pytest.mark.parametrize("unit", ["m", "cm", "mm", "inch"])
+def test_our_glb_reads_back_in_any_unit(tmp_path, unit, root_motion):
+    hftrainer.export(MOTION, tmp_path / "a.glb", unit=unit, root_motion=root_motion)
+    ((_, read),) = read_motions(tmp_path / "a.glb")
+    assert np.abs(read.joints - MOTION.joints).max() < 1e-5  # float32 quaternions
 
 
 def test_csv_has_names_and_numbers(tmp_path):
@@ -288,6 +297,16 @@ def test_export_takes_arrays_files_and_lists(tmp_path):
         (np.full((4, 272), np.nan), "a.bvh", {}, ValueError, "NaN or infinity first in frame 0"),
         ("nowhere.bvh", "a.glb", {}, ValueError, "there is no file 'nowhere.bvh'"),
         (7, "a.glb", {}, TypeError, "cannot export int"),
+        (np.ones((4, 272), bool), "a.glb", {}, TypeError, "must hold floats, got bool"),
+        (np.ones((4, 272), complex), "a.glb", {}, TypeError, "must hold floats, got complex128"),
+        (np.full((4, 272), "1"), "a.glb", {}, TypeError, "must hold floats, got <U1"),
+        (WALK * 1e6, "a.glb", {}, ValueError, "are no motion, expected metres"),
+        (MOTION, "a.glb", {"up": "z"}, ValueError, "only BVH files can have Z up"),
+        (MOTION, "a.npz", {"unit": "cm"}, ValueError, "only BVH and GLB files can have another unit; npz cannot"),
+        (MOTION, "a.csv", {"root_motion": True}, ValueError, "can have root motion; csv cannot"),
+        (MOTION, "a.glb", {"fps": True}, TypeError, "fps must be a number, got True"),
+        (MOTION, "a.glb", {"in_place": "no"}, TypeError, "in_place must be True or False, got 'no'"),
+        (WALK, "a.glb", {"body": "nope/typo"}, ValueError, "there is no folder 'nope/typo' to read a body from"),
     ],
 )
 def test_what_cannot_be_exported_is_said(tmp_path, motion, name, options, error, words):

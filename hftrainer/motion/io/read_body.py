@@ -42,6 +42,7 @@ def read_motions(
     suffix = path.suffix.lower()
     if suffix == ".npy":
         features = read_npy(path, shape=(None, 272), finite=True)
+        check_size(features, str(path))
         return [(path.stem, pose(features, body or smpl_body(), raw=raw))]
     if suffix == ".npz":
         return [(path.stem, _from_npz(path))]
@@ -63,27 +64,77 @@ def _from_npz(path: Path) -> BodyMotion:
             f"{path}: holds neither our arrays (rotations, root_position, bone_offsets, fps) nor AMASS's (trans and "
             "poses, or root_orient and pose_body)"
         )
-    body = Body(path.stem, symmetric(arrays["bone_offsets"]))
-    return BodyMotion(arrays["rotations"], arrays["root_position"], body, float(arrays["fps"]))
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "rotations": (None, N_JOINTS, 3, 3), "root_position": (None, 3), "bone_offsets": (N_JOINTS, 3),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        _check_shape(path, name, arrays[name], shape)
+    rotations = arrays["rotations"]
+    squared = rotations @ np.swapaxes(rotations, -1, -2)
+    if not (np.abs(squared - np.eye(3)).max(initial=0) < _ROUNDED and (np.linalg.det(rotations) > 0).all()):
+        raise ValueError(
+            f"{path}, 'rotations': expected rotation matrices (orthonormal rows, determinant 1), got other numbers"
+        )
+    rate = _one_number(path, "fps", arrays["fps"])
+    try:
+        body = Body(path.stem, symmetric(arrays["bone_offsets"]))
+        return BodyMotion(rotations, arrays["root_position"], body, rate)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 _RATES = ("mocap_frame_rate", "mocap_framerate")
+_ROUNDED = 0.01  # what float16 leaves of a product of rotation matrices, with room
+_LARGEST = 1e3  # metres, metres a frame, or entries of rotations: nothing in a motion is larger
+
+
+def check_size(features: NDArray[Any], what: str) -> None:
+    """Raise ``ValueError`` for features (T, width) too large for metres and rotations."""
+    largest = float(np.abs(features).max(initial=0))
+    if largest > _LARGEST:
+        raise ValueError(
+            f"{what}: features up to {largest:.3g} are no motion, expected metres and rotations below {_LARGEST:g}; "
+            "are they in other units?"
+        )
+
+
+def _check_shape(path: Path, name: str, values: Float, shape: tuple[int | None, ...]) -> None:
+    if values.ndim != len(shape) or any(w not in (None, n) for w, n in zip(shape, values.shape, strict=True)):
+        sizes = ", ".join("frames" if size is None else str(size) for size in shape)
+        raise ValueError(f"{path}, {name!r}: expected shape ({sizes}), got {values.shape}")
+
+
+def _one_number(path: Path, name: str, values: Float) -> float:
+    if values.size != 1:
+        raise ValueError(f"{path}, {name!r}: expected one number, got shape {values.shape}")
+    return float(values.reshape(()))
 
 
 def _from_amass(path: Path, arrays: dict[str, Float]) -> BodyMotion:
-    rate = next((float(arrays[name]) for name in _RATES if name in arrays), None)
+    rate = next((_one_number(path, name, arrays[name]) for name in _RATES if name in arrays), None)
     if rate is None:
         raise ValueError(f"{path} does not say its frame rate ({' or '.join(_RATES)})")
-    if "pose_body" in arrays:
+    _check_shape(path, "trans", arrays["trans"], (None, 3))
+    frames = len(arrays["trans"])
+    if {"root_orient", "pose_body"} <= set(arrays):
+        for name, width in (("root_orient", 3), ("pose_body", 3 * (N_JOINTS - 1))):
+            _check_shape(path, name, arrays[name], (frames, width))
         vectors = np.concatenate([arrays["root_orient"], arrays["pose_body"]], axis=1)
     else:
-        vectors = arrays["poses"][:, : 3 * N_JOINTS]
-    if vectors.ndim != 2 or vectors.shape[1] < 3 * N_JOINTS:
-        raise ValueError(f"{path}: expected poses of at least {3 * N_JOINTS} numbers, got shape {vectors.shape}")
+        poses = arrays["poses"]
+        if poses.ndim != 2 or len(poses) != frames or poses.shape[1] < 3 * N_JOINTS:
+            raise ValueError(
+                f"{path}, 'poses': expected {frames} frames (as in trans) of at least {3 * N_JOINTS} numbers, got "
+                f"shape {poses.shape}"
+            )
+        vectors = poses[:, : 3 * N_JOINTS]
     rotations = np.asarray(axis_angle_to_matrix(vectors.reshape(len(vectors), N_JOINTS, 3)))
     rotations[:, 0] = TO_Z_UP.T @ rotations[:, 0]
     root = rotate(TO_Z_UP.T, arrays["trans"] + SMPLX_PELVIS)
-    return BodyMotion(rotations, root, smpl_body(), rate)
+    try:
+        return BodyMotion(rotations, root, smpl_body(), rate)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 # --- BVH --------------------------------------------------------------------------------------------------------------
@@ -111,7 +162,7 @@ def _from_bvh(path: Path, skeleton_map: str | None) -> BodyMotion:
 
 
 def _our_bvh(bvh: BVH) -> BodyMotion | None:
-    """A file that we wrote: the bones of a rig below a root, rest rotations all the identity."""
+    """A file that we wrote: the bones of a rig below a root, rest rotations all the identity; Y up or Z up."""
     rig = _rig_of(bvh.names)
     if rig is None or bvh.parents[bvh.names.index(rig[0])] != 0 or bvh.names[0] not in ("root", "Root"):
         return None
@@ -119,17 +170,20 @@ def _our_bvh(bvh: BVH) -> BodyMotion | None:
     rotations, _ = bvh.local_transforms()
     world, places = bvh.global_transforms()
     offsets = bvh.offsets[order].copy()
-    height = float(offsets[0, 1])
-    scale = _unit_of(height)
-    offsets[0] = 0.0
-    local = rotations[:, order]
+    local, root = rotations[:, order], places[:, order[0]]
     local[:, 0] = world[:, order[0]]
-    return BodyMotion(local, places[:, order[0]] * scale, Body("bvh", symmetric(offsets * scale)), bvh.fps)
+    if abs(offsets[0, 2]) > abs(offsets[0, 1]):  # the pelvis is above the root along Z
+        offsets, root, local = offsets @ TO_Z_UP, root @ TO_Z_UP, TO_Z_UP.T @ local @ TO_Z_UP
+    scale = _unit_of(float(offsets[0, 1]))
+    if scale is None:
+        return None
+    offsets[0] = 0.0
+    return BodyMotion(local, root * scale, Body("bvh", symmetric(offsets * scale)), bvh.fps)
 
 
-def _unit_of(height: float) -> float:
-    """Metres of a file's unit, by the height of a standing pelvis: metres, centimetres or millimetres."""
-    return next((unit for unit in (1.0, 0.01, 0.001, 0.0254) if 0.4 < height * unit < 1.6), 0.01)
+def _unit_of(height: float) -> float | None:
+    """Metres of a file's unit (m, cm, mm, inch), by the height of a standing pelvis; None if none fits."""
+    return next((unit for unit in (1.0, 0.01, 0.001, 0.0254) if 0.4 < height * unit < 1.6), None)
 
 
 def _rig_of(names: Sequence[str]) -> tuple[str, ...] | None:
@@ -156,13 +210,17 @@ def _from_glb(path: Path) -> list[tuple[str, BodyMotion]]:
         )
         if turned:
             raise GLTFError(f"{path}: its bones are rotated at rest; only files written by hftrainer can be read back")
+        scale = _unit_of(float(offsets[0, 1])) or 1.0  # glTF's unit is the metre
         offsets[0] = 0.0
-        body = Body(path.stem, symmetric(offsets))
+        body = Body(path.stem, symmetric(offsets * scale))
         animations = document.get("animations") or []
         if not animations:
             raise GLTFError(f"{path} holds no animation")
         return [
-            (str(animation.get("name") or path.stem), _glb_motion(document, binary, animation, order, parent, body))
+            (
+                str(animation.get("name") or path.stem),
+                _glb_motion(document, binary, animation, order, parent, body, scale),
+            )
             for animation in animations
         ]
     except (KeyError, IndexError, TypeError, StopIteration) as error:
@@ -171,7 +229,7 @@ def _from_glb(path: Path) -> list[tuple[str, BodyMotion]]:
 
 def _glb_motion(
     document: dict[str, Any], binary: bytes, animation: dict[str, Any], order: list[int], parent: dict[int, int],
-    body: Body,
+    body: Body, scale: float,
 ) -> BodyMotion:  # fmt: skip
     nodes, tracks, times = document["nodes"], {}, np.zeros(1)
     for channel in animation["channels"]:
@@ -200,7 +258,7 @@ def _glb_motion(
         carried = turn(node)
         rotations[:, 0] = carried @ rotations[:, 0]
         root = place(node) + rotate(carried, root)
-    return BodyMotion(rotations, root, body, fps)
+    return BodyMotion(rotations, root * scale, body, fps)
 
 
 def _sampled_turns(clock: Float, turns: Float, times: Float) -> Float:
