@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -75,11 +76,22 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             )
             if command == name:
                 import_module(f"hftrainer.commands.{command}").add_arguments(sub)
-    args, rest = parser.parse_known_args(argv)
+    args, rest = parser.parse_known_args(_join_axes(argv))
     if rest and not getattr(args, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     return args
+
+
+def _join_axes(argv: list[str]) -> list[str]:
+    """``--up -Y`` as ``--up=-Y``, which argparse would take for two options."""
+    out: list[str] = []
+    for word in argv:
+        if out and out[-1] == "--up" and re.fullmatch("-[XYZ]", word):
+            out[-1] += f"={word}"
+        else:
+            out.append(word)
+    return out
 
 
 if __name__ == "__main__":

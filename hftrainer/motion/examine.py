@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hftrainer.motion.body_size import LIKELY, POSSIBLE, offsets_length
 from hftrainer.motion.gait import airborne_gravity, walking
+from hftrainer.motion.plausible import DISPROPORTION, disproportion
 from hftrainer.motion.skeleton import JOINTS
 
 Float = NDArray[np.float64]
@@ -64,6 +65,11 @@ def _size(out: Examination, offsets: Float) -> None:
     if without:
         out.refused.append(f"the bones to {', '.join(without)} have no length")
         return
+    other = disproportion(np.linalg.norm(offsets[1:], axis=-1))
+    out.measures["disproportion"] = other
+    if other > DISPROPORTION:  # what `data verify` says of the result
+        text = f"bones have other proportions than a body's ({other:.0%} of their length lies elsewhere)"
+        out.doubts.append(f"{text}; does the map name the right joints?")
     if LIKELY[0] <= length <= LIKELY[1]:
         return
     text = f"the body measures {length:.3g} m from ankles to head, a person's 1.3 to 1.7"

@@ -49,8 +49,14 @@ def find_joints(names: Sequence[str], skeleton: SkeletonMap, ends: Sequence[int]
             return found
     near = {name: get_close_matches(name, names, n=1) for name in best_missing[:3]}
     hint = "; ".join(f"{name!r} (near: {close[0]!r})" if close else repr(name) for name, close in near.items())
-    fitting = [name for name in shipped_maps() if _fits(tuple(names), tuple(ends), name)]
-    better = f"; map {fitting[0]!r} has all of its joints there" if fitting else ""
+    fits = {name: _fits(tuple(names), tuple(ends), name) for name in shipped_maps()}
+    fitting = sorted((name for name in fits if fits[name]), key=lambda name: -fits[name])  # most of its own names first
+    if len(fitting) == 1:
+        better = f"; map {fitting[0]!r} has all of its joints there"
+    elif fitting:
+        better = f"; maps {', '.join(map(repr, fitting))} have all of their joints there, the likeliest first"
+    else:
+        better = ""
     raise MotionFileError(
         f"{source}: {len(best_missing)} joints of map {skeleton.name!r} are not in the file: {hint}; "
         f"the file has {', '.join(map(repr, names[:4]))}, ...{better}"
@@ -58,13 +64,18 @@ def find_joints(names: Sequence[str], skeleton: SkeletonMap, ends: Sequence[int]
 
 
 @lru_cache(maxsize=256)
-def _fits(names: tuple[str, ...], ends: tuple[int, ...], name: str) -> bool:
-    """Whether a file with these joints has all those of a shipped map."""
+def _fits(names: tuple[str, ...], ends: tuple[int, ...], name: str) -> int:
+    """How many joints have the first name that a shipped map gives them, if all joints of the map are there; else 0."""
     skeleton = load_map(name)
     try:
-        return any(not _look(names, skeleton, prefix, set(ends), "")[1] for prefix in _prefixes(names, skeleton))
+        for prefix in _prefixes(names, skeleton):
+            found, missing = _look(names, skeleton, prefix, set(ends), "")
+            if not missing:
+                first = {joint: str(choices[0]) for joint, choices in skeleton.choices.items()}
+                return 1 + sum(names[at.index] == prefix + first[joint] for joint, at in found.items())
     except MotionFileError:
-        return False
+        pass
+    return 0
 
 
 def _look(
@@ -85,10 +96,11 @@ def _look(
             indices = exact.get(prefix + name) or loose.get(_plain(prefix + name), [])
             if at is None and set(indices) & used:
                 continue
-            if len(indices) > 1:
+            twins = sorted({*indices, *loose.get(_plain(prefix + name), []), *_namespaced(names, prefix, name)})
+            if indices and len(twins) > 1:
+                called = " or ".join(dict.fromkeys(repr(names[index]) for index in twins))
                 raise MotionFileError(
-                    f"{source}: {len(indices)} joints are called {names[indices[0]]!r}, which is {joint}; rename all "
-                    "but the right one"
+                    f"{source}: {len(twins)} joints are called {called}, which is {joint}; rename all but the right one"
                 )
             if indices and (at != "end" or indices[0] in ends):
                 found[joint] = Found(indices[0], at)
@@ -97,6 +109,13 @@ def _look(
         else:
             missing.append(str(choices[0]))
     return {joint: found[joint] for joint in JOINTS if joint in found}, missing
+
+
+def _namespaced(names: Sequence[str], prefix: str, name: str) -> list[int]:
+    """Joints that a file names with a namespace where the others have none, like ``mixamorig:LeftHand``."""
+    if prefix:
+        return []
+    return [n for n, other in enumerate(names) if re.split("[:|]", other)[-1].lower() == name.lower()]
 
 
 def _prefixes(names: Sequence[str], skeleton: SkeletonMap) -> list[str]:

@@ -15,7 +15,9 @@ Float64 = NDArray[np.float64]
 
 BODY = (1.5, 8.0)  # metres of all 21 bones together; an adult's are 4 to 5, a small child's 2
 STRETCH = 0.25  # share of its length by which a bone may vary on average; decoded motion stays far below
-DISPROPORTION = 0.12  # share of all bone length that lies in other bones than in `_BONES`; 0.02 for SMPL bodies
+# Share of all bone length that lies in other bones than in `_BONES`: 0.02 for SMPL bodies, 0.04 to 0.12 for those of
+# other capture systems (CMU's spine and collar joints lie elsewhere), 0.2 and more for random lengths.
+DISPROPORTION = 0.17
 FASTEST = 15.0  # metres a second in the world; nothing a body does
 BELOW_FLOOR = 0.05  # metres
 FROZEN = 1e-6  # metres that no joint moves further, over a clip of at least `FEW` frames
@@ -70,7 +72,7 @@ def joint_problems(joints: Float64, fps: float) -> list[Problem]:
         return [Problem("not a body", text)]
     if len(joints) >= FEW and float(np.abs(joints - joints[:1]).max()) < FROZEN:
         return [Problem("frozen", "no joint moves in any frame")]
-    other = float(np.abs(lengths / total - _BONES / _BONES.sum()).sum() / 2)
+    other = disproportion(lengths)
     if other > DISPROPORTION:
         text = f"its bones have other proportions than a body's ({other:.0%} of their length lies elsewhere)"
         return [Problem("not a body", f"{text}; is it normalized, or another representation?", False)]
@@ -83,6 +85,11 @@ def joint_problems(joints: Float64, fps: float) -> list[Problem]:
     if fastest > FASTEST:
         return [Problem("speed", f"a joint moves at {fastest:.3g} m/s, more than {FASTEST:g} m/s")]
     return []
+
+
+def disproportion(lengths: Float64) -> float:
+    """Share of the length of the 21 bones (21,) that lies in other bones than a body's; see `DISPROPORTION`."""
+    return float(np.abs(lengths / lengths.sum() - _BONES / _BONES.sum()).sum() / 2)
 
 
 def below_floor(joints: Float64) -> list[Problem]:

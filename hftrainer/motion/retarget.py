@@ -100,7 +100,7 @@ def retarget(
     """Put `motion` on the SMPL-22 skeleton. Raises `MotionFileError` when mapped joints are missing."""
     options = options or RetargetOptions()
     if not (options.recorded_fps or motion.fps):
-        raise MotionFileError(f"{source}: has no frame rate; give it with --fps")
+        raise MotionFileError(f"{source}: has no usable frame rate; give it with --fps")
     mapped, faces, notes = _map(motion, skeleton, options, source)
     clip = _solve(mapped, skeleton)
     skip = frames_to_skip(clip.joints, mapped.fps) if options.skip_first is None else options.skip_first

@@ -71,10 +71,28 @@ class SkeletonMap:
             raise ValueError(
                 f"skeleton map {self.name!r}: straighten is one of {', '.join(TARGETS)}, got {self.straighten!r}"
             )
-        if not self.units or not all(isinstance(u, (int, float)) and 0 < u < 1e6 for u in self.units):
-            raise ValueError(f"skeleton map {self.name!r}: metres_per_unit must be positive")
-        for axis in (self.up, self.forward):
-            direction(axis)
+        numbers = all(isinstance(u, (int, float)) and not isinstance(u, bool) and 0 < u < 1e6 for u in self.units)
+        if not self.units or not numbers:
+            raise self._wrong("metres_per_unit", "a positive number or a list of these")
+        for key in ("up", "forward"):
+            try:
+                direction(getattr(self, key))
+            except ValueError as error:
+                raise self._wrong(key, f"one of {', '.join(_AXES)} or three numbers") from error
+        if self.rest_frame is not None and (type(self.rest_frame) is not int or self.rest_frame < 0):
+            raise self._wrong("rest_frame", "the number of a frame")
+        if not isinstance(self.feet_follow_legs, bool):
+            raise self._wrong("feet_follow_legs", "true or false")
+        if not isinstance(self.prefixes, list) or not all(isinstance(prefix, str) for prefix in self.prefixes):
+            raise self._wrong("prefixes", "a list of texts")
+        for joint, axes in self.rest.items():
+            try:
+                frame_from(axes)
+            except (TypeError, ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"skeleton map {self.name!r}: rest of {joint} is {axes!r}; expected two of x, y and z with their "
+                    "directions, like {x: +Y, z: +X}"
+                ) from error
 
     @property
     def choices(self) -> dict[str, Choices]:
@@ -89,6 +107,9 @@ class SkeletonMap:
     def fingerprint(self) -> str:
         """Hash of everything that the map says, so that an edited map is another one."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()
+
+    def _wrong(self, key: str, expected: str) -> ValueError:
+        return ValueError(f"skeleton map {self.name!r}: {key} is {getattr(self, key)!r}; expected {expected}")
 
     def _check_choices(self, joint: str, choices: Choices) -> None:
         good = choices and all(c is None or (isinstance(c, str) and _NAME.fullmatch(c)) for c in choices)
@@ -122,11 +143,13 @@ def load_map(name_or_path: str | os.PathLike[str]) -> SkeletonMap:
         raise ValueError(
             f"no skeleton map {str(name_or_path)!r}; included: {', '.join(shipped_maps())}; or give a YAML file's path"
         )
+    fields = read_yaml(path)
     try:
-        fields = read_yaml(path)
         return SkeletonMap(**{"name": path.stem, **fields})
     except TypeError as error:
         raise ValueError(f"{path}: {error}; see the shipped maps for the keys") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def frame_from(axes: dict[str, Any]) -> Float:

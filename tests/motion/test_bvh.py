@@ -246,9 +246,9 @@ def test_every_shipped_map_loads():
     ("change", "message"),
     [
         ({"joints": {"pelvi": "Hips"}}, "unknown SMPL joints"),
-        ({"metres_per_unit": 0}, "must be positive"),
-        ({"up": "+W"}, "a direction is one of"),
-        ({"rest": {"pelvis": {"x": "+Y"}}}, "needs two of x, y and z"),
+        ({"metres_per_unit": 0}, "metres_per_unit is 0; expected a positive number"),
+        ({"up": "+W"}, "up is '.W'; expected one of"),
+        ({"rest": {"pelvis": {"x": "+Y"}}}, "rest of pelvis is .* expected two of x, y and z"),
     ],
 )
 def test_wrong_maps_are_refused(tmp_path, change, message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from hftrainer.data.prepare.convert_motion import ImportSettings, convert_motion
 from hftrainer.motion.examine import examine
 from hftrainer.motion.gait import airborne_gravity, walking
 from hftrainer.motion.io.source import MotionFileError
+from hftrainer.motion.plausible import DISPROPORTION, disproportion
 from hftrainer.motion.retarget import RetargetOptions
 from hftrainer.motion.skeleton import JOINTS, forward_kinematics
 from hftrainer.motion.skeleton_map import load_map
@@ -203,3 +206,31 @@ def test_reviewed_dialects_are_read(shared, name):
     made = convert_motion(shared / "cases" / "import" / name, settings())
     assert made.doubts == []
     assert len(made.motion) in (9, 10)
+
+
+def test_a_frame_time_of_zero_is_mended_by_the_rate_that_is_given(tmp_path):
+    path = tmp_path / "zero.bvh"
+    write_pose(LAYOUTS[0], path, frames=20)
+    path.write_text(re.sub("Frame Time: .*", "Frame Time: 0", path.read_text()))
+    with pytest.raises(MotionFileError, match="no usable frame rate; give it with --fps"):
+        convert_motion(path, settings())
+    assert convert_motion(path, settings(recorded_fps=60.0)).measures["fps"] == 60.0
+
+
+def test_import_doubts_the_proportions_that_verify_calls_wrong(shared):
+    assert disproportion(np.linalg.norm(OFFSETS[1:], axis=-1)) < 0.05
+    path = shared / "cases" / "import" / "tpose_first" / "cmu_07_01_head.bvh"
+    real = convert_motion(path, ImportSettings(load_map("cmu")))
+    assert not any("proportions" in doubt for doubt in real.doubts)
+    assert real.measures["disproportion"] < DISPROPORTION
+    rotations, root, offsets, _ = stride()
+    odd = offsets * np.where(np.isin(np.arange(22), [12, 13, 14, 15]), 5.0, 1.0)[:, None]
+    found = examine(rotations, root, odd, forward_kinematics(rotations, root, odd), 30.0)
+    assert any("other proportions" in doubt for doubt in found.doubts)
+
+
+def test_an_axis_with_a_minus_is_an_argument():
+    from hftrainer.cli import _parse
+
+    for words in (["--up", "-Y"], ["--up=-Y"]):
+        assert _parse(["data", "check-import", "x", "--skeleton", "cmu", *words]).up == "-Y"

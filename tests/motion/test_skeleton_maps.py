@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
 
 from hftrainer.motion.io.bvh import read_bvh
 from hftrainer.motion.io.source import MotionFileError
+from hftrainer.motion.joint_names import find_joints
 from hftrainer.motion.retarget import RetargetOptions, retarget
 from hftrainer.motion.skeleton import JOINTS, global_rotations
-from hftrainer.motion.skeleton_map import load_map, shipped_maps
+from hftrainer.motion.skeleton_map import SHIPPED, load_map, shipped_maps
+from hftrainer.readers import read_yaml
 from tests.motion.layouts import LAYOUTS, Layout, about, write_pose
 
 AT = {joint: index for index, joint in enumerate(JOINTS)}
@@ -90,6 +93,33 @@ def test_two_joints_of_a_mapped_name_are_refused(tmp_path):
     (tmp_path / "x.bvh").write_text(text)
     with pytest.raises(MotionFileError, match="2 joints are called 'mixamorig7:LeftHand', which is left_wrist"):
         retarget(read_bvh(tmp_path / "x.bvh"), load_map("mixamo"))
+
+
+@pytest.mark.parametrize(("twin", "said"), [("lefthand", "'lefthand' or 'LeftHand'|'LeftHand' or 'lefthand'"),
+                                            ("other:LeftHand", "'other:LeftHand'")])  # fmt: skip
+def test_twins_of_a_mapped_name_are_refused(twin, said):
+    names = [str(choices[0]) for choices in load_map("mixamo").choices.values()]
+    assert len(find_joints(names, load_map("mixamo"), [], "x")) == 22
+    with pytest.raises(MotionFileError, match=f"2 joints are called .*({said}).*left_wrist"):
+        find_joints([*names, twin], load_map("mixamo"), [], "x")
+
+
+def test_of_the_maps_that_fit_the_likeliest_is_named_first():
+    names = [str(choices[0]) for choices in load_map("mixamo").choices.values()]
+    with pytest.raises(MotionFileError, match=r"maps 'mixamo', .*'cmu-3dsmax'.* the likeliest first"):
+        find_joints(names, load_map("daz"), [], "x")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("rest_frame", "x"), ("rest_frame", True), ("rest", {"left_hip": 3}), ("metres_per_unit", True), ("up", 5),
+     ("prefixes", "a"), ("feet_follow_legs", 2)],
+)  # fmt: skip
+def test_a_field_of_a_wrong_type_is_named(tmp_path, key, value):
+    fields = read_yaml(SHIPPED / "mixamo.yaml") | {key: value}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(fields))
+    with pytest.raises(ValueError, match=rf"map\.yaml: skeleton map 'map': {key} .*expected"):
+        load_map(tmp_path / "map.yaml")
 
 
 def test_a_wrong_map_names_one_that_fits(tmp_path):

@@ -91,3 +91,19 @@ def test_other_arrays_are_refused(tmp_path, arrays, message):
 
 def test_rotation_vectors_are_what_they_say():
     np.testing.assert_allclose(axis_angle_to_matrix(vectors(ROTATIONS).reshape(60, 22, 3)), ROTATIONS, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mocap_framerate": np.nan}, "frame rate should be one number"),
+        ({"mocap_framerate": np.zeros(0)}, "frame rate should be one number"),
+        ({"root_orient": np.zeros((1, 3))}, "1 rotations of the root, but 60 poses of the body"),
+    ],
+)
+def test_rates_and_lengths_that_cannot_be_are_named(tmp_path, change, said):
+    v = vectors(ROTATIONS)
+    arrays = {"root_orient": v[:, :3], "pose_body": v[:, 3:66], "trans": ROOT, "mocap_framerate": 30.0}
+    np.savez(tmp_path / "x.npz", **(arrays | change))
+    with pytest.raises(MotionFileError, match=rf"x\.npz: .*{said}"):
+        read_smpl_npz(tmp_path / "x.npz")

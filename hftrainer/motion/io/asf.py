@@ -164,36 +164,65 @@ def _sections(path: str | os.PathLike[str]) -> dict[str, list[list[str]]]:
 
 
 def _rows(path: str | os.PathLike[str], skeleton: Skeleton) -> Float:
-    """Values (T, sum of dof) in the order of the skeleton. A bone that a frame does not name keeps its zero pose."""
+    """Values (T, sum of dof) in the order of the skeleton; every frame has a line for the same bones, the root's too.
+
+    A bone that no frame names keeps its zero pose.
+    """
     starts, width = {}, 0
     for bone in skeleton.bones:
         starts[bone.name] = width
         width += len(bone.dof)
     sizes = {bone.name: len(bone.dof) for bone in skeleton.bones}
     rows: list[Float] = []
+    numbers: list[int] = []
+    named: list[set[str]] = []
+    degrees = False
     try:
         for line in _lines(path):
             if line.startswith(":"):
                 if line[1:].strip().lower() == "radians":
                     raise MotionFileError(f"{path}: angles in radians are not supported, only :DEGREES")
+                degrees |= line[1:].strip().lower() == "degrees"
                 continue
             words = line.split()
             if len(words) == 1 and words[0].isdecimal():
                 rows.append(np.zeros(width))
+                numbers.append(int(words[0]))
+                named.append(set())
             elif words[0] in starts:
                 values = np.array(words[1:], dtype=np.float64)
                 if len(values) != sizes[words[0]]:
                     raise ValueError(f"{words[0]} has {len(values)} values, its skeleton {sizes[words[0]]}")
+                if not rows:
+                    raise ValueError(f"{words[0]} comes before the number of the first frame")
+                if words[0] in named[-1]:
+                    raise ValueError(f"{words[0]} has two lines, so the number of a frame is missing")
+                named[-1].add(words[0])
                 rows[-1][starts[words[0]] : starts[words[0]] + len(values)] = values
             else:
                 raise ValueError(f"the skeleton has no bone {words[0]!r}")
     except (ValueError, IndexError) as error:
         if isinstance(error, MotionFileError):
             raise
-        raise MotionFileError(f"{path}: frame {len(rows)} cannot be read ({error})") from error
+        frame = numbers[-1] if numbers else 1
+        raise MotionFileError(f"{path}: frame {frame} cannot be read ({error})") from error
+    _check_complete(path, numbers, named)
+    if rows and not degrees:
+        raise MotionFileError(f"{path}: no :DEGREES line; add it before frame {numbers[0]} if the angles are degrees")
     if not rows or not np.isfinite(rows).all():
         raise MotionFileError(f"{path}: holds no frames, or numbers that are not finite")
     return np.stack(rows)
+
+
+def _check_complete(path: str | os.PathLike[str], numbers: list[int], named: list[set[str]]) -> None:
+    """Refuse frames that are left out or cut off: numbers count up by one, and each frame names the same bones."""
+    everywhere = set().union(*named)
+    for index, (number, bones) in enumerate(zip(numbers, named, strict=True)):
+        if number != numbers[0] + index:
+            raise MotionFileError(f"{path}: frame {number} follows frame {numbers[index - 1]}; frames are missing")
+        if missing := sorted((everywhere | {"root"}) - bones):
+            what = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise MotionFileError(f"{path}: frame {number} is incomplete: no values for {what}; is the file cut?")
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ __all__ = ["BVH", "BVHError", "read_bvh"]
 Float = NDArray[np.float64]
 MAX_BYTES = 2 << 30
 _RATES = (0.1, 10_000.0)  # frames a second that a file may claim
+_PADDING = b"\x00\x1a\r\n\t "  # after the last number; old programs end text with Ctrl-Z or fill it up with NUL
 _MOTION = re.compile(r"^[ \t]*MOTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _TIMING = re.compile(
     r"\s*Frames\s*:?\s*(\S+)\s+Frame\s*Time\s*:?\s*(\S+)[^\S\n]*(?:\n|$)", re.IGNORECASE
@@ -50,7 +51,12 @@ class BVH:
 
     @property
     def fps(self) -> float:
-        """Frames a second. Files round the frame time (0.033333); integer rates within 0.1 % of it are assumed."""
+        """Frames a second; 0 if the file gives no usable one.
+
+        Files round the frame time (0.033333); integer rates within 0.1 % of it are assumed.
+        """
+        if not 1 / _RATES[1] <= self.frame_time <= 1 / _RATES[0]:
+            return 0.0
         rate = 1.0 / self.frame_time
         return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
 
@@ -111,11 +117,11 @@ def read_bvh(path: str | os.PathLike[str]) -> BVH:
     Windows text, and surplus rows, which are ignored with a note.
     """
     try:
-        text = decode(read_bytes(path, MAX_BYTES, error=BVHError), path)
+        text = decode(read_bytes(path, MAX_BYTES, error=BVHError).rstrip(_PADDING), path)
     except ValueError as error:
         raise error if isinstance(error, BVHError) else BVHError(f"not a BVH file: {error}") from error
     if "#" in text or "//" in text:
-        text = re.sub(r"^[ \t]*(#|//).*$", "", text, flags=re.MULTILINE)
+        text = re.sub(r"(^|(?<=\s))(#|//).*$", "", text, flags=re.MULTILINE)
     found = _MOTION.search(text)
     head = text[: found.start()] if found else text
     if found is None or not head.lstrip().upper().startswith("HIERARCHY"):
@@ -140,7 +146,7 @@ def _parse_motion(text: str, width: int, path: str | os.PathLike[str], notes: li
     except ValueError as error:
         raise BVHError(f"{path}: 'Frames' or 'Frame Time' is not a number ({error})") from error
     if not 1 / _RATES[1] <= frame_time <= 1 / _RATES[0]:
-        raise BVHError(f"{path}: a frame time of {frame_time} s is not usable; give the true rate with --fps")
+        notes.append(f"a frame time of {frame_time} s is not usable")
     flat = _numbers(text[timing.end() :], path)
     surplus, rest = divmod(flat.size - frames * width, width)
     if frames < 1 or surplus < 0 or rest:

@@ -68,7 +68,7 @@ def _one_word(tokens: list[str], at: int, out: Hierarchy, stack: list[int], path
         out.channels.append(())
         stack.append(len(out.names) - 1)
         return end + 1
-    if word == "END":
+    if word in ("END", "ENDSITE"):
         stack.append(-1 - stack[-1])
         return tokens.index("{", at) + 1
     if word == "OFFSET":

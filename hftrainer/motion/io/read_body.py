@@ -142,6 +142,8 @@ def _from_amass(path: Path, arrays: dict[str, Float]) -> BodyMotion:
 
 def _from_bvh(path: Path, skeleton_map: str | None) -> BodyMotion:
     bvh = read_bvh(path)
+    if not bvh.fps:
+        raise ValueError(f"{path}: its frame time of {bvh.frame_time} s is not usable; correct it in the file")
     if skeleton_map is None:
         ours = _our_bvh(bvh)
         if ours is not None:

@@ -60,10 +60,17 @@ def read_smpl_npz(path: str | os.PathLike[str]) -> SkeletalMotion:
         translations=translations,
         rest_rotations=np.broadcast_to(np.eye(3), (len(JOINTS), 3, 3)),
         rest_translations=offsets,
-        fps=0.0 if rate is None else float(np.asarray(rate, dtype=np.float64).reshape(-1)[0]),
+        fps=0.0 if rate is None else _rate(rate, path),
         metres_per_unit=1.0,
         notes=notes,
     )
+
+
+def _rate(array: Any, path: str | os.PathLike[str]) -> float:
+    values = np.asarray(array, dtype=np.float64).reshape(-1)
+    if len(values) != 1 or not np.isfinite(values[0]) or values[0] < 0:
+        raise MotionFileError(f"{path}: the frame rate should be one number, got {values.tolist()[:3]}")
+    return float(values[0])
 
 
 def _poses(arrays: dict[str, Any], path: str | os.PathLike[str]) -> Float:
@@ -73,7 +80,10 @@ def _poses(arrays: dict[str, Any], path: str | os.PathLike[str]) -> Float:
         root, body = _first(arrays, _ROOTS), _first(arrays, _BODIES)
         if root is None or body is None:
             raise MotionFileError(f"{path}: no SMPL motion; expected an array poses, or root_orient and pose_body")
-        whole = np.concatenate([_flat(root, 3, path), _flat(body, 63, path)], axis=1)
+        root, body = _flat(root, 3, path), _flat(body, 63, path)
+        if len(root) != len(body):
+            raise MotionFileError(f"{path}: {len(root)} rotations of the root, but {len(body)} poses of the body")
+        whole = np.concatenate([root, body], axis=1)
     width = 3 * len(JOINTS)
     return np.asarray(_flat(whole, width, path)[:, :width]).reshape(-1, len(JOINTS), 3)
 
