@@ -43,7 +43,7 @@ def export(
     on = body if isinstance(body, Body) else body_of(body) if body is not None else None
     found = [pair for one in given for pair in named_motions(one, on, skeleton_map, raw, representation)]
     titles = [name for name, _ in found]
-    write(path, [chosen.apply(shown, raw=raw) for _, shown in found], chosen, titles=titles, kind=kind)
+    write(path, [chosen.apply(shown, raw=raw) for _, shown in found], chosen, titles=titles, kind=kind, raw=raw)
 
 
 def named_motions(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hftrainer.motion.body import Body, BodyMotion
 from hftrainer.motion.io.read_body import read_motions
+from hftrainer.pipelines.folder import PAGE, existing
 from hftrainer.render.export import ENDINGS, ExportOptions, describe_loop, write
 from hftrainer.render.viewer import clips_of, write_viewer
 
@@ -32,26 +33,41 @@ def export_files(
     taken = {path.resolve() for path in sources}  # no output may replace what is still to be read
     if together is not None and (out / together).resolve() in taken:
         raise ValueError(f"{out / together} is one of the motions to export; give --together another name")
+    generated = _generated(out)
+    page = out / (PAGE if together is None else together)
+    if (together is not None or "html" in formats) and page.exists() and page.resolve() in generated:
+        raise ValueError(f"{page} was written by `hftrainer generate`; choose another folder with --out")
+    taken |= generated
     endings = [ENDINGS[name] for name in formats if name != "html"]
     for path in sources:
         try:
             for title, motion in read_motions(path, body=body, skeleton_map=skeleton_map, raw=raw):
                 if options.loop:
-                    tell(f"{title}: {describe_loop(motion, raw=raw)[1]}")
-                moved = options.apply(motion, raw=raw)
+                    found = options.looped(motion, raw=raw)
+                    tell(f"{title}: {describe_loop(found)}")
+                moved = found.motion if options.loop else options.apply(motion, raw=raw)
                 stem = _free(out, _stem(path) if title == path.stem else f"{_stem(path)}_{title}", endings, taken)
                 for name in formats if together is None else ():
                     if name != "html":
-                        write(out / f"{stem}{ENDINGS[name]}", [moved], options, titles=[title], kind=name)
+                        write(out / f"{stem}{ENDINGS[name]}", [moved], options, titles=[title], kind=name, raw=raw)
                 shown.append((title, moved))
         except (ValueError, OSError) as error:
             failed[path] = str(error)
     titles, motions = [title for title, _ in shown], [motion for _, motion in shown]
     if shown and together is not None:
-        write(out / together, motions, options, titles=titles)
+        write(page, motions, options, titles=titles, raw=raw)
     elif shown and "html" in formats:
-        write_viewer(out / "index.html", clips_of(motions, titles), title=f"{len(shown)} motions")
+        write_viewer(page, clips_of(motions, titles), title=f"{len(shown)} motions")
     return len(shown), failed
+
+
+def _generated(out: Path) -> set[Path]:
+    """The files that `hftrainer generate` wrote into `out`, with their page."""
+    try:
+        names = {name for item in existing(out)["items"] for name in item["files"]}
+    except ValueError:  # the manifest of something else
+        return set()
+    return {(out / name).resolve() for name in (*names, PAGE)} if names else set()
 
 
 def _stem(path: Path) -> str:

@@ -80,12 +80,13 @@ class Loop:
     usual_step: float
 
 
-def loop(motion: BodyMotion, *, lock: bool = True) -> Loop:
+def loop(motion: BodyMotion, *, lock: bool = True, on_the_spot: bool = False) -> Loop:
     """The longest good cycle of `motion`, its end blended so that position and velocity meet its start.
 
     Poses are compared without place and heading, so a walk loops with its step length as root motion. With `lock` the
-    feet are held again, which the blend moves: over several rounds, of which the middle one is taken. Raises
-    ``ValueError`` for clips that are too short to hold a cycle.
+    feet are held again, which the blend moves: over several rounds, of which the middle one is taken. `on_the_spot`
+    then removes the path as `in_place` does, also over several rounds. Raises ``ValueError`` for clips that are too
+    short to hold a cycle.
     """
     shortest = round(_SHORTEST_LOOP * motion.fps)
     if len(motion) < shortest + 4:
@@ -94,10 +95,12 @@ def loop(motion: BodyMotion, *, lock: bool = True) -> Loop:
         )
     first, last = _best_cycle(motion, shortest)
     closed = _closed(motion, first, last)
-    if lock:
+    if lock or on_the_spot:
         frames = len(closed) - 2
         before = -(-round(_SETTLED_SECONDS * motion.fps) // frames)  # rounds until the corrections repeat themselves
-        rounds = lock_feet(_rounds(closed, 2 * before + 1))
+        rounds = _rounds(closed, 2 * before + 1)
+        rounds = lock_feet(rounds) if lock else rounds
+        rounds = in_place(rounds) if on_the_spot else rounds
         middle = slice(before * frames, (before + 1) * frames + 2)
         closed = BodyMotion(rounds.rotations[middle], rounds.root[middle], motion.body, motion.fps)
     cycle = BodyMotion(closed.rotations[:-2], closed.root[:-2], motion.body, motion.fps)

@@ -16,6 +16,7 @@ from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.readers import inside, read_json
 
 MANIFEST = "manifest.json"
+PAGE = "index.html"
 _LONGEST = 48  # characters of a prompt in a file's name
 _MOST_BYTES = 120  # in a file's name; file systems allow 255 for all of it
 

@@ -24,6 +24,7 @@ from hftrainer.motion.io.read_body import read_motions
 from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.folder import MANIFEST as MANIFEST
+from hftrainer.pipelines.folder import PAGE as PAGE
 from hftrainer.pipelines.folder import Item, existing, wanted
 from hftrainer.render.export import ENDINGS, ExportOptions, check_formats, write, write_features
 from hftrainer.render.viewer import clip_of, write_viewer
@@ -31,7 +32,6 @@ from hftrainer.requests import SamplingParams
 from hftrainer.version import __version__
 
 FORMATS = ("npy", "npz", "bvh", "glb", "mp4", "html")  # what is written unless something else is asked for
-PAGE = "index.html"
 _MOST_IN_A_VIDEO = 4
 
 
@@ -86,17 +86,15 @@ def run_job(
         + [{"model": model, "settings": settings}],
     }
     todo = [item for item in items if item.key not in records]
-    videos: dict[str, list[BodyMotion]] = {}
     for start in progress(range(0, len(todo), job.batch_size)):
         batch = todo[start : start + job.batch_size]
-        for item, (record, shown) in zip(batch, _make_batch(pipeline, job, batch), strict=True):
+        for item, record in zip(batch, _make_batch(pipeline, job, batch), strict=True):
             records[item.key] = record
-            if shown is not None:
-                videos.setdefault(item.prompt, []).append(shown)
         write_json(job.out / MANIFEST, {**manifest, "items": _in_order(records)})
-    _side_by_side(job, items, videos)
+    body = getattr(pipeline.bundle, "body", None)
+    _side_by_side(job, items, records, {item.prompt for item in todo}, body or smpl_body())
     if "html" in job.formats:
-        write_page(job.out, list(_in_order(records)), model, getattr(pipeline.bundle, "body", None))
+        write_page(job.out, list(_in_order(records)), model, body)
     write_json(job.out / MANIFEST, {**manifest, "items": _in_order(records)})
     return {**manifest, "items": [records[item.key] for item in items]}
 
@@ -123,7 +121,7 @@ def write_files(
         if name == "npy":
             write_features(path, made.motion)
         else:
-            write(path, [shown], options, titles=[made.prompt], kind=name)
+            write(path, [shown], options, titles=[made.prompt], kind=name, raw=raw)
         written.append(path.name)
     return written, shown
 
@@ -151,17 +149,17 @@ def ending(record: dict[str, Any]) -> str:
 
 
 def _shown_again(out: Path, record: dict[str, Any], body: Body) -> BodyMotion:
-    """The motion that a record's files show: from its .npz, or fitted again."""
+    """The motion that a record's files show: from its .npz, or fitted again with the record's options."""
     arrays = out / f"{record['stem']}.npz"
     if arrays.name in record["files"]:
         return read_motions(arrays)[0][1]
     features = read_npy(out / f"{record['stem']}.npy")
-    return pose(features, body, representation=record.get("representation", DEFAULT))
+    raw = record.get("raw", False)
+    fitted = pose(features, body, representation=record.get("representation", DEFAULT), raw=raw)
+    return ExportOptions(**record.get("options", {})).apply(fitted, raw=raw)
 
 
-def _make_batch(
-    pipeline: TextToMotionPipeline, job: Job, batch: list[Item]
-) -> list[tuple[dict[str, Any], BodyMotion | None]]:
+def _make_batch(pipeline: TextToMotionPipeline, job: Job, batch: list[Item]) -> list[dict[str, Any]]:
     """Generate together, then write the files of each in a thread of its own: encoding waits for ffmpeg."""
     if job.timelines:
         motions = [_timeline(pipeline, job, item) for item in batch]
@@ -185,15 +183,15 @@ def _timeline(pipeline: TextToMotionPipeline, job: Job, item: Item) -> Generated
     return made
 
 
-def _write_item(job: Job, item: Item, made: GeneratedMotion) -> tuple[dict[str, Any], BodyMotion | None]:
+def _write_item(job: Job, item: Item, made: GeneratedMotion) -> dict[str, Any]:
     record: dict[str, Any] = {"prompt": item.prompt, "seed": item.seed, "stem": item.stem, "key": item.key}
     if len(made.motion) == 0:
-        return {**record, "error": "the model ended before the first frame; try another seed"}, None
+        return {**record, "error": "the model ended before the first frame; try another seed"}
     formats = job.formats if "npy" in job.formats else ("npy", *job.formats)
     try:
-        files, shown = write_files(job.out / item.stem, made, formats, options=job.options, raw=job.raw)
+        files, _ = write_files(job.out / item.stem, made, formats, options=job.options, raw=job.raw)
     except ValueError as error:  # a loop of a clip that is too short: the others are still made
-        return {**record, "error": str(error)}, None
+        return {**record, "error": str(error)}
     return {
         **record,
         "frames": len(made.motion),
@@ -203,19 +201,28 @@ def _write_item(job: Job, item: Item, made: GeneratedMotion) -> tuple[dict[str, 
         "asked": job.seconds is not None or bool(job.timelines),
         "text_tokens": made.text_tokens,
         "representation": made.representation,
+        "options": asdict(job.options),
+        "raw": job.raw,
         "files": files,
         "sha256": {name: sha256(job.out / name) for name in files},
-    }, shown
+    }
 
 
-def _side_by_side(job: Job, items: Sequence[Item], videos: dict[str, list[BodyMotion]]) -> None:
-    """With several motions a prompt, one more video that has them side by side."""
+def _side_by_side(
+    job: Job, items: Sequence[Item], records: dict[str, dict[str, Any]], prompts: set[str], body: Body
+) -> None:
+    """With several motions a prompt, one more video that has them side by side; `prompts`: those with new motions.
+
+    It is named after the first motion, so that runs with other seeds or settings keep theirs.
+    """
     if "mp4" not in job.formats or job.num_motions < 2:
         return
-    for prompt, motions in videos.items():
-        if 2 <= len(motions) <= _MOST_IN_A_VIDEO:
-            first = next(item for item in items if item.prompt == prompt)
-            path = job.out / f"{first.stem.rpartition('_s')[0]}_all.mp4"
+    for prompt in sorted(prompts):
+        of_prompt = {item.key: records[item.key] for item in items if item.prompt == prompt}
+        made = [record for record in of_prompt.values() if "error" not in record]
+        if 2 <= len(made) <= _MOST_IN_A_VIDEO:
+            motions = [_shown_again(job.out, record, body) for record in made]
+            path = job.out / f"{made[0]['stem']}_all.mp4"
             write(path, motions, job.options, titles=[prompt] + [""] * (len(motions) - 1), kind="mp4")
 
 

@@ -64,7 +64,7 @@ class Shown:
         kind = format_of(path)
         chosen = ExportOptions(**options)
         check_formats((kind,), chosen)
-        write(path, [chosen.apply(self.posed(raw=raw), raw=raw)], chosen, titles=[self.prompt], kind=kind)
+        write(path, [chosen.apply(self.posed(raw=raw), raw=raw)], chosen, titles=[self.prompt], kind=kind, raw=raw)
 
     def page(self) -> str:
         """The HTML page that plays the motion."""

@@ -70,10 +70,19 @@ class ExportOptions:
 
     def apply(self, motion: BodyMotion, *, raw: bool = False) -> BodyMotion:
         """The motion that all files of one export show; `raw`: feet that these options move are not locked again."""
-        motion = loop(motion, lock=not raw).motion if self.loop else motion
-        motion = in_place(motion) if self.in_place else motion
-        motion = resample(motion, self.fps) if self.fps is not None else motion
-        return onto_rig(motion, find_rig(self.skeleton), lock=not raw)
+        if self.loop:
+            return self.looped(motion, raw=raw).motion
+        placed = self._placed(motion, lock=not raw)
+        return in_place(placed) if self.in_place else placed
+
+    def looped(self, motion: BodyMotion, *, raw: bool = False) -> Loop:
+        """The loop that the files show, its seam measured on the final body and at the final frame rate."""
+        return loop(self._placed(motion, lock=False), lock=not raw, on_the_spot=self.in_place)
+
+    def _placed(self, motion: BodyMotion, *, lock: bool) -> BodyMotion:
+        """On the rig's body and at the frame rate: before the path is removed, as feet are locked to the floor."""
+        motion = onto_rig(motion, find_rig(self.skeleton), lock=lock)
+        return resample(motion, self.fps) if self.fps is not None else motion
 
 
 def check_formats(names: Sequence[str], options: ExportOptions | None = None) -> None:
@@ -113,9 +122,15 @@ def write(
     *,
     titles: Sequence[str],
     kind: str | None = None,
+    raw: bool = False,
 ) -> None:
-    """Write motions that `options` were applied to; several only where a file can hold several."""
+    """Write motions that `options` were applied to; several only where a file can hold several.
+
+    Feet are locked again for formats with a body of their own, but not if the motion is `raw`, in place or a loop: feet
+    in place slide over the floor, and locking one round opens the seam.
+    """
     kind = kind or format_of(path)
+    lock = not (raw or options.in_place or options.loop)
     if len(motions) != 1 and kind not in _SEVERAL:
         raise ValueError(f"{path}: a {kind} file holds one motion, got {len(motions)}; glb, html and mp4 hold several")
     motion = motions[0]
@@ -134,9 +149,11 @@ def write(
 
         render_video(path, motions, titles=titles, transparent=options.transparent)
     elif kind == "vrma":
-        save_vrma(path, motion, title=titles[0])
+        save_vrma(path, motion, title=titles[0], lock=lock)
+    elif kind == "amass":
+        write_amass(path, motion, lock=lock)
     else:
-        {"npz": write_npz, "amass": write_amass, "csv": write_csv, "usd": write_usd}[kind](path, motion)
+        {"npz": write_npz, "csv": write_csv, "usd": write_usd}[kind](path, motion)
 
 
 def write_features(path: str | os.PathLike[str], features: NDArray[np.floating[Any]]) -> None:
@@ -145,10 +162,10 @@ def write_features(path: str | os.PathLike[str], features: NDArray[np.floating[A
         np.save(stream, features.astype(np.float32))
 
 
-def describe_loop(motion: BodyMotion, *, raw: bool = False) -> tuple[Loop, str]:
-    """The loop of a motion and one line that says how well it closes."""
-    found = loop(motion, lock=not raw)
-    return found, (
-        f"loop of frames {found.first} to {found.last}: gap {1000 * found.position_gap:.2g} mm, velocity step "
+def describe_loop(found: Loop) -> str:
+    """One line that says how well a loop closes."""
+    return (
+        f"loop of frames {found.first} to {found.last} at {found.motion.fps:g} fps: "
+        f"gap {1000 * found.position_gap:.2g} mm, velocity step "
         f"{found.velocity_step:.2g} m/s (inside {found.usual_step:.2g})"
     )

@@ -16,6 +16,7 @@ import pytest
 import hftrainer
 from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.body import BodyMotion, measure, smpl_body
+from hftrainer.motion.edit import in_place
 from hftrainer.motion.fit import fit, pose
 from hftrainer.motion.io.glb import save_glb, save_vrma
 from hftrainer.motion.io.glb_container import GLTFError, accessor_values, read_glb
@@ -23,7 +24,7 @@ from hftrainer.motion.io.npz import SMPLX_PELVIS, TO_Z_UP, amass_arrays
 from hftrainer.motion.io.read_body import read_motions
 from hftrainer.motion.mannequin import mannequin
 from hftrainer.motion.representation import motion272
-from hftrainer.motion.rigs import find_rig, onto_rig, retarget, rig_names
+from hftrainer.motion.rigs import find_rig, onto_rig, retarget, rig_names, straight_arms
 from hftrainer.motion.rotation import axis_angle_to_matrix
 from hftrainer.motion.skeleton import MIRROR, forward_kinematics
 
@@ -223,6 +224,27 @@ def test_amass_arrays_are_what_a_body_model_expects():
     assert np.abs(joints - want).max() < 1e-5
     assert joints[..., 2].min() > -0.01  # Z is up, the floor is at 0
     assert joints[:, 15, 2].mean() > 1.3
+
+
+@pytest.mark.parametrize("options", [{"raw": True}, {"in_place": True}])
+@pytest.mark.parametrize(("ending", "body"), [("amass.npz", smpl_body()), ("vrma", straight_arms(BODY))])
+def test_feet_of_raw_and_in_place_files_are_not_locked_again(tmp_path, options, ending, body):
+    hftrainer.export(MOTION, tmp_path / f"a.{ending}", **options)
+    arrays = read_motions(tmp_path / f"a.{ending}") if ending == "amass.npz" else None
+    shown = in_place(MOTION) if "in_place" in options else MOTION
+    want, locked = (retarget(shown, body, lock=lock) for lock in (False, True))
+    assert np.abs(want.rotations - locked.rotations).max() > 1e-3  # locking would change the legs
+    if arrays is not None:
+        assert np.abs(arrays[0][1].joints - want.joints).max() < 1e-5  # float32
+    else:
+        save_vrma(tmp_path / "want.vrma", want, lock=False)
+        np.testing.assert_allclose(_turns(tmp_path / "a.vrma"), _turns(tmp_path / "want.vrma"), atol=1e-6)
+
+
+def _turns(path):
+    document, binary = read_glb(path)
+    outputs = [sampler["output"] for sampler in document["animations"][0]["samplers"]]
+    return np.concatenate([np.ravel(accessor_values(document, binary, output)) for output in outputs])
 
 
 def test_amass_reads_back(tmp_path):

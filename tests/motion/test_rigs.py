@@ -16,6 +16,7 @@ from hftrainer.motion.representation import motion272
 from hftrainer.motion.rigs import find_rig, onto_rig, retarget, rig_names
 from hftrainer.motion.rotation import yaw
 from hftrainer.motion.skeleton import PARENTS
+from hftrainer.render.export import ExportOptions
 
 WALK, TURN, WAVE = (make_motion(kind, 150, 3).astype(np.float64) for kind in ("walk", "turn-left", "wave"))
 BODY = measure([(motion272.to_joints(WALK), motion272.to_rotations(WALK)[0])], "walker")
@@ -149,6 +150,27 @@ def test_a_loop_closes_position_and_velocity():
         body = cycle.motion.joints - cycle.motion.root[:, None]
         inside = np.linalg.norm(np.diff(body, axis=0), axis=-1).max()
         assert inside < 1.5 * np.linalg.norm(np.diff(motion.joints - motion.root[:, None], axis=0), axis=-1).max()
+
+
+@pytest.mark.parametrize("fps", [None, 60.0])
+def test_a_loop_in_place_on_another_rig_and_at_another_frame_rate_closes(fps):
+    options = ExportOptions(skeleton="mixamo", fps=fps, in_place=True, loop=True)
+    found = options.looped(pose(WALK, BODY))
+    cycle = options.apply(pose(WALK, BODY))
+    np.testing.assert_array_equal(cycle.joints, found.motion.joints)  # what is measured is what is written
+    assert cycle.fps == (fps or 30)
+    steps = np.linalg.norm(np.diff(cycle.joints, axis=0), axis=-1).max(axis=1)
+    seam = np.linalg.norm(cycle.joints[0] - cycle.joints[-1], axis=-1).max()
+    assert 0.2 * steps.min() < seam < 1.2 * steps.max()  # the seam is a step like the others: one frame, no jump
+    assert found.position_gap < 0.003  # metres, as for a loop on the model's own body
+    assert found.velocity_step < 1.1 * found.usual_step
+
+
+def test_feet_are_locked_before_the_path_is_removed():
+    motion = pose(WALK, BODY)
+    moved = onto_rig(motion, find_rig("mixamo"))
+    spot = ExportOptions(skeleton="mixamo", in_place=True).apply(motion)
+    np.testing.assert_allclose(spot.joints, in_place(moved).joints, atol=1e-12)  # the same numbers in the same order
 
 
 def test_a_loop_of_a_clip_without_a_cycle_is_still_closed():

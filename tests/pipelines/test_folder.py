@@ -54,6 +54,52 @@ def test_numbers_continue_and_stems_are_never_shared():
     assert [i.stem for i in wanted(["a"], 1, 0, {"x": 1}, before)] == ["000_a_s0"]
 
 
+def test_the_page_shows_what_the_files_hold(tiny_model, tmp_path, monkeypatch):
+    pages = []
+    monkeypatch.setattr("hftrainer.pipelines.outputs.clip_of", lambda shown, *_, **__: pages.append(shown))
+    monkeypatch.setattr("hftrainer.pipelines.outputs.write_viewer", lambda *_, **__: None)
+    options = ["--in-place", "--skeleton", "mixamo", "--fps", "60", "--raw", "--seconds", "0.6"]
+    assert main(["generate", "walk", "--model", str(tiny_model), "--out", str(tmp_path), "--formats", "glb,html",
+                 *options]) == 0  # fmt: skip
+    ((_, written),) = read_motions(next(tmp_path.glob("*.glb")))
+    assert pages[0].fps == written.fps == 60
+    assert np.abs(pages[0].joints - written.joints).max() < 1e-4  # float32 quaternions
+
+
+def test_videos_side_by_side_are_kept_and_completed(tiny_model, tmp_path, monkeypatch):
+    videos = {}
+    monkeypatch.setattr(
+        "hftrainer.pipelines.outputs.write",
+        lambda path, motions, *_, **__: (
+            path.write_bytes(b"video"),
+            videos.setdefault(path.name, []).append(len(motions)),
+        ),
+    )
+
+    def run(*arguments):
+        return main(["generate", "walk", "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6",
+                     "--formats", "mp4", "--temperature", "1", *arguments])  # fmt: skip
+
+    assert run("-n", "2") == 0
+    assert run("-n", "2", "--raw") == 0
+    assert run("-n", "3") == 0
+    together = {name: counts for name, counts in videos.items() if name.endswith("_all.mp4")}
+    assert sorted(together.values()) == [[2], [2, 3]]
+
+
+def test_export_does_not_overwrite_its_source_or_generated_files(tiny_model, tmp_path, capsys):
+    assert main(["generate", "walk", "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6",
+                 "--formats", "npz,bvh,html"]) == 0  # fmt: skip
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    source = str(next(tmp_path.glob("*.npz")))
+    assert main(["export", source, "--formats", "npz,html", "--out", str(tmp_path)]) == 1
+    assert "index.html was written by `hftrainer generate`" in capsys.readouterr().err
+    assert main(["export", source, "--formats", "npz,bvh", "--out", str(tmp_path)]) == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+    added = {path.name for path in tmp_path.iterdir()} - {path.name for path in before}
+    assert added == {f"{Path(source).stem}_2.npz", f"{Path(source).stem}_2.bvh"}
+
+
 def test_a_second_run_adds_to_the_folder(tiny_model, tmp_path, capsys):
     def run(*arguments):
         return main(["generate", *arguments, "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6",

@@ -62,10 +62,13 @@ def save_glb(
     write_glb(path, document, buffer)
 
 
-def save_vrma(path: str | os.PathLike[str], motion: BodyMotion, *, title: str = "motion") -> None:
-    """Write a VRM animation (VRMC_vrm_animation 1.0) that any VRM avatar can play, atomically."""
+def save_vrma(path: str | os.PathLike[str], motion: BodyMotion, *, title: str = "motion", lock: bool = True) -> None:
+    """Write a VRM animation (VRMC_vrm_animation 1.0) that any VRM avatar can play, atomically.
+
+    `lock`: feet are locked again on the VRM body.
+    """
     rig = find_rig("vrm")
-    animation = animate(onto_rig(motion, rig), rig)
+    animation = animate(onto_rig(motion, rig, lock=lock), rig)
     buffer = Buffer()
     document = {
         "asset": _asset(None),

@@ -42,14 +42,14 @@ def motion_arrays(motion: BodyMotion) -> Arrays:
     }
 
 
-def amass_arrays(motion: BodyMotion) -> Arrays:
+def amass_arrays(motion: BodyMotion, *, lock: bool = True) -> Arrays:
     """A motion as AMASS's SMPL-X files have it, on SMPL's neutral body; metres, Z up, facing -Y:
 
     root_orient (T, 3), pose_body (T, 63), trans (T, 3), the rest of the 165 pose numbers zero; betas (16) zero, gender,
     mocap_frame_rate, surface_model_type. The body's rest pose is SMPL's, and `trans` is counted from where SMPL-X has
-    its pelvis.
+    its pelvis. `lock`: feet are locked again on that body.
     """
-    moved = retarget(motion, smpl_body())
+    moved = retarget(motion, smpl_body(), lock=lock)
     rotations = moved.rotations.copy()
     rotations[:, 0] = TO_Z_UP @ rotations[:, 0]
     vectors = np.asarray(matrix_to_axis_angle(rotations)).astype(np.float32).reshape(len(moved), 66)
@@ -77,9 +77,9 @@ def write_npz(path: str | os.PathLike[str], motion: BodyMotion) -> None:
     _write(path, motion_arrays(motion))
 
 
-def write_amass(path: str | os.PathLike[str], motion: BodyMotion) -> None:
+def write_amass(path: str | os.PathLike[str], motion: BodyMotion, *, lock: bool = True) -> None:
     """Write `amass_arrays` as a compressed .npz, atomically."""
-    _write(path, amass_arrays(motion))
+    _write(path, amass_arrays(motion, lock=lock))
 
 
 def _write(path: str | os.PathLike[str], arrays: Arrays) -> None:
