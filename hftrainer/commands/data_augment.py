@@ -33,8 +33,9 @@ def mirror(args: argparse.Namespace) -> int:
     made, without = mirror_split(
         dataset, load_templates(args.templates), args.split, args.into, progress=progress("mirror")
     )
+    first = {reason: name for name, reason in reversed(without.items())}
     for reason, count in Counter(without.values()).items():
-        print(f"{count} clips are not mirrored: {reason}", file=sys.stderr)
+        print(f"{count} clips are not mirrored ({first[reason]} is the first): {reason}", file=sys.stderr)
     uncaptioned = sum(not dataset.captions(name) for name in made)
     captions = f"; {uncaptioned} have no captions yet" if uncaptioned else ""
     print(f"{len(made)} mirrored clips added to {args.into}{captions}")

@@ -20,6 +20,7 @@ from hftrainer.data.prepare import convert_motion
 from hftrainer.data.prepare.convert_motion import ImportSettings
 from hftrainer.data.prepare.import_records import ImportRecords, only_import
 from hftrainer.data.prepare.motion_import import import_motions
+from hftrainer.data.prepare.verify import verify
 from hftrainer.data.prepare.workers import run_all
 from hftrainer.data.synthetic.motions import make_motion
 from hftrainer.motion.skeleton_map import SHIPPED, load_map
@@ -177,6 +178,15 @@ def test_another_skeleton_or_prefix_leaves_clips_alone(source, tmp_path, monkeyp
     assert DatasetFolder(out).names() == ["a/walk", "b/walk", "p/a/walk", "p/b/walk", "stand"]
 
 
+def test_verify_misses_the_motion_file_of_an_imported_clip(source, tmp_path):
+    import_motions(source, tmp_path / "out", SMPL)
+    dataset = DatasetFolder(tmp_path / "out")
+    dataset.motion_path("stand").unlink()
+    report = verify(dataset)
+    assert report.facts["imported"] == "3 clips; their sources are in import.jsonl"
+    assert report.problems["imported, but without a motion file; import again"] == ["stand"]
+
+
 def test_motions_of_other_origin_are_not_overwritten(source, tmp_path):
     dataset = DatasetFolder(tmp_path / "out", create=True)
     dataset.write_motion("stand", make_motion("walk", 44, 0))
@@ -293,5 +303,5 @@ def test_a_killed_import_leaves_no_workers_and_a_rerun_gives_the_same_bytes(sour
         time.sleep(0.05)
     assert all(map(gone, workers))
     done = subprocess.run(command(source, out), check=True, capture_output=True, text=True).stdout
-    assert "0 kept" not in done
+    assert " 0 kept" not in done
     assert content(out) == content(want)

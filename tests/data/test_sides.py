@@ -94,3 +94,27 @@ def test_verify_sees_leaks_and_bodies_that_are_none(dataset):
     swapped[:, 8:74] = (positions * [-1, 1, 1]).reshape(-1, 66)
     dataset.write_motion("b", swapped)
     assert any("lies to the right" in case for case in verify(dataset).problems["implausible motion"])
+
+
+def test_clips_that_are_gone_are_not_mirrored_and_leave_the_new_split(dataset):
+    dataset.motion_path("a").unlink()
+    made, without = mirror_split(dataset, BANDAI, "train", "aug")
+    assert made == ["M_b"]
+    assert "split train lists it, but it has no motion file" in without["a"]
+    assert dataset.names("aug") == ["b", "c", "M_b"]
+
+
+def test_verify_finds_mirror_images_of_other_motions_and_of_none(dataset):
+    def wrong():
+        return {problem: cases for problem, cases in verify(dataset).problems.items() if "mirror" in problem}
+
+    mirror_split(dataset, BANDAI, "train", "aug")
+    assert wrong() == {}
+    dataset.write_motion("a", make_motion("walk", 40, 3))
+    assert wrong() == {"not the mirror image of its original; run hftrainer data mirror again": ["M_a of a"]}
+    dataset.write_motion("a", make_motion("turn-left", 50, ord("a")))
+    dataset.motion_path("b").unlink()
+    assert wrong() == {
+        "not the mirror image of its original; run hftrainer data mirror again": ["M_a of a"],
+        "mirrored clip without its original; remove it, or restore the original": ["M_b"],
+    }

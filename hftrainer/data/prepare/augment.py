@@ -6,7 +6,7 @@ made from, so that nothing of a test split ends up in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,12 +34,16 @@ def mirror_split(
     """Write the mirror image of every clip of `split` that has one; the new names, and why others have none.
 
     Labels that the templates know say whether a clip may be mirrored, and its captions are to be written again. Other
-    clips get their captions with left and right exchanged, in their labels too. The split `into` gets all of `split`,
-    what it had, and the new names.
+    clips get their captions with left and right exchanged, in their labels too. The split `into` gets all of `split`
+    that has a motion file, what it had, and the new names.
     """
     labels, made, without = dataset.labels(), list[str](), dict[str, str]()
-    names = dataset.names(split)
+    names, stale = dataset.names(split), set[str]()
     for name in progress(names):
+        if not dataset.motion_path(name).is_file():
+            without[name] = f"split {split} lists it, but it has no motion file; remove the line, or split again"
+            stale.add(name)
+            continue
         if not is_original(name):
             continue
         label, mirrored = labels.get(name), _mirrored_name(name)
@@ -60,7 +64,7 @@ def mirror_split(
             continue
         dataset.write_motion(mirrored, dataset.motion_format.mirror(dataset.motion(name)))
         made.append(mirrored)
-    _add(dataset, labels, split, into, made)
+    _add(dataset, labels, split, into, made, stale)
     return made, without
 
 
@@ -185,7 +189,11 @@ def _mirrored_name(name: str) -> str:
     return f"{MIRROR_PREFIX}_{folder}{slash}{stem}" if not folder else f"{MIRROR_PREFIX}_{folder}/{stem}"
 
 
-def _add(dataset: DatasetFolder, labels: dict[str, dict[str, Any]], split: str, into: str, names: list[str]) -> None:
+def _add(
+    dataset: DatasetFolder, labels: dict[str, dict[str, Any]], split: str, into: str, names: list[str],
+    stale: Collection[str] = (),
+) -> None:  # fmt: skip
     dataset.write_labels(labels)
     known = dataset.names(into) if into in dataset.splits() else []
-    dataset.write_split(into, dict.fromkeys([*dataset.names(split), *known, *names]))
+    members = dict.fromkeys([*dataset.names(split), *known, *names])
+    dataset.write_split(into, [name for name in members if name not in stale])

@@ -190,7 +190,7 @@ def _same_source(root: Path, record: dict[str, Any], job: Job) -> bool:
     recorded = _recorded_file(root, record)
     if recorded.is_file():
         return recorded.resolve() == job.path.resolve()
-    return record.get("sha256", job.sha256) == job.sha256
+    return bool(record.get("sha256", job.sha256) == job.sha256)
 
 
 def _recorded_file(root: Path, record: dict[str, Any]) -> Path:

@@ -63,6 +63,11 @@ def split_dataset(
     return {part: sorted(n for first in members for n in firsts[first]) for part, members in parts.items()}
 
 
+def original_of(name: str) -> str | None:
+    """The clip that a mirrored one was made from; None for a clip that is not mirrored."""
+    return name.removeprefix(f"{MIRROR_PREFIX}_") if name.startswith(f"{MIRROR_PREFIX}_") else None
+
+
 def is_original(name: str) -> bool:
     """Whether a clip is neither a mirror image nor joined from others."""
     return not name.startswith((f"{MIRROR_PREFIX}_", f"{JOINED}/"))

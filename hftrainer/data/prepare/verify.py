@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.data.prepare.verify_clips import SameMotions, check_body, check_records
+from hftrainer.data.prepare.verify_clips import SameMotions, check_body, check_mirrored, check_records
 from hftrainer.motion.plausible import WRONG
 from hftrainer.motion.representation.base import Representation
 from hftrainer.motion.statistics import RunningStatistics
@@ -71,6 +71,7 @@ def verify(
     doubtful: dict[str, list[str]] = {}
     train = set(dataset.names("train")) if "train" in dataset.splits() else set(names)
     silent = set(dataset.names(_WITHOUT_CAPTIONS)) if _WITHOUT_CAPTIONS in dataset.splits() else set()
+    present = set(everything)
     mirrored, bodies = _made_with_mirrored(dataset), SameMotions()
     for name in progress(names):
         try:
@@ -81,6 +82,7 @@ def verify(
         lengths.append(len(motion))
         _check_motion(report, name, motion, motion_format, doubtful)
         check_body(report, name, motion, motion_format)
+        check_mirrored(report, dataset, name, motion, present)
         bodies.add(name, motion)
         if name in train:
             sums.add(motion)
@@ -98,7 +100,7 @@ def verify(
         report.facts["frames a clip"] = f"{low} to {high}, median {middle}"
     if not dataset.texts.is_dir():
         report.facts["captions"] = "none"
-    _check_splits(report, dataset, set(everything))
+    _check_splits(report, dataset, present)
     bodies.check(report, dataset)
     check_records(report, dataset, names)
     if len(names) == len(everything) or len(names) >= _ENOUGH:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.import_records import NAME, ImportRecords
+from hftrainer.data.prepare.splits import original_of
 from hftrainer.files import sha256
 from hftrainer.motion.examine import examine
 from hftrainer.motion.representation import motion272
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hftrainer.data.prepare.verify import Report
 
 _HELD = ("val", "test")
+_MIRROR_OFF = 0.01  # mean difference of features; conversion between representations costs less
 
 
 def check_body(report: Report, name: str, motion: np.ndarray, motion_format: Representation) -> None:
@@ -71,6 +73,22 @@ def _leak(names: list[str], splits: dict[str, set[str]]) -> str | None:
     return None
 
 
+def check_mirrored(report: Report, dataset: DatasetFolder, name: str, motion: np.ndarray, names: set[str]) -> None:
+    """A mirror image whose original is gone or is another motion now; `names` are all clips of the set."""
+    original = original_of(name)
+    if original is None:
+        return
+    if original not in names:
+        report.add("mirrored clip without its original; remove it, or restore the original", name)
+        return
+    try:
+        want = dataset.motion_format.mirror(dataset.motion(original))
+    except ValueError:  # an original that cannot be read is reported as such; some representations have no mirror image
+        return
+    if len(want) != len(motion) or np.abs(want - motion).mean() > _MIRROR_OFF:
+        report.add("not the mirror image of its original; run hftrainer data mirror again", f"{name} of {original}")
+
+
 def check_records(report: Report, dataset: DatasetFolder, names: list[str]) -> None:
     """Imported clips that are not what their import wrote, or that a killed import did not finish."""
     if not (dataset.root / NAME).is_file():
@@ -80,8 +98,10 @@ def check_records(report: Report, dataset: DatasetFolder, names: list[str]) -> N
     except ValueError as error:
         report.add("import records", str(error))
         return
-    report.facts["imported"] = f"{sum('key' in record for record in records.values())} clips; "
-    f"their sources are in {NAME}"
+    count = sum("key" in record for record in records.values())
+    report.facts["imported"] = f"{count} clips; their sources are in {NAME}"
+    for name in sorted(records.keys() - set(dataset.names())):
+        report.add("imported, but without a motion file; import again", name)
     for name in names:
         record = records.get(name)
         if record is None:
