@@ -3,6 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raise ``TypeError`` that names the argument for what is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise ``TypeError`` that names the argument for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise for what is no seed of torch's generators: whole, from -2**63 to 2**64 - 1; None is any seed."""
+    if seed is None:
+        return
+    check_whole("seed", seed)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must fit into 64 bits, got {seed}")
 
 
 @dataclass(frozen=True)
@@ -21,6 +44,11 @@ class SamplingParams:
     min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
+        check_number("temperature", self.temperature)
+        if self.top_k is not None:
+            check_whole("top_k", self.top_k)
+        if self.top_p is not None:
+            check_number("top_p", self.top_p)
         if not 1e-4 <= self.temperature <= 1e4:  # also refuses NaN
             raise ValueError(
                 f"temperature must be between 0.0001 and 10000, got {self.temperature}; "

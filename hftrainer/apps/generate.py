@@ -12,9 +12,10 @@ from typing import Any
 from hftrainer.files import check_writable
 from hftrainer.manifest import fingerprint
 from hftrainer.pipelines.outputs import FORMATS, PAGE, Job, run_job
+from hftrainer.pipelines.prompts import check_captions
 from hftrainer.pipelines.sized import show_progress
 from hftrainer.render.export import ExportOptions, check_formats
-from hftrainer.requests import SamplingParams
+from hftrainer.requests import SamplingParams, check_seed, check_whole
 from hftrainer.zoo.load import load_pipeline, locate
 
 
@@ -66,8 +67,12 @@ def generate(
     Raises ``ValueError`` before any work for what the model cannot make, and for formats and options that do not exist.
     A motion that fails does not end the others; it is in `failed`.
     """
-    request = GenerateSettings([prompts] if isinstance(prompts, str) else list(prompts), **settings)
+    request = GenerateSettings(check_captions([prompts] if isinstance(prompts, str) else prompts), **settings)
+    if not isinstance(request.options, ExportOptions):
+        raise TypeError(f"options must be ExportOptions, for example ExportOptions(fps=60), got {request.options!r}")
+    check_seed(request.seed)
     for name in ("num_motions", "batch_size"):
+        check_whole(name, getattr(request, name))
         if getattr(request, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(request, name)}")
     timelines = timelines_of(request.prompts, request.seconds, request.then)

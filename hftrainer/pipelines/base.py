@@ -273,6 +273,8 @@ class TextToMotionPipeline:
 
     def sampling_for(self, sampling: SamplingParams | None = None, **given: Any) -> SamplingParams:
         """`sampling`, or the model's own, with what is given (not None) in place of its values."""
+        if sampling is not None and not isinstance(sampling, SamplingParams):
+            raise TypeError(f"sampling must be SamplingParams, got {sampling!r}")
         sampling = sampling or self.sampling
         chosen = {key: value for key, value in given.items() if value is not None}
         return dataclasses.replace(sampling, **chosen, do_sample=True) if chosen else sampling

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from hftrainer.requests import check_seed
+
 
 class PromptTooLong(ValueError):
     """A prompt of more tokens than the model is shown; the message gives both numbers."""
 
 
 def seeded_rows(captions: Sequence[str], seed: int | None) -> list[tuple[str, int | None]]:
-    """Each caption with its seed: `seed` the first time that it occurs, one more each time after."""
+    """Each caption with its seed: `seed` the first time that it occurs, one more each time after.
+
+    Raises ``TypeError`` or ``ValueError`` for what is no seed.
+    """
+    check_seed(seed)
     seen: dict[str, int] = {}
     rows: list[tuple[str, int | None]] = []
     for caption in captions:
         rows.append((caption, None if seed is None else seed + seen.get(caption, 0)))
         seen[caption] = seen.get(caption, 0) + 1
+    check_seed(max((s for _, s in rows if s is not None), default=None))
     return rows
 
 
