@@ -3,7 +3,8 @@
 Within `keep_shards`, a module that is built under `sharded` gives its parameters up as soon as they have their first
 values: a process keeps its rows (along the first axis, as torch's ``fully_shard`` cuts them) and puts a parameter on
 the meta device in their place. Random numbers are drawn as they always are, so that the values are those of a model
-that is built on one process. `fill` puts the rows into the sharded parameters.
+that is built on one process. Of weights that are mapped from a file, `keep_rows` copies only a process's rows. `fill`
+puts the rows into parameters that fully_shard has sharded; hftrainer/training/zero.py makes DeepSpeed's of them.
 """
 
 from __future__ import annotations
@@ -49,14 +50,23 @@ def sharded() -> Iterator[None]:
         handle.remove()
 
 
+def keep_rows(module: nn.Module) -> None:
+    """Give the parameters of a module with mapped weights up, where `keep_shards` asks for it."""
+    kept = _KEPT.get()
+    if kept is not None:
+        give_up(module, *kept)
+
+
 def give_up(module: nn.Module, rank: int, world: int) -> None:
     """Keep one process's rows of every parameter of a module, and put the parameters on the meta device."""
+    replaced: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay one
     for part in module.modules():
         for name, p in list(part.named_parameters(recurse=False)):
             if not p.is_meta:
-                placeholder = nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
-                setattr(placeholder, _ROWS, rows_of(p.detach(), rank, world).clone())
-                part._parameters[name] = placeholder
+                if p not in replaced:
+                    replaced[p] = nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+                    setattr(replaced[p], _ROWS, rows_of(p.detach(), rank, world).clone())
+                part._parameters[name] = replaced[p]
 
 
 def rows_of(tensor: Tensor, rank: int, world: int) -> Tensor:

@@ -29,6 +29,7 @@ from hftrainer.training.strategies import (
     check_strategy,
     find_devices,
     prepare_task,
+    shards_parameters,
     shutdown_process_group,
     trainer_arguments,
     writes_folders,
@@ -118,9 +119,9 @@ def _train(trainer: Any, task: Any, data: Any, resume: Path | None, record: RunR
 
 
 def building(experiment: Experiment, trainer: Any) -> AbstractContextManager[None]:
-    """Under fsdp2 a process builds only its shard of what is sharded, unless the task sets all weights itself."""
+    """A process builds only its shard of parameters that are sharded, unless the task sets all weights itself."""
     own_start = experiment.task.get("init_std") is not None or experiment.task.get("fsq_init")
-    if experiment.trainer.strategy != "fsdp2" or own_start or experiment.task.get("lora"):
+    if not shards_parameters(experiment.trainer.strategy) or own_start or experiment.task.get("lora"):
         return nullcontext()
     return keep_shards(trainer.global_rank, trainer.world_size)
 

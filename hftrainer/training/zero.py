@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy
-from torch import nn
+from torch import Tensor, nn
+
+from hftrainer.models.shard_building import is_given_up, take_rows
 
 
 def make_zero(stage: int, *, offload: str, kind: str) -> ZeRO:
@@ -54,6 +56,9 @@ class ZeRO(DeepSpeedStrategy):
     def setup(self, trainer: Any) -> None:
         """Make the engine of what trains; what is frozen goes to the device by itself."""
         self._aside = put_aside(self.lightning_module, self.root_device)
+        if is_given_up(self.lightning_module):
+            self._init_config_if_needed()
+            shard(self.lightning_module, self.config, self.root_device)
         super().setup(trainer)
 
     def teardown(self) -> None:
@@ -76,6 +81,48 @@ class ZeRO(DeepSpeedStrategy):
             dist_init_required=False,
         )
         return engine, wrapped
+
+
+@torch.no_grad()
+def shard(module: nn.Module, config: dict[str, Any], device: torch.device) -> None:
+    """Make DeepSpeed's sharded parameters of the rows that `keep_shards` kept; all processes have to call it.
+
+    One parameter at a time is complete on `device`. The engine leaves what is sharded already as it is, so that
+    bfloat16 has to be cast to here.
+    """
+    import deepspeed
+
+    dtype = torch.bfloat16 if config.get("bf16", {}).get("enabled") else None
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        names.setdefault(p, []).append(name)
+    first: Any = None
+    rows = take_rows(module)
+    for placeholder, places in names.items():
+        if places[0] not in rows:
+            continue
+        complete = join_rows(rows.pop(places[0]).to(device, dtype), placeholder.shape)
+        p = nn.Parameter(complete, placeholder.requires_grad)
+        del complete
+        for place in places:
+            parent, _, name = place.rpartition(".")
+            module.get_submodule(parent)._parameters[name] = p
+        if first is None:
+            first = p
+            deepspeed.zero.Init(module=nn.ParameterList([p]), config_dict_or_path=config)
+        else:
+            first.convert_to_zero_parameters(param_list=[p])
+
+
+def join_rows(rows: Tensor, shape: torch.Size) -> Tensor:
+    """A tensor of which each process has `rows_of`; a collective."""
+    complete = torch.empty(shape, dtype=rows.dtype, device=rows.device)
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    for source, piece in enumerate(complete.chunk(world)):
+        if source == rank:
+            piece.copy_(rows)
+        torch.distributed.broadcast(piece, source)
+    return complete
 
 
 def put_aside(task: Any, device: torch.device) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.training.export import export_run
 from hftrainer.training.fit import fit
 from tests.conftest import REPOSITORY
-from tests.tiny import tiny_text_encoder
+from tests.tiny import make_tiny_bundle, tiny_text_encoder
 from tests.training.recorder import read
-from tests.training.two_processes import STEPS, callbacks, settings, train
+from tests.training.two_processes import STEPS, callbacks, folder_of, settings, train
 
 CONFIG = REPOSITORY / "configs" / "gotozero" / "debug_ar.yaml"
 WORKER = Path(__file__).parent / "two_processes.py"
@@ -34,8 +34,11 @@ LONG = [
     "zero3:trainer.offload=all:trainer.activation_checkpointing=true",
     "fsdp2:trainer.activation_checkpointing=true",
 ]
+START = "model.init.ar=WORK/start:model.ar=null"  # weights of a model, of which a process reads its rows
+STARTED = [f"fsdp2:{START}", f"zero3:{START}"]
 ROUNDED = [
     "zero2:trainer.precision=bf16-true",
+    "zero3:trainer.precision=bf16-true",
     "fsdp2:trainer.precision=bf16-mixed",
     "ddp:trainer.precision=bf16-mixed",
 ]
@@ -74,7 +77,9 @@ def alone(work) -> Path:
 
 @pytest.fixture(scope="module")
 def quick(work, alone) -> Path:
-    launch(work, QUICK)
+    make_tiny_bundle().save_pretrained(work / "start")
+    train(work, f"single:{START}", "trainer.accumulate_grad_batches=2")
+    launch(work, [*QUICK, *STARTED])
     return work
 
 
@@ -95,14 +100,14 @@ def compare(
     work: Path, name: str, *, against: str = "single", loss: float = 1e-4, weights: float = 2e-4, share: float = 0.0
 ) -> None:
     """Losses of each batch, whichever process saw it, and the artifact, which one process wrote whole."""
-    run = work / name.replace(":", "_")
+    run = folder_of(work, name)
     both = [read(Path(f"{run}.losses.{rank}")) for rank in range(2)]
     got = [value for pair in zip(*both, strict=True) for value in pair]
-    want = read(Path(f"{work / against.replace(':', '_')}.losses.0"))
+    want = read(Path(f"{folder_of(work, against)}.losses.0"))
     assert len(got) == len(want) == 2 * STEPS
     assert got == pytest.approx(want, rel=loss)
     made = open_checkpoint(run / "last" / "ar.safetensors")
-    other = work / against.replace(":", "_")
+    other = folder_of(work, against)
     if name.startswith("zero3"):  # which keeps no average
         expected = open_checkpoint(other / "checkpoints" / "last.ckpt", prefix="bundle.ar.")
     else:
@@ -118,6 +123,11 @@ def compare(
 @pytest.mark.parametrize("name", QUICK)
 def test_two_processes_train_as_one(quick, name):
     compare(quick, name)
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_two_processes_start_from_the_weights_of_a_model(quick, name):
+    compare(quick, name, against=f"single:{START}")
 
 
 @pytest.mark.slow

@@ -38,13 +38,18 @@ def callbacks(run: Path, *, ema: bool = True, samples: bool = True) -> str:
     return f"callbacks=[{', '.join(named)}]"
 
 
+def folder_of(work: Path, name: str) -> Path:
+    """Where the run of a strategy with its settings is."""
+    return work / name.replace(":", "_").replace("/", "_")
+
+
 def train(work: Path, name: str, *more: str) -> Path:
-    """Half of a run, and the other half from its checkpoint."""
+    """Half of a run, and the other half from its checkpoint. In `name`, WORK stands for the folder `work`."""
     from hftrainer.config import load_experiment
     from hftrainer.training.fit import fit
 
-    run = work / name.replace(":", "_")
-    strategy, *extra = name.split(":")
+    run = folder_of(work, name)
+    strategy, *extra = name.replace("WORK", str(work)).split(":")
     ema = callbacks(run, ema=strategy != "zero3")
     config = REPOSITORY / "configs" / "gotozero" / "debug_ar.yaml"
     common = settings(work, run, ema, f"trainer.strategy={strategy}", *extra, *more)

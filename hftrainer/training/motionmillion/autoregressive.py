@@ -228,7 +228,7 @@ def init_transformer(bundle: MotionMillionBundle, *, std: float | None, fsq_shar
     assert ar is not None
     config = ar.config
     if is_given_up(ar) and (std is not None or fsq_share):
-        raise ConfigError("task.init_std and task.fsq_init are not supported with fsdp2, which shards the weights")
+        raise ConfigError("task.init_std and task.fsq_init need a transformer that is not built in shards")
     if ar.lm_head.weight.is_meta:
         return  # an outline (training/dry_run.py) has no values; what was built in shards has those of its layers
     if std is not None:

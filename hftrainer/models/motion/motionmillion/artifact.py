@@ -42,7 +42,7 @@ from hftrainer.models.motion.motionmillion.config import (
 )
 from hftrainer.models.motion.motionmillion.files import CONFIG, UNKNOWN_SOURCE, describe, index, read_config, read_json
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF
-from hftrainer.models.shard_building import sharded
+from hftrainer.models.shard_building import keep_rows, sharded
 from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.motion.body import BODY_FILE, smpl_body, write_body
 from hftrainer.motion.representation.base import get_representation
@@ -94,6 +94,8 @@ def build(config: MotionMillionConfig) -> Parts:
         source = read(Path(init.ar), text_encoder=None)
         check_same_sizes(config.ar, source.config.ar, init.ar)
         ar, config.ar = source.ar, source.config.ar
+        if ar is not None:
+            keep_rows(ar)
     config.check()
     if ar is None and config.ar is not None:
         with sharded():
