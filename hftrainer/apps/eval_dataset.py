@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare.verify_quick import stale_clips
 from hftrainer.data.text_motion.evaluation import Pair, check_names
 from hftrainer.evaluation.predictions import converted
 from hftrainer.evaluation.protocols.clips import EvaluationSet, MotionStore
@@ -38,7 +39,8 @@ def open_dataset(
 
     `texts`: another folder with captions. If the protocol needs another representation than the folder has,
     clips are converted. Raises ``ValueError`` for clips without a motion file, for names that lead out of a folder and,
-    unless `any_values`, where most of a few clips are z-scored, in other units, or something else.
+    unless `any_values`, where most of a few clips are z-scored, in other units, or something else, or where one is
+    not what its import wrote.
     """
     folder = DatasetFolder(root)
     if texts is not None:
@@ -56,6 +58,7 @@ def open_dataset(
     if not any_values:
         looked_at = ids[:: max(1, len(ids) // _LOOKED_AT)]
         problem = problem_of_most(folder.motion_format, ((name, _clip(clips, name)) for name in looked_at))
+        problem = problem or stale_clips(folder, ids)
         if problem is not None:
             raise ValueError(f"{root}: {problem}. Predictions cannot be evaluated against such clips")
     if stored == protocol.representation:

@@ -18,6 +18,7 @@ import lightning as L
 
 from hftrainer.config import ConfigError, Experiment
 from hftrainer.data.plausible import problem_of_source
+from hftrainer.data.prepare.verify_quick import quick_problem
 from hftrainer.evaluation.vocabulary import current_name
 from hftrainer.registry import CALLBACKS, TASKS
 from hftrainer.training.strategies import is_zero
@@ -83,14 +84,19 @@ def _check_monitor(path: str, name: str, known: Iterable[str]) -> None:
 
 
 def check_data(experiment: Experiment, data: Any) -> None:
-    """Refuse motions that are not what they are taken for, and a validation without data.
+    """Refuse motions that are not what they are taken for, training without data, and a validation without data.
 
-    The latter unless none is wanted (``val_split: null``) and no callback waits for one.
+    The last unless none is wanted (``val_split: null``) and no callback waits for one.
     """
     for source in getattr(data.source, "sources", [data.source]):
-        problem = problem_of_source(source)
+        problem = problem_of_source(source) or quick_problem(source, codes=experiment.max_bad_samples == 0)
         if problem is not None:
             raise ConfigError(f"data.root={getattr(source.config, 'root', '?')}: {problem}. See: hftrainer data verify")
+    if not len(data.dataset):
+        raise ConfigError(
+            f"data.train_split={getattr(data.source.config, 'train_split', None)} has no clips to train on; give it "
+            "some (hftrainer data split), or name another split"
+        )
     split = getattr(data.source.config, "val_split", None)
     waiting = any(section.get("name") != "ema" for section in experiment.callbacks)
     if experiment.trainer.val_every_n_steps is None or (split is None and not waiting):

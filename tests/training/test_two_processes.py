@@ -207,7 +207,7 @@ def test_a_run_without_an_artifact_becomes_one(quick, tiny_model, tmp_path):
         stored = open_checkpoint(quick / name / "checkpoints" / "last.ckpt", prefix="bundle.ar.")
         for key, value in made.ar.state_dict().items():
             assert torch.equal(value, stored[key]), key
-    with pytest.raises(ConfigError, match="name one with --tokenizer"):
+    with pytest.raises(ConfigError, match="give one with --tokenizer"):
         export_run(quick / "ddp", tmp_path / "out")
     with pytest.raises(ConfigError, match="was written by fsdp2"):
         export_run(quick / "fsdp2", tmp_path / "fsdp2")
