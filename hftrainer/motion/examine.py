@@ -22,6 +22,8 @@ FASTEST = 15.0  # m/s; nothing a body does
 _BENT = np.radians(25.0)  # a knee bent further shows which way it bends
 _ENOUGH = 8  # frames that show it
 _GRAVITY = 9.81
+_TRAVELS = 3.0  # m/s of the pelvis: running
+_SLIDES = 0.75  # speed of the slower foot, as a share of the pelvis's; a step's is near 0
 
 
 @dataclass
@@ -169,7 +171,21 @@ def _movement(out: Examination, joints: Float, offsets: Float, fps: float) -> No
         out.doubts.append(
             f"the lowest joint is {out.measures['above_floor']:.2f} m above the floor in half of the frames"
         )
+    _travel(out, joints, fps)
     _frame_rate(out, joints, offsets, fps)
+
+
+def _travel(out: Examination, joints: Float, fps: float) -> None:
+    """Doubt a root that travels as fast as a runner while neither foot ever stays behind."""
+    moved = np.diff(joints[:, [AT["pelvis"], AT["left_ankle"], AT["right_ankle"]]], axis=0)
+    speed = np.linalg.norm(moved[..., [0, 2]], axis=-1) * fps
+    speed = speed[speed[:, 0] > _TRAVELS]
+    if len(speed) < 0.5 * fps:
+        return
+    out.measures["feet_slide"] = slide = float(np.median(speed[:, 1:].min(axis=-1) / speed[:, 0]))
+    if slide > _SLIDES:
+        text = f"the feet slide along while the pelvis travels at {np.median(speed[:, 0]):.1f} m/s"
+        out.doubts.append(f"{text}; are the positions of the root in another unit than the bones?")
 
 
 def _frame_rate(out: Examination, joints: Float, offsets: Float, fps: float) -> None:

@@ -234,3 +234,11 @@ def test_an_axis_with_a_minus_is_an_argument():
 
     for words in (["--up", "-Y"], ["--up=-Y"]):
         assert _parse(["data", "check-import", "x", "--skeleton", "cmu", *words]).up == "-Y"
+
+
+def test_a_root_in_another_unit_than_the_bones_is_doubted():
+    rotations, root, offsets, _ = stride()
+    far = root * [10.0, 1.0, 10.0]
+    found = examine(rotations, far, offsets, forward_kinematics(rotations, far, offsets), 30.0)
+    assert any("feet slide" in doubt for doubt in found.doubts)
+    assert not any("feet slide" in doubt for doubt in look().doubts)
