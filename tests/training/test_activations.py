@@ -82,5 +82,5 @@ def test_a_card_is_large_enough_or_not():
     assert found.fits is False
     assert found.facts["on l4-24"] == "does not fit (24 GB)"
     assert not fits(23.5e9, card_bytes("l4-24"))
-    with pytest.raises(ConfigError, match=r"there is no card .h100.; known: .*h100-80"):
+    with pytest.raises(ConfigError, match=r"unknown card 'h100'; known: .*h100-80"):
         card_bytes("h100")
