@@ -146,12 +146,22 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
 # --- exchanging folders -----------------------------------------------------------------------------------------------
 
 
+_TRIES = 100
+
+
 def _take_place(staging: Path, target: Path) -> None:
-    if not target.exists():
-        os.replace(staging, target)
-        return
-    if _exchange(staging, target):
-        return  # `staging` is the old folder now, which the caller removes
+    for _ in range(_TRIES):  # another process may write the same folder, or remove it, at any moment
+        if not target.exists():
+            try:
+                os.replace(staging, target)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        elif _exchange(staging, target):
+            return  # `staging` is the old folder now, which the caller removes
+        elif target.exists():
+            break  # the file system cannot exchange names
     old = _old(target)
     os.replace(target, old)
     os.replace(staging, target)
