@@ -22,6 +22,7 @@ from hftrainer.evaluation.protocols.plan import Entry
 from hftrainer.evaluation.protocols.run import ProtocolResult, plan_items, run_protocol
 from hftrainer.evaluation.report import flat, markdown, terminal
 from hftrainer.files import check_writable, write_json, write_text
+from hftrainer.motion.representation.convert import makes_up_rotations
 from hftrainer.version import __version__
 
 PREDICTIONS = "predictions"
@@ -139,6 +140,9 @@ def evaluate(
             )
         folders = [job.out]
     predictions = attach(clips, rules, planned.kept, folders, any_rate=any_rate)
+    if predictions.get("rotations") == "posed":
+        stored = predictions["converted_from"]
+        say(f"{stored} holds no rotations: those of {rules.representation} are posed to follow its joints")
     found = run_protocol(
         rules, clips, encoder, planned=planned, any_values=any_values or source is not None, progress=progress
     )
@@ -202,12 +206,13 @@ def attach(
         first.path(e.key).is_file() for e in kept if e.key != e.id
     )
     wanted = clips.wanted(kept)
-    first.cut_converted(wanted)
     if not any_rate:
         first.check_rate(wanted, protocol.fps)
     further = [Predictions(folder, protocol.representation) for folder in folders[1:]]
     numbers = range(1, first.generations(wanted))
     further += [Predictions(folders[0], protocol.representation, f"_{number}") for number in numbers]
+    for one in (first, *further):
+        one.cut_converted(wanted)
     if not any(first.path(name).is_file() for name in wanted):
         raise ValueError(
             f"{first.root} holds {len(first.files())} motions, none of which has the name of a clip of the split "
@@ -217,6 +222,9 @@ def attach(
     clips.others = [MotionStore(one) for one in further]
     manifest = first.manifest()
     facts = {key: manifest[key] for key in _FACTS if key in manifest}
+    if first.stored != protocol.representation:
+        facts["converted_from"] = first.stored
+        facts["rotations"] = "posed" if makes_up_rotations(first.stored, protocol.representation) else "stored"
     return {"name": str(facts.get("model", first.root)), "folders": [str(f) for f in folders], **facts}
 
 

@@ -167,3 +167,5 @@ def test_it_is_judged_as_263_and_after_conversion_as_272(model, data, tmp_path):
         command += [part for change in small for part in ("--set", change)]
         assert main([*command, "--evaluator", str(tmp_path / evaluator), "--model", str(model), "--out", str(out)]) == 0
         assert (out / "report.md").is_file()
+        about = json.loads((out / "report.json").read_text())["predictions"]
+        assert about.get("rotations") == ("posed" if evaluator == "272" else None)
