@@ -1,7 +1,9 @@
 """One HTML page that plays motions in 3D: no network, no other file, at home in an iframe.
 
-The page is `viewer_page.html` with three things put in: its title, the motions as JSON, and `viewer.bundle.js`, which
-`npm run build` makes from the sources in web/ and which is committed, so that nobody needs node to write a page.
+The page is `viewer_page.html` with its title, the motions as JSON and three files put in: the viewer's elements
+(`viewer_stage.html`), its style (`viewer.css`) and its program. The page of `hftrainer serve` has the same three. The
+program, `viewer.bundle.js`, is made by `npm run build` from the sources in tools/web and committed, so that nobody
+needs node to write a page.
 
 Positions are packed: the pelvis as float32, the other joints as 16-bit steps from it between the smallest and the
 largest offset of the clip, 138 bytes a frame before base64. The error is half a step, below 0.1 mm for a human body
@@ -74,8 +76,13 @@ def viewer_motions(clips: Sequence[ViewerClip], *, title: str) -> dict[str, Any]
 
 def viewer_frame(title: str) -> tuple[str, str]:
     """The page before and after the JSON of its motions."""
-    before, _, after = _page_file("viewer_page.html").partition("{{motions}}")
-    parts = {"title": _escaped(_readable(title)), "script": _page_file("viewer.bundle.js")}
+    before, _, after = viewer_asset("viewer_page.html").partition("{{motions}}")
+    parts = {
+        "title": _escaped(_readable(title)),
+        "style": viewer_asset("viewer.css"),
+        "stage": viewer_asset("viewer_stage.html"),
+        "script": viewer_asset("viewer.bundle.js"),
+    }
     # One pass each: a title that contains a placeholder stays a title.
     filled = [re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], side) for side in (before, after)]
     return filled[0], filled[1]
@@ -159,7 +166,8 @@ def _shortened(text: str, length: int = 60) -> str:
 
 
 @cache
-def _page_file(name: str) -> str:
+def viewer_asset(name: str) -> str:
+    """A file of the viewer, for pages that show it: viewer_stage.html, viewer.css or viewer.bundle.js."""
     return (_HERE / "assets" / name).read_text(encoding="utf-8")
 
 

@@ -33,6 +33,7 @@ const result = await build({
   bundle: true,
   minify: true,
   format: "iife",
+  globalName: "hftrainerViewer",
   target: "es2020",
   charset: "ascii", // the page is ASCII whatever the encoding it is served with
   legalComments: "inline",

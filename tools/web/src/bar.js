@@ -2,14 +2,16 @@
 
 import { element } from "./labels.js";
 
+const TURN = Math.PI / 12;
 const SPEEDS = [0.25, 0.5, 1, 1.5, 2];
 export const MODES = ["body", "bones", "both"];
 const MODE_NAMES = { body: "Body", bones: "Skeleton", both: "Both" };
 
 export class Bar {
-  // `act` has one function for everything a reader can ask for; see main.js.
-  constructor(root, clock, act) {
+  // `act` has one function for everything a reader can ask for; see viewer.js. Keys count inside the element `keys`.
+  constructor(root, clock, act, keys) {
     this.clock = clock;
+    this.keys = keys;
     this.find = (name) => root.querySelector(`[data-part="${name}"]`);
     const press = (name, action) => this.find(name).addEventListener("click", action);
     press("play", act.play);
@@ -19,6 +21,7 @@ export class Bar {
     press("mode", act.mode);
     press("trail", act.trail);
     press("contacts", act.contacts);
+    press("overlay", act.overlay);
     press("follow", act.follow);
     press("reset", act.reset);
     press("theme", act.theme);
@@ -31,6 +34,8 @@ export class Bar {
   }
 
   setClips(clips) {
+    this.find("overlay").hidden = clips.length < 2;
+    this.find("contacts").hidden = !clips.some(({ contacts }) => contacts);
     this.scrub.max = String(this.clock.end);
     const ends = clips.filter(({ duration }) => duration < this.clock.end - 1e-6).map(({ duration }) => duration);
     const ticks = [...new Set(ends)].map((end) => {
@@ -42,7 +47,7 @@ export class Bar {
     this.find("ticks").replaceChildren(...ticks);
   }
 
-  update({ mode, trail, follow, contacts }) {
+  update({ mode, trail, follow, contacts, overlay }) {
     const { clock } = this;
     this.scrub.value = String(clock.time);
     this.scrub.style.setProperty("--done", `${(100 * clock.time) / clock.end}%`);
@@ -53,6 +58,7 @@ export class Bar {
     this.press("loop", clock.loop);
     this.press("trail", trail);
     this.press("contacts", contacts);
+    this.press("overlay", overlay);
     this.press("follow", follow);
     this.write("mode-name", MODE_NAMES[mode]);
     this.speed.value = String(clock.speed);
@@ -70,14 +76,16 @@ export class Bar {
 
   key(event, act) {
     const on = (selector) => event.target instanceof Element && event.target.closest(selector);
-    if (on("input[type=search], select") || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (on("button") && event.key === " ") return; // presses the button
+    if (event.target !== document.body && !this.keys.contains(event.target)) return;
+    if (on("input:not([type=range]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (on("button, a") && event.key === " ") return; // presses the button
     const jump = event.shiftKey ? 10 : 1;
     const actions = {
       " ": act.play, ArrowLeft: () => act.step(-jump), ArrowRight: () => act.step(jump),
       Home: () => act.seek(0), End: () => act.seek(this.clock.end),
       "-": () => this.shiftSpeed(-1, act), "+": () => this.shiftSpeed(1, act), "=": () => this.shiftSpeed(1, act),
-      l: act.loop, b: act.mode, t: act.trail, c: act.contacts, f: act.follow, r: act.reset, n: () => act.next(1), p: () => act.next(-1),
+      l: act.loop, b: act.mode, t: act.trail, c: act.contacts, f: act.follow, r: act.reset, o: act.overlay,
+      "[": () => act.turn(-TURN), "]": () => act.turn(TURN), n: () => act.next(1), p: () => act.next(-1),
     };
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action) return;

@@ -1,4 +1,5 @@
-// One motion of the page: its texts, and its joints, which are unpacked when they are first asked for.
+// One motion of the page: its texts and its joints. A `Clip` is complete, and unpacked when it is first asked for its
+// joints; a `GrowingClip` gets its frames one by one while it is made.
 
 import { JOINT, N_JOINTS } from "./skeleton.js";
 
@@ -9,29 +10,14 @@ const ABOVE_HEAD = 0.36;
 const ABOVE_HANDS = 0.12;
 const HIGHEST = 0.75;
 
-export class Clip {
-  // `packed` is one entry of the page's data, see hftrainer/render/viewer.py.
-  constructor(packed, index) {
-    this.index = index;
-    this.title = packed.title;
-    this.notes = Object.entries(packed.notes);
-    this.fps = packed.fps;
-    this.frames = packed.frames;
-    this.color = packed.color;
-    this.group = packed.group ?? null; // motions of one group are compared with each other
-    this.files = Object.entries(packed.files ?? {}); // names of formats and of files beside the page
-    this.contacts = packed.contacts ? new Uint8Array(bytes(packed.contacts)) : null;
-    this.duration = packed.frames / packed.fps;
-    this.packed = packed;
+// What the stage needs of a motion. `joints`: Float32Array of frames * 66, x, y, z of each joint.
+class Motion {
+  constructor(index, { title, fps, color = null }) {
+    Object.assign(this, { index, title, fps, color, contacts: null, growing: false });
   }
 
-  // Float32Array of frames * 66: x, y, z of each joint.
-  get joints() {
-    if (this.packed) {
-      this.unpacked = unpack(this.packed);
-      this.packed = null;
-    }
-    return this.unpacked;
+  get duration() {
+    return this.frames / this.fps;
   }
 
   // Writes the pose at `seconds` into `out` (66); the last pose holds after the end.
@@ -57,6 +43,67 @@ export class Clip {
   // Where the body goes: the box of all its joints over all frames, and the height of the label above it.
   get bounds() {
     return (this.measured ??= measure(this.joints));
+  }
+}
+
+export class Clip extends Motion {
+  // `packed` is one entry of the page's data, see hftrainer/render/viewer.py.
+  constructor(packed, index) {
+    super(index, packed);
+    this.notes = Object.entries(packed.notes);
+    this.frames = packed.frames;
+    this.group = packed.group ?? null; // motions of one group are compared with each other
+    this.files = Object.entries(packed.files ?? {}); // names of formats and of files beside the page
+    if (packed.contacts) this.contacts = new Uint8Array(bytes(packed.contacts));
+    this.packed = packed;
+  }
+
+  get joints() {
+    if (this.packed) {
+      this.unpacked = unpack(this.packed);
+      this.packed = null;
+    }
+    return this.unpacked;
+  }
+}
+
+export class GrowingClip extends Motion {
+  // `about` has title and fps.
+  constructor(about, index) {
+    super(index, about);
+    this.room = new Float32Array(64 * WIDTH);
+    this.frames = 0;
+    this.growing = true;
+  }
+
+  get joints() {
+    return this.room.subarray(0, this.frames * WIDTH);
+  }
+
+  // Adds frames, as base64 of float32 metres.
+  append(base64) {
+    const more = new Float32Array(bytes(base64));
+    if (!more.length || more.length % WIDTH) throw new Error(`frames have ${WIDTH} numbers each, got ${more.length}`);
+    const used = this.frames * WIDTH;
+    if (used + more.length > this.room.length) {
+      const room = new Float32Array(2 * (used + more.length));
+      room.set(this.joints);
+      this.room = room;
+    }
+    this.room.set(more, used);
+    this.frames += more.length / WIDTH;
+    this.measured = null;
+  }
+
+  // Drops the first frames.
+  forget(frames) {
+    this.room.copyWithin(0, frames * WIDTH, this.frames * WIDTH);
+    this.frames -= frames;
+    this.measured = null;
+  }
+
+  finish() {
+    this.growing = false;
   }
 }
 

@@ -8,15 +8,22 @@ export class Clock {
     this.speed = 1;
     this.playing = true;
     this.loop = true;
+    this.growing = false;
   }
 
   // From the start, until the longest of `clips` ends.
   load(clips) {
-    const longest = clips.reduce((a, b) => (b.duration > a.duration ? b : a));
     this.time = 0;
+    this.extend(clips);
+  }
+
+  // The same clips have got longer, or are complete.
+  extend(clips) {
+    const longest = clips.reduce((a, b) => (b.duration > a.duration ? b : a));
     this.end = longest.duration;
     this.fps = longest.fps;
     this.frames = longest.frames;
+    this.growing = clips.some(({ growing }) => growing);
   }
 
   // The frame that is seen now, from 0.
@@ -28,6 +35,10 @@ export class Clock {
     if (!this.playing) return;
     this.time += seconds * this.speed;
     if (this.time < this.end) return;
+    if (this.growing) {
+      this.time = this.end; // waits for more
+      return;
+    }
     this.time = this.loop ? this.time % this.end : this.end;
     this.playing = this.loop;
   }

@@ -16,10 +16,16 @@ export class Labels {
       const text = element("span", "label-text", clip.title || "(no text)");
       root.style.setProperty("--accent", color.accent);
       root.append(badge, text);
-      return { root, clip, height: clip.bounds.label, full: true, wide: 0, high: 0 };
+      return { root, clip, text, height: clip.bounds.label, full: true, wide: 0, high: 0 };
     });
     this.layer.style.setProperty("--count", entries.length);
     this.layer.replaceChildren(...this.labels.map(({ root }) => root));
+    this.measure();
+  }
+
+  retitle(clip) {
+    const label = this.labels.find((one) => one.clip === clip);
+    label.text.textContent = clip.title;
     this.measure();
   }
 

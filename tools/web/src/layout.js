@@ -3,6 +3,7 @@
 const FLESH = 0.14; // metres from a joint to the skin, about
 const ARM = 0.5; // how far from the pelvis every body has room in the picture
 const GAP = 0.3;
+const APART = 1.5; // metres between bodies that are still being made
 const ROW_LENGTH = 6;
 const SLICE = 0.25; // metres of depth that get one bounding box of a path
 
@@ -21,6 +22,16 @@ export function sideBySide(clips, rowLength = ROW_LENGTH) {
     for (const place of places) offsets.push([place + shift, z]);
   }
   return offsets;
+}
+
+// One line, with a fixed distance: for paths of which the end is not known yet.
+export function inOneLine(clips) {
+  return clips.map((_, slot) => [APART * (slot - (clips.length - 1) / 2), 0]);
+}
+
+// All on each other, to be compared pose by pose.
+export function inOnePlace(clips) {
+  return clips.map(() => [0, 0]);
 }
 
 // Each path as far to the left as those before it allow, slice by slice: a path that bends away leaves room.

@@ -27,7 +27,12 @@ export class Stage2D {
 
   setClips(entries) {
     this.actors = entries.map((entry) => ({ ...entry, numbers: new Float32Array(3 * N_JOINTS) }));
-    this.box = around(entries.map(({ clip }) => clip.bounds), entries.map(({ offset }) => offset));
+    this.grow();
+  }
+
+  // Some clips have got more frames.
+  grow() {
+    this.box = around(this.actors.map(({ clip }) => clip.bounds), this.actors.map(({ offset }) => offset));
   }
 
   get rowLength() {
@@ -66,6 +71,11 @@ export class Stage2D {
     this.view.pitch = Math.asin(toCamera[1]);
     this.touched = false;
     this.followed = null;
+  }
+
+  turn(angle) {
+    this.view.yaw += angle;
+    this.touched = true;
   }
 
   update(seconds) {

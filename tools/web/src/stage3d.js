@@ -56,8 +56,7 @@ export class Stage3D {
     this.contact = new ContactShade(entries.length);
     this.scene.add(this.contact.mesh);
     this.actors = entries.map((entry) => this.actor(entry));
-    this.paths = entries.flatMap(({ clip, offset }) => aroundPath(clip, offset));
-    this.lightUp(around(entries.map(({ clip }) => clip.bounds), entries.map(({ offset }) => offset)));
+    this.takeIn();
     this.show(this.shown);
   }
 
@@ -71,6 +70,18 @@ export class Stage3D {
     actor.group.add(actor.body.group, actor.bones.group, actor.trail.mesh, actor.contacts.group);
     this.scene.add(actor.group);
     return actor;
+  }
+
+  // Some clips have got more frames.
+  grow() {
+    for (const actor of this.actors) actor.trail.redraw(actor.clip);
+    this.takeIn();
+  }
+
+  // Where the bodies of all clips go, for the camera and the light.
+  takeIn() {
+    this.paths = this.actors.flatMap(({ clip, offset }) => aroundPath(clip, offset));
+    this.lightUp(around(this.actors.map(({ clip }) => clip.bounds), this.actors.map(({ offset }) => offset)));
   }
 
   remove(actor) {
@@ -116,6 +127,14 @@ export class Stage3D {
     this.camera.position.set(...toCamera).multiplyScalar(distance).add(this.controls.target);
     this.touched = false;
     this.startFollowing();
+    this.controls.update();
+  }
+
+  // Around the bodies by `angle` radians.
+  turn(angle) {
+    const { target } = this.controls;
+    this.camera.position.sub(target).applyAxisAngle(this.camera.up, angle).add(target);
+    this.touched = true;
     this.controls.update();
   }
 

@@ -19,6 +19,12 @@ export class Trail {
     this.mesh.material.uniforms.pixel.value = pixel;
   }
 
+  // The clip has got longer.
+  redraw(clip) {
+    this.mesh.geometry.dispose();
+    this.mesh.geometry = shape(clip);
+  }
+
   dispose() {
     this.mesh.geometry.dispose();
     this.mesh.material.dispose();
