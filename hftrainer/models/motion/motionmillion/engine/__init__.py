@@ -8,6 +8,6 @@
     stream.py         one motion without an end in sight, and codes between two motions
 
 Optional reading, what makes it fast and changes nothing: prepare.py swaps modules of a copy (fast_linear.py),
-row_groups.py tells attention on CPUs where rows end, int8_argmax.py finds the best id from 8 bits, cuda_graphs.py
-launches a step at once.
+row_groups.py tells attention on CPUs where rows end and row_lengths.py attention on CUDA, int8_argmax.py finds the best
+id from 8 bits, cuda_graphs.py launches a step at once.
 """

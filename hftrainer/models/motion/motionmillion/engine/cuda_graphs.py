@@ -1,8 +1,8 @@
 """Decoding steps as CUDA graphs: one launch a step instead of some thousand. Optional reading.
 
 A graph replays fixed shapes on fixed memory, so there is one for each number of rows, of slots that are read (rounded
-up to 64; attention thus reads at most 63 too many) and way of sampling. They share one memory pool, stay with the batch
-whose memory they use, and so serve later calls.
+up to 64; attention thus reads at most 63 too many; where attention knows each row's length, one graph serves all) and
+way of sampling. They share one memory pool, stay with the batch whose memory they use, and so serve later calls.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ class Stepped(Protocol):
     def step(self, kv_len_bound: int) -> None:
         """One step; see `DecodeBatch.step`."""
 
-    @property
-    def max_seq_len(self) -> int:
-        """The most slots that a step can read."""
+    def slots_of_graph(self, kv_len_bound: int) -> int:
+        """The bound of slots that a graph is made for, to serve a step that reads at most `kv_len_bound`."""
 
 
 class StepGraphs:
@@ -47,7 +46,7 @@ class StepGraphs:
 
     def step(self, batch: Stepped, kv_len_bound: int) -> None:
         """As the batch's own `step`, replayed. Batches of as many rows must be the same memory."""
-        kv_len = kv_bucket(kv_len_bound, batch.max_seq_len)
+        kv_len = batch.slots_of_graph(kv_len_bound)
         key = (len(batch), kv_len, batch.params)
         # whatever device is current: work for another one would miss the capture, and the replay would do nothing
         with torch.cuda.device(self.device):

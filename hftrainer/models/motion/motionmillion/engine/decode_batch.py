@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hftrainer.models.motion.motionmillion.engine.cuda_graphs import StepGraphs
+from hftrainer.models.motion.motionmillion.engine.cuda_graphs import StepGraphs, kv_bucket
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache
 from hftrainer.models.motion.motionmillion.network.sampler import sample_ids
@@ -91,6 +91,11 @@ class DecodeBatch:
     def replay(self, kv_len_bound: int) -> None:
         """As `step`, from a CUDA graph."""
         self.graphs.step(self, kv_len_bound)
+
+    def slots_of_graph(self, kv_len_bound: int) -> int:
+        """As `cuda_graphs.Stepped` says."""
+        every = self.model.reads_lengths(len(self))
+        return self.max_seq_len if every else kv_bucket(kv_len_bound, self.max_seq_len)
 
     def status(self) -> list[bool]:
         """Which rows are done; waits for the device. ``ValueError`` if the network's output is not a number."""

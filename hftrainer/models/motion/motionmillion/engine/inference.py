@@ -14,6 +14,7 @@ from hftrainer.models.motion.motionmillion.engine.fast_linear import is_plain, p
 from hftrainer.models.motion.motionmillion.engine.int8_argmax import Int8ArgMax, can_use_int8
 from hftrainer.models.motion.motionmillion.engine.prepare import Product, can_prepack, fast_transformer
 from hftrainer.models.motion.motionmillion.engine.row_groups import RowGroups
+from hftrainer.models.motion.motionmillion.engine.row_lengths import FROM, RowLengths, find_kernel
 from hftrainer.models.motion.motionmillion.network.attention import Reads, additive, padded_head
 from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache, cache_dtype
 from hftrainer.models.motion.motionmillion.network.llama import prefix_mask
@@ -48,6 +49,9 @@ class InferenceLLaMA:
         self.transformer = fast_transformer(model.transformer, model.config.head_size, prepack=prepack)
         self._head = unpacked_linear(self.lm_head)
         self._rotary = self._rotary_table(model.rotary(self.device))
+        like, head = self.transformer.wte.weight, padded_head(self.config.head_size, self.device)
+        self._lengths_kernel = find_kernel(like, self.config.n_head, head)
+        self.lengths_from = FROM  # rows from which it is used; see `reads_lengths`
         self.compile_steps = model.compile_steps  # by inductor, inside graphs; see `cuda_graphs`
         self.workspace: Any = None  # on CUDA, the batch that is kept between calls; see `decode_batch.reserve`
 
@@ -91,16 +95,24 @@ class InferenceLLaMA:
         self.transformer(x, self._rotary[:width, None, None], additive(seen, x.dtype), cache.prefill())
         return Prefix(cache, last, lengths, width)
 
+    def reads_lengths(self, rows: int) -> bool:
+        """Whether attention over so many rows reads each as far as it goes, whatever bound `decode` is given."""
+        return self._lengths_kernel is not None and rows >= self.lengths_from
+
     def decode(self, inputs: Tensor, positions: Tensor, cache: KVCache, kv_len_bound: int) -> Tensor:
         """Append one input vector a row (b, d) at `positions` (b,); last hidden states (b, d), from which `best` or
         `logits` say what comes next.
 
-        `kv_len_bound` > every position; a CPU looks at the positions and reads no more slots than groups of rows have.
+        `kv_len_bound` > every position: slots that are read of each row, unless the rows' own lengths are used (CPUs,
+        by groups; `reads_lengths`).
         """
         mask: Tensor | Reads
         if self.on_cpu:
             mask = RowGroups(positions, cache.blocks.dtype)
             step = cache.step(positions, max(span.kv_len for span in mask.spans), even=mask.even)
+        elif self._lengths_kernel is not None and self.reads_lengths(len(inputs)):
+            mask = RowLengths(positions, cache.max_seq_len, self._lengths_kernel)
+            step = cache.step(positions, cache.max_seq_len)
         else:
             seen = torch.arange(kv_len_bound, device=self.device) <= positions[:, None]
             mask = additive(seen[:, None, None], cache.blocks.dtype)

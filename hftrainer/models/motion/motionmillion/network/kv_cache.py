@@ -21,12 +21,18 @@ class LayerCache(Protocol):
 class KVCache:
     """Keys and values, allocated once: `blocks` (layers, rows, 2, heads, max_seq_len, head), of `cache_dtype`.
 
-    Row i keeps its text in slots 0 .. n_i - 1 and its motion right behind: slot and position are one number.
+    Row i keeps its text in slots 0 .. n_i - 1 and its motion right behind: slot and position are one number. In memory
+    a head's slots are contiguous on CPUs, as their attention wants it; on CUDA a slot's heads are, and all keys of a
+    layer are one list of slots (rows * max_seq_len, heads, head), as kernels with a length for each row want it.
     """
 
     def __init__(self, layers: int, rows: int, heads: int, max_seq_len: int, head_size: int, like: Tensor):
-        head = padded_head(head_size, like.device)
-        self.blocks = like.new_zeros((layers, rows, 2, heads, max_seq_len, head), dtype=cache_dtype(like))
+        head, dtype = padded_head(head_size, like.device), cache_dtype(like)
+        if like.device.type == "cuda":
+            blocks = like.new_zeros((layers, 2, rows, max_seq_len, heads, head), dtype=dtype)
+            self.blocks = blocks.permute(0, 2, 1, 4, 3, 5)
+        else:
+            self.blocks = like.new_zeros((layers, rows, 2, heads, max_seq_len, head), dtype=dtype)
 
     @property
     def max_seq_len(self) -> int:
