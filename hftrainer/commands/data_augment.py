@@ -21,6 +21,8 @@ def add_verbs(verbs: Any) -> None:
     _add_augmenting(sub)
     sub.add_argument("--count", type=int, default=1000)
     sub.add_argument("--seed", type=int, default=0)
+    text = 'make captions of the clips\' own ("..., then ..."), for data that no templates describe'
+    sub.add_argument("--from-captions", action="store_true", help=text)
     sub.set_defaults(run=join)
 
 
@@ -48,10 +50,9 @@ def join(args: argparse.Namespace) -> int:
     from hftrainer.data.prepare.captions import load_templates
 
     config = JoinConfig(count=args.count, seed=args.seed)
-    made = join_split(
-        open_dataset(args), load_templates(args.templates), args.split, args.into, config, progress=progress("join")
-    )
-    print(f"{len(made)} joined clips added to {args.into}; now write their captions")
+    templates = None if args.from_captions else load_templates(args.templates)
+    made = join_split(open_dataset(args), templates, args.split, args.into, config, progress=progress("join"))
+    print(f"{len(made)} joined clips added to {args.into}" + ("; now write their captions" if templates else ""))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,12 +88,40 @@ def new_t5_encoder(*, vocab_size: int, d_model: int, num_layers: int, num_heads:
     return T5EncoderModel(config)  # type: ignore[no-any-return]
 
 
-def new_t5_tokenizer(pieces: list[tuple[str, float]], max_length: int = 512) -> object:
-    """A T5 tokenizer over unigram pieces with their scores; the first three are <pad>, </s> and <unk>."""
-    from transformers import T5TokenizerFast
+def new_t5_tokenizer(pieces: list[tuple[str, float]], max_length: int = 512, *, normalize: bool = False) -> Any:
+    """A T5 tokenizer over unigram pieces with their scores; the first three are <pad>, </s> and <unk>.
+
+    `normalize`: case, punctuation and repeated spaces make no difference (`text_normalizer`).
+    """
+    from transformers import PreTrainedTokenizerFast, T5TokenizerFast
 
     assert [piece for piece, _ in pieces[:3]] == ["<pad>", "</s>", "<unk>"]
-    return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=max_length)
+    tokenizer = T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=max_length)
+    if not normalize:
+        return tokenizer
+    # T5's own class drops a normalizer when it is read again; the general one keeps what tokenizer.json says
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = text_normalizer()
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **special)
+
+
+def text_normalizer() -> Any:
+    """Lower case, compatible characters made equal (NFKC), anything but letters, digits and apostrophes a space."""
+    from tokenizers import Regex, normalizers
+
+    steps = [
+        normalizers.NFKC(),
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(r"[^\w']+"), " "),
+        normalizers.Strip(),
+    ]
+    return normalizers.Sequence(steps)
+
+
+def normalized_text(text: str) -> str:
+    """A sentence as a tokenizer with `text_normalizer` sees it."""
+    return str(text_normalizer().normalize_str(text))
 
 
 def learn_pieces(sentences: list[str], vocab_size: int) -> list[tuple[str, float]]:

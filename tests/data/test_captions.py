@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.folder import Caption, DatasetFolder
 from hftrainer.data.prepare.augment import JoinConfig, join_split, mirror_split
 from hftrainer.data.prepare.captions import (
     CaptionTemplates,
@@ -116,6 +118,30 @@ def test_mirrored_clips_get_mirrored_labels(dataset):
     assert len(dataset.names("train_aug")) == 12 + 9
     assert len(dataset.names("train")) == 12
     assert mirrored_parts([{"content": "guide"}], BANDAI) is None
+
+
+def test_clips_without_templates_are_mirrored_and_joined_with_their_own_captions(tmp_path):
+    dataset = DatasetFolder(tmp_path, create=True)
+    labels = {}
+    for content, motion in {"walk": "walk", "wave": "wave", "sneak": "squat"}.items():
+        for i in range(2):
+            name = f"cmu_{content}_{i}"
+            dataset.write_motion(name, make_motion(motion, 200, i))
+            dataset.write_captions(name, [Caption(f"A person {content}s with the left foot {n}.") for n in range(3)])
+            labels[name] = {"content": content, "style": "", "single": content == "walk"}
+    dataset.write_labels(labels)
+    dataset.write_split("train", dataset.names())
+    mirrored, _ = mirror_split(dataset, BANDAI, "train", "train_aug")
+    assert next(c.text for c in dataset.captions("M_cmu_walk_0")) == "A person walks with the right foot 0."
+    assert len(mirrored) == 6
+    made = join_split(dataset, None, "train_aug", "train_aug", JoinConfig(count=10, seed=1))
+    assert len(made) >= 8
+    for name in made:
+        first, second = (part["content"] for part in dataset.labels()[name]["parts"])
+        texts = [caption.text for caption in dataset.captions(name)]
+        assert len(texts) == 3
+        assert first != second
+        assert all(re.fullmatch(rf"A person {first}s .*\d,? .*a person {second}s .*\.", text) for text in texts)
 
 
 def test_joined_clips_are_two_different_actions_on_one_skeleton(dataset):

@@ -81,6 +81,22 @@ def test_long_clips_are_cut_and_parts_follow_their_tags(dataset):
     assert codes.tolist() == data.tokens[train.entries[index]][6:12].tolist()  # 15 codes a second
 
 
+def test_clips_that_any_part_fits_are_cut_anywhere_and_others_keep_their_start(dataset):
+    names = dataset.names("train")
+    dataset.write_labels({name: {**label, "single": name == names[0]} for name, label in dataset.labels().items()})
+    train = source(dataset, crop="single", shortest_stretch=10, max_tokens=20, drop_token=0.0).train()
+    data = TextTokens(TextTokensConfig(root=str(dataset.root)))
+    places = {name: next(i for i, e in enumerate(train.entries) if data.tokens.names[e] == name) for name in names[:2]}
+    for name, anywhere in zip(names[:2], (True, False), strict=True):
+        codes = data.tokens[train.entries[places[name]]].tolist()
+        rows = [train[(places[name], seed)][1].tolist() for seed in range(200)]
+        assert all(any(codes[i : i + len(row)] == row for i in range(len(codes))) for row in rows)
+        assert ({len(row) for row in rows} == {20}) != anywhere
+        assert all(row == codes[:20] for row in rows) != anywhere
+    with pytest.raises(ValueError, match="no clip in labels.json has the label 'nope'"):
+        source(dataset, crop="nope").train()[(0, 0)]
+
+
 def test_balance_and_joined_share(dataset):
     labels = dataset.labels()
     for name in dataset.names("train")[:5]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.folder import Caption, DatasetFolder
 from hftrainer.data.prepare.captions import CaptionTemplates, mirrored_parts
 from hftrainer.data.prepare.sides import exchange_sides
 from hftrainer.data.prepare.splits import JOINED, MIRROR_PREFIX, is_original
@@ -20,6 +20,7 @@ from hftrainer.motion.blend import TRANSITION, find_passage, join_at, shorten
 from hftrainer.motion.representation.base import DEFAULT
 
 MAX_FRAMES = 300  # what the transformer can say: 150 codes
+_THEN = (", then ", " and then ", ", after that ", ", followed by ")
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -48,7 +49,7 @@ def mirror_split(
             continue
         label, mirrored = labels.get(name), _mirrored_name(name)
         captions = dataset.captions(name)
-        if label is not None and all(part.get("content") in templates.contents for part in parts_of(label)):
+        if label is not None and _is_of(name, label, templates):
             parts = mirrored_parts(parts_of(label), templates)
             if parts is None:
                 without[name] = "its label has no mirror image in the templates"
@@ -66,6 +67,12 @@ def mirror_split(
         made.append(mirrored)
     _add(dataset, labels, split, into, made, stale)
     return made, without
+
+
+def _is_of(name: str, label: Mapping[str, Any], templates: CaptionTemplates) -> bool:
+    """Whether a clip's label is the templates': other data sets have contents of the same name ("walk")."""
+    named = name.startswith(JOINED) or templates.labels_of(name) is not None
+    return named and all(part.get("content") in templates.contents for part in parts_of(label))
 
 
 def _exchanged(value: Any) -> Any:
@@ -91,7 +98,7 @@ class JoinConfig:
 
 def join_split(
     dataset: DatasetFolder,
-    templates: CaptionTemplates,
+    templates: CaptionTemplates | None,
     split: str,
     into: str,
     config: JoinConfig,
@@ -101,7 +108,9 @@ def join_split(
     """Write `config.count` clips joined from two of `split`; the new names.
 
     The two contents differ and are drawn evenly; of `config.tries` pairs of clips that have them, the one whose poses
-    meet best is taken. The split `into` gets all of `split`, what it had, and the new names.
+    meet best is taken. The split `into` gets all of `split`, what it had, and the new names. With `templates`, captions
+    are to be written afterwards; without, they are made of the captions of the two clips (`joined_captions`), clips
+    whose label says `single` may be cut anywhere, and contents are drawn by the square root of their clips.
     """
     if dataset.representation != DEFAULT:
         raise ValueError(
@@ -112,15 +121,19 @@ def join_split(
     singles = [n for n in dataset.names(split) if n in labels and not n.startswith(JOINED)]
     by_content: dict[str, list[str]] = {}
     for name in singles:
-        by_content.setdefault(labels[name]["content"], []).append(name)
+        if templates is not None or dataset.captions(name):
+            by_content.setdefault(labels[name]["content"], []).append(name)
     if len(by_content) < 2:
         raise ValueError(
             f"split {split!r} of {dataset.root} has clips of {len(by_content)} contents; joining needs at least two"
         )
 
+    shares = None if templates is not None else np.sqrt([len(by_content[c]) for c in sorted(by_content)])
     for number in progress(range(config.count)):
         rng = np.random.default_rng([config.seed, number])
-        contents = rng.choice(sorted(by_content), size=2, replace=False)
+        contents = rng.choice(
+            sorted(by_content), size=2, replace=False, p=None if shares is None else shares / shares.sum()
+        )
         same_style = rng.random() < config.same_style
         best: tuple[float, np.ndarray, list[str], int] | None = None
         for _ in range(config.tries):
@@ -134,9 +147,23 @@ def join_split(
         dataset.write_motion(name, best[1])
         parts = [{k: labels[n][k] for k in ("content", "style") if k in labels[n]} for n in best[2]]
         labels[name] = {"parts": parts, "clips": best[2], "join_frame": best[3], "content": "joined"}
+        if templates is None:
+            before, after = (dataset.captions(n) for n in best[2])
+            dataset.write_captions(name, joined_captions(before, after, rng))
         made.append(name)
     _add(dataset, labels, split, into, made)
     return made
+
+
+def joined_captions(first: list[Caption], second: list[Caption], rng: np.random.Generator) -> list[Caption]:
+    """Sentences about one clip after the other ("a person walks, then someone waves"), as many as the shorter list."""
+    pairs = zip(rng.permutation(len(first)), rng.permutation(len(second)), strict=False)
+    texts = [(first[int(i)].text.rstrip(" ."), second[int(j)].text) for i, j in pairs]
+    return [Caption(f"{a}{_THEN[int(rng.integers(len(_THEN)))]}{_decapitalized(b)}") for a, b in texts]
+
+
+def _decapitalized(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _draw_clips(
@@ -153,14 +180,16 @@ def _join_pair(
     dataset: DatasetFolder,
     labels: list[dict[str, Any]],
     names: list[str],
-    templates: CaptionTemplates,
+    templates: CaptionTemplates | None,
     config: JoinConfig,
     rng: np.random.Generator,
 ) -> tuple[float, np.ndarray, int] | None:
     """Distance of the poses at the passage, the joined clip and the frame of the passage; None if it cannot be."""
     room = config.max_frames // 2
     clips: list[np.ndarray] = []
-    anywhere = [label["content"] in templates.croppable for label in labels]
+    anywhere = [
+        bool(label.get("single")) if templates is None else label["content"] in templates.croppable for label in labels
+    ]
     for name, is_last in zip(names, (False, True), strict=True):
         clip: np.ndarray = dataset.motion(name).astype(np.float64)
         if anywhere[is_last]:

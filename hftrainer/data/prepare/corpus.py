@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hftrainer.data.prepare.caption_table import CaptionTable
 from hftrainer.data.prepare.captions import CaptionTemplates, gerund, make_captions, third_person
 
 _PEOPLE = (
@@ -27,6 +28,8 @@ _PEOPLE = (
     "the character",
     "a guy",
 )
+
+_JOINTS = (", then ", " and then ", ", after that ", " before ")
 
 # WordNet's lexicographer files: what bodies do, and who does it. Of other words only common ones are taken.
 _BODILY = {29, 33, 35, 38}  # verbs of body, competition, contact, motion
@@ -47,14 +50,44 @@ def caption_sentences(templates: CaptionTemplates, count: int, seed: int) -> Ite
         yield make_captions(list(parts), templates, 1, rng)[0]
 
 
-def wordnet_sentences(
-    folder: str | os.PathLike[str], templates: CaptionTemplates, count: int, seed: int
-) -> Iterator[str]:
-    """`count` made sentences about people doing things, then every usable gloss and example."""
+def template_actions(templates: CaptionTemplates) -> list[str]:
+    """The phrases of all contents ("walk forward"), as `wordnet_sentences` takes them."""
+    return [phrase.replace("*", "") for phrases in templates.contents.values() for phrase in phrases]
+
+
+def table_actions(tables: list[CaptionTable]) -> list[str]:
+    """The contents and steps of a caption table's labels ("pick up the box")."""
+    lines = [line for table in tables for line in table.labels.values()]
+    phrases = [phrase for line in lines for phrase in [line.get("content", ""), *line.get("steps", [])]]
+    return list(dict.fromkeys(phrase for phrase in phrases if re.match(r"[a-z]{2}", phrase)))
+
+
+def table_sentences(tables: list[CaptionTable], count: int, seed: int) -> Iterator[str]:
+    """Every caption of training clips, then `count` pairs of them in one sentence; none of other splits."""
+    texts = [caption.text for table in tables for name in _trained(table) for caption in table.captions(name)]
+    texts = list(dict.fromkeys(text.strip().rstrip(".") for text in texts))
+    yield from texts
+    rng = np.random.default_rng([seed, 3])
+    for _ in range(count):
+        first, second = (texts[int(rng.integers(len(texts)))] for _ in range(2))
+        yield first + _JOINTS[int(rng.integers(len(_JOINTS)))] + second
+
+
+def _trained(table: CaptionTable) -> list[str]:
+    kept = {line.get("label") for line in table.clips.values() if line.get("split") in ("val", "test")}
+    return [
+        name for name, line in table.clips.items() if line.get("split") == "train" and line.get("label") not in kept
+    ]
+
+
+def wordnet_sentences(folder: str | os.PathLike[str], actions: list[str], count: int, seed: int) -> Iterator[str]:
+    """`count` made sentences about people doing things, then every usable gloss and example.
+
+    `actions`: phrases of the captions, which a third of the sentences use ("walk forward").
+    """
     moving, verbs = words_of(folder, "verb", files=_BODILY, rare=True), words_of(folder, "verb")
     adverbs, adjectives = words_of(folder, "adv"), words_of(folder, "adj")
     people = words_of(folder, "noun", files={_PERSON})
-    actions = [phrase.replace("*", "") for phrases in templates.contents.values() for phrase in phrases]
     rng = np.random.default_rng([seed, 2])
 
     def pick(words: list[str] | tuple[str, ...]) -> str:

@@ -49,7 +49,7 @@ class Sentences:
         self.statistics = None
         root = Path(config.root)
         if not (root / "teacher.npy").is_file():
-            raise ValueError(f"{config.root!r} has no corpus; make it with: python tools/make_nano_corpus.py")
+            raise ValueError(f"{config.root!r} has no corpus; make it with: python tools/make_text_corpus.py")
         self.texts = read_text(root / "sentences.txt", 1 << 30).splitlines()
         self.embeddings = read_npy(root / "teacher.npy", shape=(None, None), mapped=True)
         if len(self.texts) != len(self.embeddings) or len(self.texts) <= config.val_count:

@@ -66,12 +66,13 @@ class TextTokens(TokenSource):
         return TokenRows(table, np.flatnonzero(clips >= 0), self.config)
 
     def _labels(self, names: list[str]) -> dict[str, Label]:
-        """The label that draws are balanced by; a clip without it counts as a value of its own."""
-        if self.config.balance is None:
-            return {}
-        labels = self.folder.labels()
-        values = [labels.get(name, {}).get(self.config.balance) for name in names]
-        return {self.config.balance: label_of([None if v is None else str(v) for v in values])}
+        """The labels that draws are balanced by and clips cut by; a clip without one counts as a value of its own."""
+        wanted = [label for label in (self.config.balance, self.config.crop) if label is not None]
+        labels = self.folder.labels() if wanted else {}
+        columns = {label: [labels.get(name, {}).get(label) for name in names] for label in wanted}
+        if self.config.crop is not None and not any(value is not None for value in columns[self.config.crop]):
+            raise ValueError(f"crop: no clip in labels.json has the label {self.config.crop!r}")
+        return {label: label_of([None if v is None else str(v) for v in values]) for label, values in columns.items()}
 
 
 def make_table(

@@ -102,8 +102,10 @@ class TokenRules:
     `drop_token`: chance that one code is dropped, at the end or at the start with equal chance. `token_keep_prob`:
     chance that a code is kept and not replaced by a random one (upstream's pkeep; -1 draws one for each clip). A clip
     longer than `max_tokens` is cut to a random stretch of that length, or with `shortest_stretch` of any length from
-    there on. `fps`: at which captions' seconds are frames; that of the motions which became codes unless it is
-    said. `balance`: the label whose values are drawn equally often, to the degree `balance_power`; clips whose
+    there on. `crop`: the label which says of what clips any part fits the captions ("single" of a caption table): three
+    in four rows of those are cut to a random stretch, however long they are, and other clips keep their start. `fps`:
+    at which captions' seconds are frames; that of the motions which became codes unless it is said. `balance`: the
+    label whose values are drawn equally often, to the degree `balance_power`; clips whose
     label is "joined" make up the share `joined` of what is drawn. `curriculum`: passes over the data in which short
     rows come before long ones.
     """
@@ -114,6 +116,7 @@ class TokenRules:
     batch_tokens: int | None = number(None, at_least=1)
     max_tokens: int = number(150, at_least=1)
     shortest_stretch: int | None = number(None, at_least=1)
+    crop: str | None = None
     fps: float | None = number(None, above=0)
     drop_token: float = number(1 / 3, at_least=0, at_most=1)
     token_keep_prob: float = number(1.0, at_least=-1, at_most=1)
@@ -157,7 +160,7 @@ class TokenRows(Dataset[Row]):
         clips = self.table.clips[entries]
         first = self.table.first_caption[clips]
         captions = first + below(seeds, 0, self.table.first_caption[clips + 1] - first)
-        starts, lengths = self._cut(*self._spans(entries, captions), seeds)
+        starts, lengths = self._cut(*self._spans(entries, captions), seeds, self._croppable(clips))
         codes = self.table.stretches(starts, lengths)
         self._check(codes)
         if self.rules.token_keep_prob != 1.0:
@@ -210,12 +213,31 @@ class TokenRows(Dataset[Row]):
         about_part = spans.any(axis=1) & (last > first)
         return np.where(about_part, first, starts), np.where(about_part, last - first, ends - starts)
 
-    def _cut(self, starts: Int64, lengths: Int64, seeds: NDArray[np.uint64]) -> tuple[Int64, Int64]:
-        """Cut what is too long, then perhaps drop a code."""
+    def _croppable(self, clips: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Which rows may be cut anywhere, by the label `crop`; None where no label says."""
+        if self.rules.crop is None:
+            return None
+        if self.rules.crop not in self.table.labels:
+            raise ValueError(f"crop: the data has no label {self.rules.crop!r}; it has {sorted(self.table.labels)}")
+        ids, values = self.table.labels[self.rules.crop]
+        fits: NDArray[np.bool_] = ids[clips] == (values.index("True") if "True" in values else -2)
+        return fits
+
+    def _cut(
+        self, starts: Int64, lengths: Int64, seeds: NDArray[np.uint64], croppable: NDArray[np.bool_] | None
+    ) -> tuple[Int64, Int64]:
+        """Cut what is too long, or may be cut anywhere; then perhaps drop a code."""
         longest = self.rules.max_tokens
         shortest = self.rules.shortest_stretch or longest
-        stretch = np.where(lengths > longest, shortest + below(seeds, 1, longest - shortest + 1), lengths)
-        starts = starts + below(seeds, 2, lengths - stretch + 1)
+        if croppable is None:
+            stretch = np.where(lengths > longest, shortest + below(seeds, 1, longest - shortest + 1), lengths)
+            starts = starts + below(seeds, 2, lengths - stretch + 1)
+        else:
+            whole = np.minimum(lengths, longest)
+            some = shortest + below(seeds, 1, np.maximum(whole - shortest, 0) + 1)
+            cut = croppable & (whole > shortest) & (uniform(seeds, 6) < 0.75)
+            stretch = np.where(cut, some, whole)
+            starts = starts + np.where(croppable, below(seeds, 2, lengths - stretch + 1), 0)
         drop = (stretch > 1) & (uniform(seeds, 3) < self.rules.drop_token)
         return starts + (drop & (uniform(seeds, 4) < 0.5)), stretch - drop
 
