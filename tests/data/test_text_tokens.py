@@ -93,7 +93,7 @@ def test_clips_that_any_part_fits_are_cut_anywhere_and_others_keep_their_start(d
         assert all(any(codes[i : i + len(row)] == row for i in range(len(codes))) for row in rows)
         assert ({len(row) for row in rows} == {20}) != anywhere
         assert all(row == codes[:20] for row in rows) != anywhere
-    with pytest.raises(ValueError, match="no clip in labels.json has the label 'nope'"):
+    with pytest.raises(ValueError, match=r"no clip in labels\.json has the label 'nope'"):
         source(dataset, crop="nope").train()[(0, 0)]
 
 
