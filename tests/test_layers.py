@@ -59,6 +59,7 @@ MAY_IMPORT = {
         "motion", "render", "models", "data", "pipelines", "evaluation", "training", "zoo",
     },
 }  # fmt: skip
+MAY_IMPORT["serve"] = BASE | {"registry", "config", "motion", "render", "models", "pipelines", "zoo"}
 MAY_IMPORT["bench"] = set(MAY_IMPORT)  # measures everything, and is imported by its commands only
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 OPEN = {"cli", "__init__", "__main__"}  # find commands and public names by name

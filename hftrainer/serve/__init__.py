@@ -1,0 +1,1 @@
+"""A web page to type into, and an API to build on: `hftrainer serve`."""
