@@ -6,7 +6,7 @@ SETUP := $(VENV)/.ready
 PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted person walks ahead" \
            "a woman takes a bow" "someone runs as fast as possible"
 
-.PHONY: demo test test-all test-faults check bench gpu fuzz lock sbom format clean
+.PHONY: demo test test-all test-faults check docs bench gpu fuzz lock sbom format clean
 demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
 	$(RUN) -m hftrainer generate $(PROMPTS) --model gotozero-nano --out out/demo
 	@echo
@@ -26,6 +26,11 @@ check: $(SETUP)  ## style, types, then `make test`; what has to pass
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(MAKE) test
+
+docs: $(SETUP)  ## the documentation as a site: out/site/index.html, with search, for reading without a network
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "read it: out/site/index.html"
 
 gpu: $(SETUP)  ## what there is to learn of this machine's GPU in nine minutes
 	$(RUN) -m hftrainer bench gpu --minutes 9 --out out/gpu
