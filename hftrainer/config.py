@@ -215,8 +215,8 @@ def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
         raise ConfigError(f"{where or schema.__name__}: {_first_line(error)}") from error
     except ConfigError as error:  # said by a __post_init__, which does not know where it is, or by a part
         raise ConfigError(error if str(error).startswith(path) else f"{path}: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path or schema.__name__}: {error}") from error
+    except (ValueError, TypeError) as error:  # OmegaConf's word for a list in the place of a section is a TypeError
+        raise ConfigError(f"{path or schema.__name__}: {_first_line(error)}") from error
     for problem in problems(config, path):
         raise ConfigError(problem)
     return config

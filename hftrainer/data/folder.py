@@ -13,7 +13,7 @@ A name may contain slashes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from hftrainer.files import atomic_path, write_json, write_text
 from hftrainer.motion.representation.base import DEFAULT, Representation, get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.plain_text import read_lines
-from hftrainer.readers import check_type, inside, read_json
+from hftrainer.readers import FileError, check_type, inside, read_json
 
 Float32 = NDArray[np.float32]
 REPRESENTATION = "representation.json"
@@ -117,7 +117,7 @@ class DatasetFolder:
         path = self.root / "labels.json"
         labels: dict[str, dict[str, Any]] = read_json(path, max_bytes=1 << 30) if path.is_file() else {}
         for name, found in labels.items():
-            check_type(found, dict, f"{path}, the labels of {name!r}")
+            _check_label(found, f"{path}, the labels of {name!r}")
         return labels
 
     def statistics(self) -> tuple[Float32, Float32]:
@@ -130,7 +130,8 @@ class DatasetFolder:
 
     def write_motion(self, name: str, motion: Any) -> None:
         """Write a clip as float32, atomically."""
-        with atomic_path(self.motion_path(name)) as temporary, open(temporary, "wb") as stream:
+        path = inside(self.motions, name, suffix=".npy", what="the name of a clip")
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, np.asarray(motion, dtype=np.float32))
 
     def write_representation(self, name: str) -> None:
@@ -141,15 +142,33 @@ class DatasetFolder:
 
     def write_captions(self, name: str, captions: Iterable[str | Caption]) -> None:
         """Write captions, one a line; those of a part in HumanML3D's form."""
-        write_text(self.texts / f"{name}.txt", "".join(f"{caption}\n" for caption in captions))
+        path = inside(self.texts, name, suffix=".txt", what="the name of a clip")
+        write_text(path, "".join(f"{caption}\n" for caption in captions))
 
     def write_split(self, split: str, names: Iterable[str]) -> None:
         """Write a split file."""
-        write_text(self.root / "split" / f"{split}.txt", "".join(f"{name}\n" for name in names))
+        path = inside(self.root / "split", split, suffix=".txt", what="the name of a split")
+        write_text(path, "".join(f"{name}\n" for name in names))
 
     def write_labels(self, labels: dict[str, dict[str, Any]]) -> None:
         """Write labels.json."""
         write_json(self.root / "labels.json", labels)
+
+
+def parts_of(label: Mapping[str, Any]) -> list[Mapping[str, str]]:
+    """The labels of what happens in a clip, one after the other: a joined clip has several, others their own."""
+    return list(label.get("parts") or [label])
+
+
+def _check_label(label: Any, where: str) -> None:
+    check_type(label, dict, where)
+    check_type(label.get("parts", []), list, f"{where}, parts")
+    for part in parts_of(label):
+        check_type(part, dict, f"{where}, a part")
+        for key in ("content", "style"):
+            check_type("" if part.get(key) is None else part[key], str, f"{where}, {key}")
+    if any("content" not in part for part in label.get("parts", [])):
+        raise FileError(f"{where}: a part has no content")
 
 
 def load_motion(path: Path, representation: str = DEFAULT) -> Float32:

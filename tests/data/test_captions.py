@@ -36,10 +36,8 @@ def test_the_shipped_templates_are_consistent():
             swapped = {p.replace("left", "@").replace("right", "left").replace("@", "right")
                        for p in BANDAI.contents[name]}  # fmt: skip
             assert swapped == set(BANDAI.contents[other])
-    assert BANDAI.labels_of("dataset-2_walk-turn-left_elderly_012") == {
-        "set": "2", "content": "walk-turn-left", "style": "elderly",
-    }  # fmt: skip
-    assert BANDAI.labels_of("something else") is None
+    names = ["a/dataset-2_walk-turn-left_elderly_012", "something else"]
+    assert BANDAI.labels_of(names) == [{"set": "2", "content": "walk-turn-left", "style": "elderly"}, None]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ made from, so that nothing of a test split ends up in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hftrainer.data.folder import Caption, DatasetFolder
+from hftrainer.data.folder import Caption, DatasetFolder, parts_of
 from hftrainer.data.prepare.captions import CaptionTemplates, mirrored_parts
 from hftrainer.data.prepare.sides import exchange_sides
 from hftrainer.data.prepare.splits import JOINED, MIRROR_PREFIX, is_original
@@ -22,11 +22,6 @@ from hftrainer.motion.representation.base import DEFAULT
 MAX_FRAMES = 300  # what the transformer can say: 150 codes
 _THEN = (", then ", " and then ", ", after that ", ", followed by ")
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
-
-
-def parts_of(label: Mapping[str, Any]) -> list[Mapping[str, str]]:
-    """The labels of what happens in a clip, one after the other."""
-    return list(label.get("parts", [label]))
 
 
 def mirror_split(
@@ -118,7 +113,7 @@ def join_split(
             "rotations to blend. Join first, then convert the dataset"
         )
     labels, made = dataset.labels(), []
-    singles = [n for n in dataset.names(split) if n in labels and not n.startswith(JOINED)]
+    singles = [n for n in dataset.names(split) if "content" in labels.get(n, {}) and not n.startswith(JOINED)]
     by_content: dict[str, list[str]] = {}
     for name in singles:
         if templates is not None or dataset.captions(name):

@@ -16,11 +16,13 @@ from typing import Any
 
 from hftrainer.data.folder import Caption, DatasetFolder
 from hftrainer.data.prepare.splits import is_original
-from hftrainer.readers import read_jsonl
+from hftrainer.readers import check_type, inside, read_jsonl
 
 SHIPPED = Path(__file__).parent / "caption_tables"
 _NO_LABELS = ("clip", "captions", "split", "recorded_fps", "same_as")
-_CAPTION = {"text", "start", "end"}
+_CAPTION = {"text": str, "start": float, "end": float}
+_KINDS = {"clip": str, "label": str, "captions": list, "split": str, "recorded_fps": float, "same_as": list,
+          "content": str, "style": str}  # fmt: skip
 
 
 @dataclass
@@ -64,11 +66,12 @@ def load_table(name_or_path: str | os.PathLike[str]) -> CaptionTable:
         raise ValueError(f"no caption table {str(name_or_path)!r}; included: {known}; or give a .jsonl file's path")
     table = CaptionTable(path.stem)
     for number, line in read_jsonl(path):
+        _check(line, f"{path}, line {number}")
         for key, entries in (("clip", table.clips), ("label", table.labels)):
             if key in line:
                 if line[key] in entries:
                     raise ValueError(f"{path}, line {number}: {key} {line[key]!r} is duplicated")
-                entries[line[key]] = _checked(line, f"{path}, line {number}")
+                entries[line[key]] = line
                 break
         else:
             table.about.update(line)
@@ -114,12 +117,23 @@ def split_from_tables(names: list[str], tables: list[CaptionTable]) -> dict[str,
     return {**parts, "all": sorted(n for part, members in parts.items() if part != "motions" for n in members)}
 
 
-def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
-    captions = line.get("captions", [])
-    good = isinstance(captions, list) and all(
-        isinstance(c, str) or (isinstance(c, dict) and isinstance(c.get("text"), str) and c.keys() <= _CAPTION)
-        for c in captions
-    )
-    if not good:
-        raise ValueError(f"{where}: captions must be a list of sentences, or of text, start and end, got {captions!r}")
-    return line
+def _check(line: dict[str, Any], where: str) -> None:
+    """Types of what is known, split names that stay in their folder, captions of one line each."""
+    for key, kind in _KINDS.items():
+        if key in line:
+            check_type(line[key], kind, f"{where}, {key}")
+    if "split" in line:
+        inside("split", line["split"], suffix=".txt", what=f"{where}, split")
+    if not 0 <= line.get("recorded_fps", 1) < 10_000:
+        raise ValueError(f"{where}: recorded_fps is {line['recorded_fps']}, expected frames a second")
+    for name in line.get("same_as", []):
+        check_type(name, str, f"{where}, same_as")
+    for caption in line.get("captions", []):
+        check_type(caption, (str, dict), f"{where}, captions")
+        parts = {"text": caption} if isinstance(caption, str) else caption
+        if "text" not in parts or not parts.keys() <= _CAPTION.keys():
+            raise ValueError(f"{where}: a caption is a sentence, or has text, start and end; got {parts!r:.80}")
+        for key, value in parts.items():
+            check_type(value, _CAPTION[key], f"{where}, a caption's {key}")
+        if not parts["text"].strip() or len(parts["text"].splitlines()) > 1:
+            raise ValueError(f"{where}: a caption must be one line, got {parts['text']!r:.80}")

@@ -7,8 +7,7 @@ names, phrases for every content, and words for every style. A clip joined from 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from hftrainer.data.folder import DatasetFolder
+from hftrainer.config import typed
+from hftrainer.data.folder import DatasetFolder, parts_of
+from hftrainer.patterns import check_pattern, match_all
 from hftrainer.readers import read_yaml
 
 SHIPPED = Path(__file__).parent / "caption_templates"
@@ -44,10 +45,19 @@ class CaptionTemplates:
     mirrored: dict[str, str] = field(default_factory=dict)
     croppable: list[str] = field(default_factory=list)
 
-    def labels_of(self, name: str) -> dict[str, str] | None:
-        """The labels in a clip's name, or None if the name does not have the pattern."""
-        match = re.fullmatch(self.clip, name.rpartition("/")[2])
-        return match.groupdict() if match else None
+    def __post_init__(self) -> None:
+        check_pattern(self.clip, "clip")
+        for content, phrases in self.contents.items():
+            _check_phrases(phrases, f"contents.{content}")
+        for style, words in self.styles.items():
+            for key in ("adverbs", "adjectives", "endings", "subjects"):
+                _check_phrases(getattr(words, key), f"styles.{style}.{key}", may_be_empty=True)
+        _check_phrases(self.subjects, "subjects")
+
+    def labels_of(self, names: Sequence[str]) -> list[dict[str, str] | None]:
+        """The labels in the names of clips, and None for a name that does not have the pattern."""
+        found = match_all(self.clip, [name.rpartition("/")[2] for name in names], where="clip")
+        return [{k: v for k, v in groups.items() if v is not None} if groups else None for groups in found]
 
 
 def load_templates(name_or_path: str | os.PathLike[str]) -> CaptionTemplates:
@@ -59,13 +69,20 @@ def load_templates(name_or_path: str | os.PathLike[str]) -> CaptionTemplates:
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
         raise ValueError(f"no caption templates {str(name_or_path)!r}; included: {known}; or give a YAML file's path")
     fields = read_yaml(path)
-    try:
-        styles = {name: Style(**(words or {})) for name, words in (fields.pop("styles", None) or {}).items()}
-        templates = CaptionTemplates(styles=styles, **fields)
-        re.compile(templates.clip)
-    except (TypeError, AttributeError, re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    return templates
+    styles = fields.get("styles")
+    if isinstance(styles, dict):  # a style without words is written as nothing
+        fields["styles"] = {name: {} if words is None else words for name, words in styles.items()}
+    return typed(CaptionTemplates, fields, path=str(path))
+
+
+def _check_phrases(phrases: Iterable[str], where: str, *, may_be_empty: bool = False) -> None:
+    phrases = list(phrases)
+    if not phrases and not may_be_empty:
+        raise ValueError(f"{where} must have at least one phrase")
+    for phrase in phrases:
+        words = phrase.split(" ") if isinstance(phrase, str) else [""]
+        if any(not word.lstrip("*") for word in words) or not phrase.isprintable() or "#" in phrase:
+            raise ValueError(f"{where}: expected words with single spaces between them and no #, got {phrase!r:.80}")
 
 
 def make_captions(
@@ -87,15 +104,16 @@ def make_captions(
 
 def write_captions(dataset: DatasetFolder, templates: CaptionTemplates, *, count: int, seed: int) -> dict[str, str]:
     """Write texts/<name>.txt for every clip, and its labels into labels.json; what went wrong, by clip name."""
-    labels, failed = dataset.labels(), {}
-    for name in dataset.names():
-        found: Mapping[str, Any] | None = labels.get(name) or templates.labels_of(name)
+    labels, names, failed = dataset.labels(), dataset.names(), {}
+    unlabelled = [name for name in names if not labels.get(name)]
+    in_names = dict(zip(unlabelled, templates.labels_of(unlabelled), strict=True))
+    for name in names:
+        found: Mapping[str, Any] | None = labels.get(name) or in_names.get(name)
         if not found:
             failed[name] = f"no labels: the name does not match the pattern {templates.clip!r}"
             continue
-        parts = found.get("parts", [found])
         try:
-            captions = make_captions(parts, templates, count, np.random.default_rng([seed, *name.encode()]))
+            captions = make_captions(parts_of(found), templates, count, np.random.default_rng([seed, *name.encode()]))
         except ValueError as error:
             failed[name] = str(error)
             continue
@@ -116,7 +134,7 @@ def mirrored_parts(parts: list[Mapping[str, str]], templates: CaptionTemplates) 
 
 
 def _sentence(parts: list[Mapping[str, str]], templates: CaptionTemplates, rng: np.random.Generator) -> str:
-    actions = [_pick(rng, _look_up(templates.contents, part["content"], "content")) for part in parts]
+    actions = [_pick(rng, _look_up(templates.contents, part.get("content", ""), "content")) for part in parts]
     styles = [
         _look_up(templates.styles, part["style"], "style") if part.get("style") else Style(plain=True) for part in parts
     ]
@@ -183,7 +201,7 @@ def third_person(verb: str) -> str:
     """walk, walks; dash, dashes; carry, carries."""
     if verb.endswith(("s", "sh", "ch", "x", "z", "o")):
         return verb + "es"
-    if verb.endswith("y") and verb[-2] not in "aeiou":
+    if verb.endswith("y") and verb[-2:-1] not in "aeiou":
         return verb[:-1] + "ies"
     return verb + "s"
 

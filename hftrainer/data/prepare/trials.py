@@ -37,8 +37,11 @@ def styled_trials(templates: CaptionTemplates, labels: Mapping[str, Any], count:
     """Prompts of one content in one style, drawn evenly from the styles, of pairs that the labels have."""
     found: dict[str, set[str]] = defaultdict(set)
     for label in labels.values():
-        if "parts" not in label and not templates.styles[label["style"]].plain:
+        style = templates.styles.get(label.get("style", ""))
+        if "parts" not in label and style is not None and not style.plain and "content" in label:
             found[label["style"]].add(label["content"])
+    if count and not found:
+        raise ValueError("labels.json has no clip with a content and one of the templates' styles")
     rng = np.random.default_rng(1)
     rows: list[Row] = []
     for seed in range(count):
@@ -70,8 +73,11 @@ def real_clips(dataset: DatasetFolder, split: str) -> tuple[dict[str, list[np.nd
     motions: dict[str, list[np.ndarray]] = defaultdict(list)
     styles: dict[str, list[str]] = defaultdict(list)
     for name in dataset.names(split):
-        motions[labels[name]["content"]].append(dataset.motion(name))
-        styles[labels[name]["content"]].append(labels[name]["style"])
+        label = labels.get(name, {})
+        if not {"content", "style"} <= label.keys():
+            raise ValueError(f"{dataset.root}: labels.json lacks the content or style of {name!r} of split {split!r}")
+        motions[label["content"]].append(dataset.motion(name))
+        styles[label["content"]].append(label["style"])
     return dict(motions), dict(styles)
 
 

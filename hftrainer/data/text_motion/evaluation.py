@@ -183,7 +183,9 @@ def _caption_of(entry: dict[str, Any], root: Path, name: str) -> str | None:
     place = entry.get("hierarchical_caption_path")
     if not place:
         return _text(entry.get("caption")) or _text(entry.get("text"))
-    path = root / str(place)
+    path = inside(
+        root, str(place).removeprefix("./"), what=f"entry {name!r}, hierarchical_caption_path", error=UnusablePairs
+    )
     if not path.is_file():
         raise UnusablePairs(
             f"entry {name!r} has its caption in {str(path)!r}, which does not exist; give "
@@ -202,7 +204,8 @@ def first_caption(content: Any) -> str | None:
     if not isinstance(content, dict):
         return None
     found = [text for level in ("macro", "meso", "micro") for text in _texts(content.get(level))]
-    for row in content.get("result") or []:
+    rows = content.get("result")
+    for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict):
             rewritten = _texts(row.get("short_caption_rewritten")) + _texts(row.get("short caption_rewritten"))
             found += rewritten or [

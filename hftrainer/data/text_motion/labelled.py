@@ -58,7 +58,11 @@ class LabelledClips:
         self.statistics = self.folder.statistics()
         self.representation = self.folder.representation
         labels = self.folder.labels()
-        self.labels = {name: label for name, label in labels.items() if "parts" not in label}
+        self.labels = {
+            name: label
+            for name, label in labels.items()
+            if "parts" not in label and {"content", "style"} <= label.keys()
+        }
         self.contents = sorted({label["content"] for label in self.labels.values()})
         self.styles = sorted({label["style"] for label in self.labels.values()})
 
