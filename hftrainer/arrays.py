@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_ARRAY = 4 << 30  # bytes of an array that is read into memory
 _MAX_HEADER = 10_000  # bytes; numpy's own limit
 _MAX_DIMENSIONS = 32
+_MAX_UNPACKED, _MAX_RATIO = 64 << 20, 300  # bytes of a compressed array, and for each of its own
 _MAGIC = b"\x93NUMPY"
 _NUMBERS = re.compile(r"[<>|=]?([fiub])([1248])")
 _TEXT = re.compile(r"[<>|=]?U(\d{1,5})")
@@ -161,6 +162,11 @@ def read_npz(
                     raise error(f"{name} has no array {key!r}; it holds {[n[:40] for n in list(entries)[:8]]}")
                 if entry.file_size > left:
                     raise error(f"{name}: {key!r} takes {entry.file_size} bytes, but the limit leaves {left}")
+                if entry.file_size > _MAX_UNPACKED + _MAX_RATIO * entry.compress_size:
+                    raise error(
+                        f"{name}: {key!r} would be unpacked from {entry.compress_size} to {entry.file_size} bytes; no "
+                        "motion shrinks that much"
+                    )
                 with archive.open(entry) as stream:
                     source = f"{name}, {key!r}"
                     header = _checked_header(stream, entry.file_size, source, want, error)  # type: ignore[arg-type]

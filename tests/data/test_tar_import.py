@@ -79,8 +79,8 @@ def test_webdataset_shards_with_motions_codes_and_a_split(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"../a.npy": npy(MOTION)}, "points outside the dataset folder"),
-        ({"/etc/a.txt": b"x"}, "points outside the dataset folder"),
+        ({"../a.npy": npy(MOTION)}, "is not a valid file name"),
+        ({"/etc/a.txt": b"x"}, "is not a valid file name"),
         ({"a.npy": b"no numpy"}, r"a.npy cannot be read as a numpy array"),
         ({"a.npy": npy(MOTION[:, :263])}, r"expected \(frames, 272\) of motion272 or codes, got float64 \(70, 263\)"),
         ({"a.txt": b"\xff\xfe\x00"}, "is not UTF-8"),

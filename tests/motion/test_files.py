@@ -19,9 +19,10 @@ from hftrainer.motion.body import BodyMotion, measure, smpl_body
 from hftrainer.motion.edit import in_place
 from hftrainer.motion.fit import fit, pose
 from hftrainer.motion.io.glb import save_glb, save_vrma
-from hftrainer.motion.io.glb_container import GLTFError, accessor_values, read_glb
+from hftrainer.motion.io.gltf import GltfFile
 from hftrainer.motion.io.npz import SMPLX_PELVIS, TO_Z_UP, amass_arrays
 from hftrainer.motion.io.read_body import read_motions
+from hftrainer.motion.io.source import MotionFileError
 from hftrainer.motion.mannequin import mannequin
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.rigs import find_rig, onto_rig, retarget, rig_names, straight_arms
@@ -74,7 +75,7 @@ def test_several_motions_are_animations_of_one_file(tmp_path):
     for (_, read), motion in zip(again, (MOTION, OTHER), strict=True):
         assert read.fps == motion.fps
         assert np.abs(read.joints - motion.joints).max() < 1e-5  # float32 quaternions
-    document, _ = read_glb(path)
+    document = GltfFile(path).json
     assert {material["name"] for material in document["materials"]} == {"left", "right", "shirt", "trousers"}
 
 
@@ -84,13 +85,14 @@ def test_every_rig_reads_back(tmp_path, rig, root_motion):
     save_glb(tmp_path / "a.glb", [MOTION], rig=rig, root_motion=root_motion)
     ((_, read),) = read_motions(tmp_path / "a.glb")
     assert np.abs(read.joints - onto_rig(MOTION, find_rig(rig)).joints).max() < 1e-5
-    assert read_glb(tmp_path / "a.glb")[0]["nodes"][1]["name"] == find_rig(rig).names[0]
+    assert GltfFile(tmp_path / "a.glb").json["nodes"][1]["name"] == find_rig(rig).names[0]
 
 
 def test_a_skin_at_rest_leaves_the_mesh_alone(tmp_path):
     save_glb(tmp_path / "a.glb", [MOTION])
-    document, binary = read_glb(tmp_path / "a.glb")
-    inverse = accessor_values(document, binary, document["skins"][0]["inverseBindMatrices"]).reshape(-1, 4, 4)
+    file = GltfFile(tmp_path / "a.glb")
+    document = file.json
+    inverse = file.accessor(document["skins"][0]["inverseBindMatrices"]).reshape(-1, 4, 4)
     place = np.zeros((len(inverse), 3))
     for bone, node in enumerate(document["nodes"][: len(inverse)]):
         place[bone] += node["translation"]
@@ -102,7 +104,7 @@ def test_a_skin_at_rest_leaves_the_mesh_alone(tmp_path):
 
 def test_vrma_names_the_humanoid_bones_in_a_strict_t_pose(tmp_path):
     save_vrma(tmp_path / "a.vrma", MOTION)
-    document, _ = read_glb(tmp_path / "a.vrma")
+    document = GltfFile(tmp_path / "a.vrma").json
     bones = document["extensions"]["VRMC_vrm_animation"]["humanoid"]["humanBones"]
     assert set(bones) >= {"hips", "spine", "chest", "upperChest", "head", "leftUpperArm", "rightToes"}
     arm = document["nodes"][bones["leftLowerArm"]["node"]]["translation"]
@@ -132,7 +134,7 @@ def test_damaged_glbs_are_refused(tmp_path, change, words):
     path = tmp_path / "a.glb"
     save_glb(path, [MOTION])
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(GLTFError, match=words):
+    with pytest.raises(MotionFileError, match=words):
         read_motions(path)
 
 
@@ -242,9 +244,10 @@ def test_feet_of_raw_and_in_place_files_are_not_locked_again(tmp_path, options, 
 
 
 def _turns(path):
-    document, binary = read_glb(path)
+    file = GltfFile(path)
+    document = file.json
     outputs = [sampler["output"] for sampler in document["animations"][0]["samplers"]]
-    return np.concatenate([np.ravel(accessor_values(document, binary, output)) for output in outputs])
+    return np.concatenate([np.ravel(file.accessor(output)) for output in outputs])
 
 
 def test_amass_reads_back(tmp_path):

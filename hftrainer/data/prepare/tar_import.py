@@ -16,10 +16,18 @@ from typing import Any
 from hftrainer.arrays import parse_npy
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.files import atomic_path, write_text
+from hftrainer.readers import check_regular, inside
 
 CODES = "VQVAE_codebook_imported"
 # folders of the published layouts, which are not part of a clip's name
 _OUTER = ("motion_data", "vector_272", "motion_272rpr", "texts", "split", "mean_std", CODES)
+
+
+_NOTES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+          tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+_MAX_NOTE = 1 << 16  # bytes
+_MAX_MEMBER = {".npy": 1 << 30, ".txt": 1 << 28}  # bytes; other members are skipped
+_MAX_UNPACKED, _MAX_RATIO = 1 << 30, 200  # bytes of an archive, and for each of its own; motions shrink to a half
 
 
 @dataclass
@@ -72,23 +80,41 @@ def import_tar(
     return report
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header. Those that only hold long names and notes are read whole by tarfile, at any size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _NOTES and header.size > _MAX_NOTE:
+            raise ValueError(f"a name or note of {header.size} bytes; the limit is {_MAX_NOTE}")
+        return header
+
+
 def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of regular files, in the order of the archive; it is read once, from front to back."""
+    most = _MAX_UNPACKED + _MAX_RATIO * check_regular(shard)
     try:
-        with tarfile.open(shard, "r|*") as archive:
+        with tarfile.open(shard, "r|*", tarinfo=_Header) as archive:
             for member in archive:
+                if member.offset_data + member.size > most:
+                    raise ValueError(f"{member.name[:80]!r} would be unpacked to more than {most} bytes")
+                if member.issparse():
+                    raise ValueError(f"{member.name[:80]!r} is a sparse file, which no data set has")
+                limit = _MAX_MEMBER.get(PurePosixPath(member.name).suffix)
+                if limit is not None and member.size > limit:
+                    raise ValueError(f"{member.name[:80]!r} has {member.size} bytes; the limit is {limit}")
                 stream = archive.extractfile(member) if member.isreg() else None
                 if stream is not None:
-                    yield member.name, stream.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+                    yield member.name, stream.read() if limit is not None else b""
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{shard} cannot be read as a tar archive: {error}") from error
 
 
 def _take(
     dataset: DatasetFolder, path: PurePosixPath, data: bytes, prefix: str, where: str, report: TarReport
 ) -> tuple[str | None, str]:
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{where}: the name points outside the dataset folder")
+    inside(dataset.root, str(path), what=where)
     outer = [part for part in path.parts[:-1] if part in _OUTER]
     inner = [part for part in path.parts[:-1] if part not in _OUTER and part != "."]
     if len(inner) > 1 and inner[0] == inner[1]:

@@ -24,6 +24,7 @@ Float = NDArray[np.float64]
 FPS = 120.0
 _INCH = 0.0254
 _MAX_BYTES = 1 << 30
+_MAX_DOF = 12  # channels of a bone
 _ANGLES = ("rx", "ry", "rz")
 
 
@@ -108,7 +109,7 @@ def read_asf(path: str | os.PathLike[str]) -> Skeleton:
         degrees = all(words[1].lower().startswith("deg") for words in sections["units"] if words[0].lower() == "angle")
         for words in sections["root"]:
             if words[0].lower() == "order":
-                bones["root"].dof = [word.lower() for word in words[1:]]
+                bones["root"].dof = [word.lower() for word in words[1 : 1 + _MAX_DOF]]
         for block in _blocks(sections["bonedata"]):
             bone = _bone(block, degrees)
             bones[bone.name] = bone
@@ -138,7 +139,10 @@ def _bone(block: list[list[str]], degrees: bool) -> Bone:
     axis = euler_to_matrix(np.array([by_axis[c] for c in order[::-1]]), order[::-1])  # the first one turns first
     if not (np.isfinite(offset).all() and np.isfinite(axis).all()):
         raise ValueError("numbers that are not finite")
-    return Bone(fields["name"][0], offset, axis, [word.lower() for word in fields.get("dof", [])])
+    dof = [word.lower() for word in fields.get("dof", [])]
+    if len(dof) > _MAX_DOF:
+        raise ValueError(f"a bone with {len(dof)} channels")
+    return Bone(fields["name"][0], offset, axis, dof)
 
 
 def _blocks(lines: list[list[str]]) -> Iterator[list[list[str]]]:
@@ -186,6 +190,7 @@ def _rows(path: str | os.PathLike[str], skeleton: Skeleton) -> Float:
                 continue
             words = line.split()
             if len(words) == 1 and words[0].isdecimal():
+                check_size(len(rows) + 1, len(skeleton.bones), path)
                 rows.append(np.zeros(width))
                 numbers.append(int(words[0]))
                 named.append(set())

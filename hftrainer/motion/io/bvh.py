@@ -27,8 +27,8 @@ _RATES = (0.1, 10_000.0)  # frames a second that a file may claim
 _PADDING = b"\x00\x1a\r\n\t "  # after the last number; old programs end text with Ctrl-Z or fill it up with NUL
 _MOTION = re.compile(r"^[ \t]*MOTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _TIMING = re.compile(
-    r"\s*Frames\s*:?\s*(\S+)\s+Frame\s*Time\s*:?\s*(\S+)[^\S\n]*(?:\n|$)", re.IGNORECASE
-)  # glued, spaced and in any case
+    r"\s*Frames\s*(?::\s*)?(\S+)\s+Frame\s*Time\s*(?::\s*)?(\S+)[^\S\n]*(?:\n|$)", re.IGNORECASE
+)  # glued, spaced and in any case; no stretch of blanks can be divided in two ways, which would take quadratic time
 
 
 @dataclass

@@ -22,7 +22,7 @@ from hftrainer.motion.io.source import MotionFileError, SkeletalMotion, check_si
 from hftrainer.readers import check_regular
 
 Float = NDArray[np.float64]
-_TIMEOUT = 300  # seconds
+_TIMEOUT = 60  # seconds
 
 
 def read_fbx(path: str | os.PathLike[str]) -> SkeletalMotion:

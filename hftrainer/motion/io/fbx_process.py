@@ -12,17 +12,21 @@ import numpy as np
 
 from hftrainer.extras import need
 
-_MAX_VALUES = 200_000_000
+_MAX_VALUES = 80_000_000
+_MAX_MEMORY = 4 << 30  # bytes of addresses, of which the libraries take one gigabyte
 
 
 def main(path: str) -> None:
     """Names, parents, local transforms of every frame and of the rest pose; one line of text where there are none."""
     ufbx: Any = need("ufbx", "reading FBX files")
+    _limit_memory()
     gc.disable()  # freeing a scene before its parts crashes, so that nothing is freed
     try:
         scene = ufbx.load_file(path, ignore_geometry=True, node_depth_limit=512)
     except ufbx.UfbxError as error:
         _say(f"not a readable FBX file ({error})")
+    except MemoryError:
+        _say("needs more memory than is given to reading a file")
     nodes = sorted(scene.nodes, key=lambda node: node.node_depth)
     place = {node.element_id: number for number, node in enumerate(nodes)}
     takes = sorted(scene.anim_stacks, key=lambda take: take.time_end - take.time_begin)
@@ -59,6 +63,16 @@ def main(path: str) -> None:
     sys.stdout.buffer.write(stream.getvalue())
     sys.stdout.buffer.flush()
     os._exit(0)
+
+
+def _limit_memory() -> None:
+    """Files may say that they have more of something than there is memory for."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY if most < 0 else min(most, _MAX_MEMORY), most))
 
 
 def _say(text: str) -> None:

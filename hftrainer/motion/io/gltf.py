@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.motion.io.nodes import as_motion, matrices, world_matrices
-from hftrainer.motion.io.source import MotionFileError, SkeletalMotion, check_size
+from hftrainer.motion.io.source import MAX_VALUES, MotionFileError, SkeletalMotion, check_size
 from hftrainer.motion.rotation import matrix_to_quaternion, slerp
 from hftrainer.readers import inside, parse_json, read_bytes
 
@@ -28,27 +28,28 @@ _MAX_BYTES = 2 << 30
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _MAX_FPS = 240.0
+_MAX_FRAMES_OF_KEYS = 20
 _SAME_TIME = 1e-4  # seconds; key times are float32
 Track = tuple[int, str, Float, Float, str]  # node, kind, key times, values, interpolation
 
 
 def companions(path: str | os.PathLike[str]) -> list[Path]:
     """The buffers beside a .gltf file."""
-    return [p for p in _File(path).external() if p.is_file()]
+    return [p for p in GltfFile(path).external() if p.is_file()]
 
 
 def read_gltf(path: str | os.PathLike[str]) -> SkeletalMotion:
     """The motion of the longest animation. Raises `MotionFileError`."""
-    file = _File(path)
+    file = GltfFile(path)
     try:
         return _motion(file)
-    except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
         if isinstance(error, MotionFileError):
             raise
         raise MotionFileError(f"{path}: not a readable glTF file ({type(error).__name__}: {error})") from error
 
 
-def _motion(file: _File) -> SkeletalMotion:
+def _motion(file: GltfFile) -> SkeletalMotion:
     nodes = file.json.get("nodes", [])
     animations = file.json.get("animations", [])
     if not animations:
@@ -63,6 +64,9 @@ def _motion(file: _File) -> SkeletalMotion:
     start, end = min(t[0] for _, _, t, _, _ in chosen), max(t[-1] for _, _, t, _, _ in chosen)
     fps = _rate([t for _, _, t, _, _ in chosen])
     frames = int((end - start) * fps + 1e-3) + 1
+    keys = max(len(t) for _, _, t, _, _ in chosen)
+    if frames > _MAX_FRAMES_OF_KEYS * keys + 10_000:
+        raise MotionFileError(f"{file.path}: {keys} keys over {frames} frames are no motion")
     check_size(frames, len(order), file.path)
     times = start + np.arange(frames) / fps
     still = [_node_parts(nodes[node]) for node in order]
@@ -115,7 +119,7 @@ def _node_parts(node: dict[str, Any]) -> tuple[list[float], list[float], list[fl
     )
 
 
-def _tracks(file: _File, animation: dict[str, Any], place: dict[int, int]) -> Iterator[Track]:
+def _tracks(file: GltfFile, animation: dict[str, Any], place: dict[int, int]) -> Iterator[Track]:
     """Node, kind, key times, values and interpolation of each channel that moves a node."""
     for channel in animation["channels"]:
         target = channel["target"]
@@ -133,7 +137,8 @@ def _tracks(file: _File, animation: dict[str, Any], place: dict[int, int]) -> It
 
 def _rate(times: list[Float]) -> float:
     """Frames a second of the densest keys."""
-    steps = np.concatenate([np.diff(t) for t in times if len(t) > 1] or [np.array([1 / 30])])
+    different = {id(t): t for t in times}.values()  # tracks share their clocks
+    steps = np.concatenate([np.diff(t) for t in different if len(t) > 1] or [np.array([1 / 30])])
     steps = steps[steps > 1e-6]
     rate = 1.0 / float(np.median(steps)) if len(steps) else 30.0
     rate = min(max(rate, 1.0), _MAX_FPS)
@@ -162,7 +167,7 @@ def _sample(at: Float, times: Float, values: Float, how: str, turning: bool) -> 
     return np.asarray(a + t * (b - a))
 
 
-def _bind_pose(file: _File, place: dict[int, int], parents: list[int], rest: Float) -> Float:
+def _bind_pose(file: GltfFile, place: dict[int, int], parents: list[int], rest: Float) -> Float:
     """World transforms of the pose that skins are bound in; nodes outside of skins keep theirs to their parent."""
     bound: dict[int, Float] = {}
     for skin in file.json.get("skins", []):
@@ -180,18 +185,25 @@ def _bind_pose(file: _File, place: dict[int, int], parents: list[int], rest: Flo
     return out
 
 
-class _File:
+class GltfFile:
     """The JSON of a glTF file and its buffers."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         data = read_bytes(path, _MAX_BYTES, error=MotionFileError)
         self.binary = b""
+        if data[:4] != b"glTF" and self.path.suffix.lower() == ".glb":
+            raise MotionFileError(f"{path}: not a binary glTF file")
         if data[:4] == b"glTF":
+            if len(data) < 20 or int.from_bytes(data[8:12], "little") > len(data):
+                raise MotionFileError(f"{path}: is cut short")
             chunks = dict(reversed(list(_chunks(data, self.path))))
             self.binary = chunks.get(b"BIN\0", b"")
             data = chunks.get(b"JSON", b"")
         self.json: dict[str, Any] = parse_json(data, path, dict, error=MotionFileError)
+        self._buffers: dict[int, bytes] = {}
+        self._read: dict[int, Float] = {}
+        self._values = 0
 
     def external(self) -> Iterator[Path]:
         """Files beside this one that hold its buffers."""
@@ -201,7 +213,15 @@ class _File:
                 yield inside(self.path.parent, unquote(uri), what=f"{self.path}: a buffer", error=MotionFileError)
 
     def accessor(self, number: int) -> Float:
-        """The values (count, size) of an accessor, whole numbers as normalized floats where it says so."""
+        """The values (count, size) of an accessor, whole numbers as normalized floats where it says so.
+
+        Tracks may share one; it is read once, and all of them together have a limit.
+        """
+        if number not in self._read:
+            self._read[number] = self._accessor(number)
+        return self._read[number]
+
+    def _accessor(self, number: int) -> Float:
         accessor = self.json["accessors"][number]
         size, dtype = _SIZES[accessor["type"]], np.dtype(_TYPES[accessor["componentType"]])
         count = int(accessor["count"])
@@ -214,6 +234,9 @@ class _File:
         row = size * dtype.itemsize
         if min(count - 1, start, stride - row) < 0 or start + (count - 1) * stride + row > len(data):
             raise MotionFileError(f"{self.path}: accessor {number} reaches past its buffer")
+        self._values += count * size
+        if self._values > MAX_VALUES:
+            raise MotionFileError(f"{self.path}: its animations hold more than {MAX_VALUES} numbers")
         array = np.ndarray((count, size), dtype, data, start, (stride, dtype.itemsize))
         values = array.astype(np.float64)
         if accessor.get("normalized") and dtype.kind in "iu":
@@ -221,6 +244,11 @@ class _File:
         return values
 
     def _buffer(self, number: int) -> bytes:
+        if number not in self._buffers:
+            self._buffers[number] = self._read_buffer(number)
+        return self._buffers[number]
+
+    def _read_buffer(self, number: int) -> bytes:
         buffer = self.json["buffers"][number]
         uri = buffer.get("uri")
         if uri is None:

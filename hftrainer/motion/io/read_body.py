@@ -14,9 +14,9 @@ from hftrainer.arrays import Wanted, read_npy, read_npz
 from hftrainer.motion.body import Body, BodyMotion, measure, smpl_body, symmetric
 from hftrainer.motion.fit import fit, pose
 from hftrainer.motion.io.bvh import BVH, read_bvh
-from hftrainer.motion.io.glb_container import GLTFError, accessor_values, read_glb
+from hftrainer.motion.io.gltf import GltfFile
 from hftrainer.motion.io.npz import SMPLX_PELVIS, TO_Z_UP
-from hftrainer.motion.io.source import MotionFileError
+from hftrainer.motion.io.source import MAX_ARRAYS, MotionFileError
 from hftrainer.motion.retarget import RetargetOptions, retarget
 from hftrainer.motion.rigs import find_rig, rig_names
 from hftrainer.motion.rotation import axis_angle_to_matrix, quaternion_to_matrix, rotate, slerp
@@ -55,7 +55,7 @@ def read_motions(
 
 def _from_npz(path: Path) -> BodyMotion:
     names = ("rotations", "root_position", "bone_offsets", "fps", "trans", "poses", "root_orient", "pose_body", *_RATES)
-    found = read_npz(path, {name: Wanted("number") for name in names}, optional=names)
+    found = read_npz(path, {name: Wanted("number") for name in names}, optional=names, max_bytes=MAX_ARRAYS)
     arrays = {name: np.asarray(values, np.float64) for name, values in found.items()}
     if "trans" in arrays and ("poses" in arrays or {"root_orient", "pose_body"} <= set(arrays)):
         return _from_amass(path, arrays)
@@ -197,47 +197,65 @@ def _rig_of(names: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _from_glb(path: Path) -> list[tuple[str, BodyMotion]]:
-    document, binary = read_glb(path)
+    file = GltfFile(path)
     try:
-        nodes: list[dict[str, Any]] = document["nodes"]
+        nodes: list[dict[str, Any]] = file.json["nodes"]
         rig = _rig_of([str(node.get("name", "")) for node in nodes])
         if rig is None:
-            raise GLTFError(f"{path}: its bone names match none of the known skeletons ({', '.join(rig_names())})")
+            raise MotionFileError(
+                f"{path}: its bone names match none of the known skeletons ({', '.join(rig_names())})"
+            )
         by_name = {str(node.get("name", "")): i for i, node in enumerate(nodes)}
         order = [by_name[name] for name in rig]
         parent = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
+        carriers = _above(order[0], parent, path)
         offsets = np.array([nodes[i].get("translation", [0.0, 0.0, 0.0]) for i in order], dtype=np.float64)
         turned = any(
             np.abs(np.array(nodes[i].get("rotation", [0, 0, 0, 1])) - [0, 0, 0, 1]).max() > 1e-4 for i in order
         )
         if turned:
-            raise GLTFError(f"{path}: its bones are rotated at rest; only files written by hftrainer can be read back")
+            raise MotionFileError(
+                f"{path}: its bones are rotated at rest; only files written by hftrainer can be read back"
+            )
         scale = _unit_of(float(offsets[0, 1])) or 1.0  # glTF's unit is the metre
         offsets[0] = 0.0
         body = Body(path.stem, symmetric(offsets * scale))
-        animations = document.get("animations") or []
+        animations = file.json.get("animations") or []
         if not animations:
-            raise GLTFError(f"{path} holds no animation")
+            raise MotionFileError(f"{path} holds no animation")
         return [
             (
                 str(animation.get("name") or path.stem),
-                _glb_motion(document, binary, animation, order, parent, body, scale),
+                _glb_motion(file, animation, order, carriers, body, scale),
             )
             for animation in animations
         ]
-    except (KeyError, IndexError, TypeError, StopIteration) as error:
-        raise GLTFError(f"{path} is not a complete glTF file: {error!r}") from error
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        if isinstance(error, MotionFileError):
+            raise
+        raise MotionFileError(f"{path} is not a complete glTF file: {error!r}") from error
+
+
+def _above(node: int, parent: dict[int, int], path: Path) -> list[int]:
+    """The nodes that carry `node`, the nearest first."""
+    out: list[int] = []
+    while node in parent:
+        node = parent[node]
+        out.append(node)
+        if len(out) > len(parent):
+            raise MotionFileError(f"{path}: its nodes are not a tree")
+    return out
 
 
 def _glb_motion(
-    document: dict[str, Any], binary: bytes, animation: dict[str, Any], order: list[int], parent: dict[int, int],
-    body: Body, scale: float,
-) -> BodyMotion:  # fmt: skip
-    nodes, tracks, times = document["nodes"], {}, np.zeros(1)
+    file: GltfFile, animation: dict[str, Any], order: list[int], carriers: list[int], body: Body, scale: float
+) -> BodyMotion:
+    nodes, tracks, times = file.json["nodes"], {}, np.zeros(1)
     for channel in animation["channels"]:
         sampler = animation["samplers"][channel["sampler"]]
-        clock = accessor_values(document, binary, sampler["input"]).astype(np.float64)
-        values = accessor_values(document, binary, sampler["output"]).astype(np.float64)
+        clock, values = file.accessor(sampler["input"]).reshape(-1), file.accessor(sampler["output"])
+        if len(clock) != len(values) or not len(clock) or not (np.isfinite(clock).all() and np.isfinite(values).all()):
+            raise MotionFileError(f"{file.path}: a track of {str(animation.get('name'))[:40]!r} is broken")
         tracks[channel["target"]["node"], channel["target"]["path"]] = (clock, values)
         times = clock if len(clock) > len(times) else times
     fps = float(round((len(times) - 1) / (times[-1] - times[0]), 3)) if len(times) > 1 else 30.0
@@ -254,9 +272,7 @@ def _glb_motion(
 
     rotations = np.stack([turn(node) for node in order], axis=1)
     root = place(order[0])
-    node = order[0]
-    while node in parent:  # what carries the pelvis
-        node = parent[node]
+    for node in carriers:
         carried = turn(node)
         rotations[:, 0] = carried @ rotations[:, 0]
         root = place(node) + rotate(carried, root)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hftrainer.arrays import Wanted, read_npz
 from hftrainer.motion.body import smpl_body
-from hftrainer.motion.io.source import MotionFileError, SkeletalMotion, check_size
+from hftrainer.motion.io.source import MAX_ARRAYS, MotionFileError, SkeletalMotion, check_size
 from hftrainer.motion.rotation import axis_angle_to_matrix
 from hftrainer.motion.skeleton import JOINTS, PARENTS, forward_kinematics
 
@@ -33,7 +33,7 @@ _KEYS = (*_POSES, *_ROOTS, *_BODIES, *_TRANSLATIONS, *_RATES, _OUR_BONES)
 
 def read_smpl_npz(path: str | os.PathLike[str]) -> SkeletalMotion:
     """The motion in a file. Raises `MotionFileError`."""
-    arrays = read_npz(path, dict.fromkeys(_KEYS, _NUMBERS), optional=_KEYS, error=MotionFileError)
+    arrays = read_npz(path, dict.fromkeys(_KEYS, _NUMBERS), optional=_KEYS, max_bytes=MAX_ARRAYS, error=MotionFileError)
     poses, translation = _poses(arrays, path), _first(arrays, _TRANSLATIONS)
     frames = len(poses)
     check_size(frames, len(JOINTS), path)

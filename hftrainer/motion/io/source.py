@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 
 MAX_JOINTS = 4096
-MAX_VALUES = 200_000_000  # joints times frames times numbers: 1.6 GB
+MAX_ARRAYS = 512 << 20  # bytes of the arrays of a .npz
+MAX_VALUES = 80_000_000  # joints times frames times the numbers of a transform; below 2 GB at the peak
 
 
 class MotionFileError(ValueError):
