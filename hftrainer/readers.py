@@ -7,6 +7,7 @@ not hold is one `FileError` that names the file, what came and what was expected
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import stat
@@ -220,11 +221,24 @@ def inside(
         PurePosixPath(name).is_absolute()
         or any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) + len(suffix) > 255 for part in parts)
         or any(letter == "\\" or unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+        or (_WINDOWS and _not_for_windows(parts))
     )
     if bad:
         shown = name if len(name) <= 80 else name[:80] + "..."
         raise error(f"{what}: {shown!r} is not a valid file name below {_name(root)}")
     return Path(root, *parts[:-1], parts[-1] + suffix)
+
+
+_WINDOWS = os.name == "nt"
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def _not_for_windows(parts: list[str]) -> bool:
+    """Whether Windows takes a part for a device, a drive or a stream, or drops its end."""
+    return any(
+        set(part) & set(':*?"<>|') or part[-1] in ". " or part.partition(".")[0].rstrip().lower() in _DEVICES
+        for part in parts
+    )
 
 
 def visible(text: str) -> str:
@@ -235,6 +249,12 @@ def visible(text: str) -> str:
         letter if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
         or letter in _JOINERS else letter.encode("unicode_escape").decode() for letter in text
     )  # fmt: skip
+
+
+def as_markdown(text: str) -> str:
+    """`text` from a file as Markdown that shows it as it is: no HTML, no link, no table cell or line of its own."""
+    words = html.escape(" ".join(visible(text).split()), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*[]|!" else letter for letter in words)
 
 
 _JOINERS = "\u200c\u200d"  # which scripts and emoji need

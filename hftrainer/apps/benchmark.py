@@ -15,6 +15,7 @@ from hftrainer.evaluation.physical_table import physical_table
 from hftrainer.evaluation.report import physical_rows, pipe_table
 from hftrainer.files import check_writable, write_json, write_text
 from hftrainer.pipelines.outputs import Job, run_job
+from hftrainer.readers import as_markdown
 
 NAME = "motionmillion-eval"
 # assets/infer_batch_prompt.txt of MotionMillion-Codes at be53e625: 126 lines, two of them twice
@@ -107,7 +108,7 @@ def markdown(result: dict[str, Any]) -> str:
     own = f"your own prompts, not the published file of {PUBLISHED_PROMPTS}"
     source = "the published prompts" if result["published_prompts"] else own
     lines = [
-        f"# MotionMillion-Eval: {result['model']}",
+        f"# MotionMillion-Eval: {as_markdown(str(result['model']))}",
         f"{result['motions']} motions for {result['prompts']} prompts ({source}), {len(result['failed'])} failed, "
         f"{result['ended_by_itself']} ended by themselves.",
         "The paper's figures for these prompts are human judgements; physical metrics say nothing about the text.",

@@ -9,6 +9,7 @@ from typing import Any
 from hftrainer.evaluation.compare import Difference, as_dicts, compare, difference_table, read_run
 from hftrainer.evaluation.report import aligned, pipe_table
 from hftrainer.files import check_writable, write_json, write_text
+from hftrainer.readers import as_markdown
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Comparison:
         folder = check_writable(folder)
         write_json(folder / "comparison.json", self.as_dict())
         table = pipe_table(difference_table(self.differences, self.a, self.b))
-        write_text(folder / "comparison.md", f"# {self.b} against {self.a}\n\n{table}\n")
+        title = as_markdown(f"{self.b} against {self.a}")
+        write_text(folder / "comparison.md", f"# {title}\n\n{table}\n")
 
 
 def compare_runs(

@@ -13,6 +13,7 @@ from hftrainer.evaluation.compare import Run, common_items, common_protocol, hal
 from hftrainer.evaluation.report import Table, aligned, pipe_table
 from hftrainer.evaluation.vocabulary import current_name, in_order, label_of
 from hftrainer.files import check_writable, write_json, write_text
+from hftrainer.readers import as_markdown
 from hftrainer.zoo.collection import cards, find_card
 
 _FEWEST_COMMON = 0.99  # fraction of items that all runs must have in common
@@ -69,8 +70,8 @@ class Leaderboard:
 
     def markdown(self) -> str:
         """A page."""
-        notes = "\n".join(f"* {line}" for line in self._lines())
-        return f"# {self.protocol}\n\n{notes}\n\n{pipe_table(self.table())}\n"
+        notes = "\n".join(f"* {as_markdown(line)}" for line in self._lines())
+        return f"# {as_markdown(self.protocol)}\n\n{notes}\n\n{pipe_table(self.table())}\n"
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """leaderboard.md and leaderboard.json."""

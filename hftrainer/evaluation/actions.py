@@ -17,6 +17,7 @@ from hftrainer.evaluation.physical import aggregate_physical_metrics, physical_m
 from hftrainer.evaluation.reconstruction import foot_slide
 from hftrainer.models.action_classifier import ActionClassifier
 from hftrainer.motion.representation.base import DEFAULT, Representation, get_representation
+from hftrainer.readers import as_markdown
 
 SHORTEST_PART = 40  # frames; the shortest clips in the classifier's training
 _CUT_STEP = 6
@@ -78,7 +79,7 @@ class ActionReport:
         lines = ["| figure | value |", "|---|--:|"]
         lines += [f"| {name} | {value:.3g} |" for name, value in self.figures.items()]
         lines += ["", "| action | agreement |", "|---|--:|"]
-        lines += [f"| {label} | {share:.0%} |" for label, share in sorted(self.by_label.items())]
+        lines += [f"| {as_markdown(label)} | {share:.0%} |" for label, share in sorted(self.by_label.items())]
         return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hftrainer.evaluation.vocabulary import ARROWS, in_order, label_of
+from hftrainer.readers import as_markdown
 
 ROWS = {"predicted": "predicted", "real": "real", "split_half": "split half", "random_caption": "random caption"}
 _SHOWN = 5
@@ -73,8 +74,9 @@ def terminal(result: Mapping[str, Any]) -> str:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """A Markdown page."""
-    title = f"# {result['protocol']['name']}: {(result.get('predictions') or {}).get('name', 'real clips')}"
-    blocks = [title, "\n".join(f"* {line}" for line in notes(result)), pipe_table(metric_table(result))]
+    title = f"{result['protocol']['name']}: {(result.get('predictions') or {}).get('name', 'real clips')}"
+    lines = "\n".join(f"* {as_markdown(line)}" for line in notes(result))
+    blocks = [f"# {as_markdown(title)}", lines, pipe_table(metric_table(result))]
     physical = physical_rows(result)
     if physical:
         blocks += [pipe_table(physical)]
@@ -96,7 +98,7 @@ def flat(result: Mapping[str, Any]) -> dict[str, float]:
 
 def pipe_table(table: Table) -> str:
     """Rows of a Markdown table; the first is the header."""
-    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in table]
     return "\n".join([lines[0], "|---" + "|---:" * (len(table[0]) - 1) + "|", *lines[1:]])
 
 

@@ -51,15 +51,26 @@ def existing(folder: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(path)
     items = manifest.get("items")
     items = items if isinstance(items, list) else [None]
-    fits = all(
-        isinstance(item, dict) and isinstance(item.get("key"), str) and isinstance(item.get("stem"), str)
-        for item in items
-    )
+    runs = manifest.setdefault("runs", [])
+    fits = isinstance(runs, list) and all(isinstance(run, dict) for run in runs) and all(map(_is_record, items))
     if not fits:
         raise ValueError(f"{path} is not a manifest of ours; choose another output folder")
+    for item in items:
+        inside(folder, item["stem"], suffix=".npy", what=f"{path}: stem")
     manifest["items"] = [item for item in items if "error" not in item and _is_there(folder, item)]
-    manifest.setdefault("runs", [])
     return manifest
+
+
+def _is_record(item: Any) -> bool:
+    kinds = {"key": str, "stem": str, "prompt": str}
+    return (
+        isinstance(item, dict)
+        and all(isinstance(item.get(key), kind) for key, kind in kinds.items())
+        and "/" not in item["stem"]
+        and type(item.get("seed")) in (int, type(None))
+        and ("error" in item or isinstance(item.get("files"), list))
+        and all(isinstance(name, str) for name in item.get("files", []))
+    )
 
 
 def _is_there(folder: Path, item: dict[str, Any]) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.text_encoder_base import kind_of, spell_kind
+from hftrainer.readers import as_markdown
 
 _SPLITS = {
     "train": "the train split; test-set leaderboards are meaningful",
@@ -24,11 +27,10 @@ def model_card(config: MotionMillionConfig, *, repo_id: str | None = None, sourc
     origin = "A Go to Zero model, written by hftrainer."
     licence = "Whoever publishes these weights states their licence; the terms of what they were trained on bind."
     if source is not None:
-        origin = (
-            f"Converted from `{source}` of the official release (github.com/VankouF/MotionMillion-Codes) by hftrainer."
-        )
+        released = "the official release (github.com/VankouF/MotionMillion-Codes)"
+        origin = f"Converted from {as_markdown(source)} of {released} by hftrainer."
         licence = _RELEASED
-    where = f'"{repo_id}"' if repo_id else '"path/to/this/folder"'
+    where = json.dumps(repo_id) if repo_id else '"path/to/this/folder"'
     return f"""---
 license: other
 license_name: see-below
