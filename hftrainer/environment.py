@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from inspect import signature
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -62,5 +63,7 @@ def _from_environment(name: str, default: Any = _NOTHING) -> Any:
     return None if default is None else str(default)
 
 
-_register: Any = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver  # new in 2.4
+_register: Any = OmegaConf.register_resolver
+if "replace" not in signature(_register).parameters:  # before OmegaConf 2.4 the name was that of an older function
+    _register = OmegaConf.register_new_resolver
 _register("oc.env", _from_environment, replace=True)

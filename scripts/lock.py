@@ -29,7 +29,7 @@ def main() -> None:
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]
         command = [
             f"{place}/bin/uv", "pip", "compile", "pyproject.toml", *extras, "-c", "constraints.txt",
-            "--python-version", "3.11", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
+            "--python-version", "3.10", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
             "--index-url", "https://pypi.org/simple", "-o", f"{place}/all.lock",
         ]  # fmt: skip
         subprocess.run(command, cwd=ROOT, check=True)
