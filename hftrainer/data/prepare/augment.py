@@ -6,7 +6,7 @@ made from, so that nothing of a test split ends up in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ def mirror_split(
     """
     labels, made, without = dataset.labels(), list[str](), dict[str, str]()
     names, stale = dataset.names(split), set[str]()
+    known = _labelled_by(templates, names, labels)
     for name in progress(names):
         if not dataset.motion_path(name).is_file():
             without[name] = f"split {split} lists it, but it has no motion file; remove the line, or split again"
@@ -44,7 +45,7 @@ def mirror_split(
             continue
         label, mirrored = labels.get(name), _mirrored_name(name)
         captions = dataset.captions(name)
-        if label is not None and _is_of(name, label, templates):
+        if label is not None and name in known:
             parts = mirrored_parts(parts_of(label), templates)
             if parts is None:
                 without[name] = "its label has no mirror image in the templates"
@@ -64,10 +65,15 @@ def mirror_split(
     return made, without
 
 
-def _is_of(name: str, label: Mapping[str, Any], templates: CaptionTemplates) -> bool:
-    """Whether a clip's label is the templates': other data sets have contents of the same name ("walk")."""
-    named = name.startswith(JOINED) or templates.labels_of(name) is not None
-    return named and all(part.get("content") in templates.contents for part in parts_of(label))
+def _labelled_by(templates: CaptionTemplates, names: Sequence[str], labels: Mapping[str, Any]) -> set[str]:
+    """The clips whose labels are the templates': other data sets have contents of the same name ("walk")."""
+    known = [
+        name
+        for name in names
+        if name in labels and all(part.get("content") in templates.contents for part in parts_of(labels[name]))
+    ]
+    found = zip(known, templates.labels_of(known), strict=True)
+    return {name for name, groups in found if groups is not None or name.startswith(JOINED)}
 
 
 def _exchanged(value: Any) -> Any:

@@ -57,7 +57,7 @@ class CaptionTemplates:
     def labels_of(self, names: Sequence[str]) -> list[dict[str, str] | None]:
         """The labels in the names of clips, and None for a name that does not have the pattern."""
         found = match_all(self.clip, [name.rpartition("/")[2] for name in names], where="clip")
-        return [{k: v for k, v in groups.items() if v is not None} if groups else None for groups in found]
+        return [None if groups is None else {k: v for k, v in groups.items() if v is not None} for groups in found]
 
 
 def load_templates(name_or_path: str | os.PathLike[str]) -> CaptionTemplates:
