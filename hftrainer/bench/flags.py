@@ -134,6 +134,27 @@ def kernels_flags(add: Callable[..., object]) -> None:
     add("--json", help="write the results to this file")
 
 
+def stream_flags(add: Callable[..., object]) -> None:
+    """Prompts, how long, against what."""
+    add("prompt", nargs="*", default=STREAMED, help="at least two, in turn (default: five actions of gotozero-nano)")
+    add("--model", default="gotozero-nano", help="zoo name, model folder, or owner/repository")
+    add("--seconds", type=float, default=4.0, help="of each prompt (default 4)")
+    add("--timelines", type=int, default=8, help="timelines of all prompts (default 8)")
+    add("--minutes", type=float, default=10.0, help="motion of the live session (default 10)")
+    add("--tries", type=int, default=20, help="codes that are replaced, motions that are compared (default 20)")
+    add("--real", type=Path, metavar="FOLDER", help="a dataset whose 99th percentiles seams are compared with")
+    add("--clips", type=int, default=300, help="real motions that are read (default 300)")
+    add("--device", default="cpu")
+    add("--json", help="write the results to this file")
+
+
+STREAMED = [
+    "a person walks forward",
+    "someone runs",
+    "a person waves with the right hand",
+    "someone kicks",
+    "a person takes a bow",
+]
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "sample": ("codes per second, against an un-cached and a batch-1 cached sampler", sample_flags),
     "evalset": ("many prompts of unequal length: refilled rows against static batches", evalset_flags),
@@ -146,6 +167,7 @@ KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "fit": ("how closely exported motions follow the model's positions, and foot sliding", fit_flags),
     "gpu": ("what there is to learn of a GPU in a few minutes: steps, kernels, memory, training", gpu_flags),
     "kernels": ("into how many kernels torch's compiler fuses a decoding step", kernels_flags),
+    "stream": ("streams and live sessions: first frames, seams, waits, memory", stream_flags),
     "metrics": ("evaluation: the evaluator, metrics, FID beside sqrtm, physics, 272 to 263", metrics_flags),
 }
 

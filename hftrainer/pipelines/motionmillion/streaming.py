@@ -230,6 +230,11 @@ class FrameDecoder:
         self.given = len(self.codes)  # codes whose frames were given, or are not wanted
         self.dropped = 0  # codes before `codes[0]`
 
+    @property
+    def pending(self) -> int:
+        """Codes whose frames were not given."""
+        return self.dropped + len(self.codes) - self.given
+
     def push(self, code: int) -> Float32:
         """Frames (t, width) that are final now, often none."""
         self.codes.append(code)
@@ -275,6 +280,11 @@ class LiveSession:
         """What is done from now on."""
         self._pipeline._check(prompt)
         self._wanted = prompt
+
+    @property
+    def pending(self) -> int:
+        """Codes that are decided and whose frames were not given: so many come before those of a prompt said now."""
+        return self._decoder.pending
 
     def stop(self) -> None:
         """Ends the iteration after the frames of what was decided."""

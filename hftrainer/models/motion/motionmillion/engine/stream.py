@@ -44,20 +44,20 @@ class CodeStream:
         else:
             self.generator.seed()
         self._text: tuple[Tensor, Tensor] | None = None
-        self._batch: DecodeBatch | None = None
+        self._batch: DecodeBatch | None = None  # one for all texts, as on CUDA its graphs are captured once
+        self._begun = False
         self._made = self._bound = self._room = 0
 
     def say(self, features: Tensor, mask: Tensor) -> None:
         """The text (1, n, c) with its mask (1, n) that codes follow from now on."""
-        self._text, self._batch = (features, mask), None
+        self._text, self._begun = (features, mask), False
 
     @torch.inference_mode()
     def next(self, *, may_end: bool) -> int | None:
         """One more code; None where the model ends the motion, which only `may_end` allows."""
-        if self._batch is None or self._made == self._room:
-            self._begin()
+        if self._batch is None or not self._begun or self._made == self._room:
+            self._batch = self._begin()
         batch = self._batch
-        assert batch is not None
         batch.floors.fill_(0 if may_end else self._room + 1)
         self._bound += 1
         if self.model.on_cpu:
@@ -67,14 +67,14 @@ class CodeStream:
         batch.status()
         ((codes, ended),) = batch.results(batch.index)
         if ended:
-            self._batch = None
+            self._begun = False
             return None
         self._made += 1
         code = int(codes[-1])
         self.recent.append(code)
         return code
 
-    def _begin(self) -> None:
+    def _begin(self) -> DecodeBatch:
         if self._text is None:
             raise ValueError("no prompt yet: give a text first")
         features, mask = self._text
@@ -84,13 +84,14 @@ class CodeStream:
         self._room = min(self.window, self.model.config.block_size - prefix.width)
         if self._room < 1:
             raise ValueError(f"text and context fill all {prefix.width} positions of the model; shorten the text")
-        batch = DecodeBatch(self.model, 1, self._room, prefix.width + self._room, self.params)
+        batch = self._batch or DecodeBatch(self.model, 1, self.window, self.model.config.block_size, self.params)
         uniforms = None
         if self.params.do_sample:
             uniforms = torch.rand(1, self._room, generator=self.generator, dtype=torch.float64).to(device)
         limit, floor = torch.full_like(batch.index, self._room), torch.zeros_like(batch.index)
         batch.fill(batch.index, prefix, batch.index, limit, floor, uniforms)
-        self._batch, self._made, self._bound = batch, 0, prefix.width - 1
+        self._begun, self._made, self._bound = True, 0, prefix.width - 1
+        return batch
 
 
 @torch.inference_mode()

@@ -27,8 +27,8 @@ class HumanVQVAE(nn.Module):
     """Motion to codes and back.
 
     `nb_code` selects a level table of the release (65536 means levels [8, 8, 8, 5, 5, 5], which are 64000 codes);
-    `levels` gives one's own instead, and `quantizer` a module of another kind. The network is not causal: a code's
-    decoding depends on 14 codes to each side in the released configuration.
+    `levels` gives one's own instead, and `quantizer` a module of another kind. The network is not causal: frames depend
+    on `code_radius` codes to each side, 16 in the released configuration.
     """
 
     def __init__(
