@@ -24,8 +24,7 @@ EPILOG = """examples:
   hftrainer generate "a person walks forward" --seconds 3 --then "someone runs" 2 --then "a person squats" 3
   hftrainer generate --prompts prompts.txt --seconds 5 --formats npy,bvh,html --out out/
   hftrainer generate "a person runs" --formats glb --skeleton unreal --loop --in-place --fps 60
-A run adds to an existing folder and keeps finished motions. Open out/index.html in any browser; it needs no
-network."""
+A run adds to an existing folder and keeps finished motions. Open out/index.html in any browser, without a network."""
 _MOST_LINES = 20
 
 
@@ -53,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-encoder", help="a folder or owner/repository, instead of the model's own")
     parser.add_argument("--free-text-encoder", action="store_true", help="save memory: unload it before decoding")
     parser.add_argument("--quantize", choices=["int8", "int4"], help="quantize the transformer while loading")
+    parser.add_argument("--compile", action="store_true", help="on CUDA: compile decoding steps, for long runs")
     add_export(parser)
     parser.set_defaults(run=run)
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     load = {
         "device": device_of(args), "dtype": args.dtype, "quantize": args.quantize, "text_features": args.text_features,
         "free_text_encoder": args.free_text_encoder,
-        **({"text_encoder": args.text_encoder} if args.text_encoder else {}),
+        **{name: value for name, value in vars(args).items() if value and name in ("text_encoder", "compile")},
     }  # fmt: skip
     made = generate(
         prompts, out=args.out, model=args.model, num_motions=args.num_motions, seed=args.seed, seconds=args.seconds,

@@ -14,6 +14,7 @@ from hftrainer.models.motion.motionmillion.engine import cuda_graphs
 from hftrainer.models.motion.motionmillion.engine import prompts as prompt_runner
 from hftrainer.models.motion.motionmillion.engine.inference import inference_model
 from hftrainer.models.motion.motionmillion.engine.scheduler import Scheduler
+from hftrainer.models.motion.motionmillion.engine.stream import CodeStream
 from hftrainer.models.motion.motionmillion.network import attention, sampler
 from hftrainer.requests import SamplingParams
 from tests.models.test_batching import codes_of, make_model, make_texts, make_work
@@ -290,4 +291,23 @@ def test_steps_are_compiled_if_asked_and_eager_where_they_cannot_be(monkeypatch,
     with on_cuda(monkeypatch, model, features, mask) as (_, there, real):
         assert model.generate(there, real, limits).tokens.cpu().tolist() == want.tolist()
     assert (len(asked) > 1) == works  # one failure is enough
-    assert ("steps are not compiled" in caplog.text) != works
+    assert (
+        "steps run uncompiled, with the same codes, as the compiler failed: RuntimeError: no" in caplog.text
+    ) != works
+
+
+def test_a_stream_captures_its_steps_once_whatever_is_said(monkeypatch):
+    model, features, mask, _ = case(end=-2.0)
+
+    def codes(features, mask):
+        stream, made = CodeStream(model, SamplingParams(), 0, window=10, context=6), []
+        for text in (0, 1, 2):
+            words = int(mask[text].sum())
+            stream.say(features[text : text + 1, :words], mask[text : text + 1, :words])
+            made += [stream.next(may_end=False) for _ in range(14)]
+        return made
+
+    want = codes(features, mask)
+    with on_cuda(monkeypatch, model, features, mask) as (m, there, real):
+        assert codes(there, real) == want
+        assert m.captures == 1  # of 64 slots; rows that are full begin again, and so does each text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,24 +81,40 @@ class MotionMillionPipeline(StreamingPipeline):
         token: str | bool | None = None,
         max_sample_steps: int = 150,
         free_text_encoder: bool = False,
+        compile: bool = False,
         **options: Any,
     ) -> MotionMillionPipeline:
         """Load an artifact folder or a hub repository.
 
-        `dtype` is the transformer's; the tokenizer always computes in float32. `options` (text_encoder, text_features,
-        device_map, quantize, adapter, verify) are those of `MotionMillionBundle.from_pretrained`.
+        `dtype` is the transformer's; the tokenizer always computes in float32. `compile`: see `compile_steps`.
+        `options` (text_encoder, text_features, device_map, quantize, adapter, verify) are those of
+        `MotionMillionBundle.from_pretrained`.
         """
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
         folder = cls.fetch(name_or_path, revision=revision, **options, **hub)
         bundle = MotionMillionBundle.from_pretrained(
             folder, device=device, dtype=dtype, text_on_demand=free_text_encoder, **options, **hub
         )
-        return cls(
+        made = cls(
             bundle,
             max_sample_steps=max_sample_steps,
             sampling=read_sampling(folder),
             free_text_encoder=free_text_encoder,
         )
+        if compile:
+            made.compile_steps()
+        return made
+
+    def compile_steps(self) -> None:
+        """Fuse the kernels of decoding steps by torch's compiler, on CUDA: minutes for the first steps of each number
+        of rows, then fewer kernels (401 instead of 1,073 for 7B). Codes stay the same. Where steps cannot be compiled
+        a warning says so and they run as they are."""
+        if self.bundle.ar is None:
+            raise ValueError("this model has no transformer, so there are no steps to compile")
+        if self.bundle.ar.lm_head.weight.device.type == "cuda":
+            self.bundle.ar.compile_steps = True
+        else:
+            warnings.warn("steps are compiled on CUDA devices only; on a CPU they run as they are", stacklevel=2)
 
     @staticmethod
     def fetch(name_or_path: str | os.PathLike[str], **options: Any) -> Path:

@@ -57,7 +57,7 @@ class StepGraphs:
             try:
                 step(kv_len)  # this step is real, and libraries set themselves up in it
             except torch._dynamo.exc.TorchDynamoException as error:  # type: ignore[attr-defined]
-                log.warning("steps are not compiled: %s", str(error).splitlines()[0])
+                log.warning("steps run uncompiled, with the same codes, as the compiler failed: %s", _cause(error))
                 batch.model.compile_steps, step = False, batch.step
                 step(kv_len)
             if len(self.graphs) >= _MOST:
@@ -96,6 +96,12 @@ def compiled(step: Callable[[int], None]) -> Callable[[int], None]:
     options: dict[str, Any] = {"emulate_precision_casts": True}
     made: Callable[[int], None] = torch.compile(step, dynamic=False, fullgraph=True, options=options)
     return made
+
+
+def _cause(error: Exception) -> str:
+    """What a compiler that failed says in its first line; torch wraps it in an error of its own."""
+    inner = getattr(error, "inner_exception", error)
+    return f"{type(inner).__name__}: {(str(inner).splitlines() or [''])[0]}"
 
 
 def kv_bucket(kv_len: int, max_seq_len: int) -> int:

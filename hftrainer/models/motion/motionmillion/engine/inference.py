@@ -182,7 +182,8 @@ class InferenceLLaMA:
 
 
 def inference_model(model: LLaMAHF, prepack: bool | None = None) -> InferenceLLaMA:
-    """An `InferenceLLaMA` of a model, the same one until its weights change; training frees it (`LLaMAHF.train`).
+    """An `InferenceLLaMA` of a model, the same one until its weights change, or whether steps are compiled; training
+    frees it (`LLaMAHF.train`).
 
     By default weights are packed on CPUs if the second copy is small (2 GiB), and on GPUs if it fits into half of what
     was free when the model was first sampled from; a model that fills the memory is never copied.
@@ -190,10 +191,10 @@ def inference_model(model: LLaMAHF, prepack: bool | None = None) -> InferenceLLa
     weights = list(model.parameters())
     state = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
     known = model.prepared
-    if known is None or known[0] != (prepack, state):
+    if known is None or known[0] != (prepack, model.compile_steps, state):
         model.prepared = None  # the old copy's memory is free before the new one's is taken
         chosen = can_prepack(model) and _has_room(weights) if prepack is None else prepack
-        known = model.prepared = ((prepack, state), InferenceLLaMA(model, prepack=chosen))
+        known = model.prepared = ((prepack, model.compile_steps, state), InferenceLLaMA(model, prepack=chosen))
     inference: InferenceLLaMA = known[1]
     return inference
 
