@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from hftrainer.models.motion.motionmillion.network.attention import attend
 log = logging.getLogger(__name__)
 
 FROM = 32  # rows from which this is used: with fewer, reading the weights takes far longer than reading the cache
-Kernel = Callable[..., Tensor]
+Kernel = Callable[..., Any]
 
 
 class RowLengths:
@@ -36,7 +37,7 @@ class RowLengths:
         size, width = q.shape[-1], k.shape[-1]
         queries = F.pad(q[:, :, 0].to(k.dtype), (0, width - size))
         keys, values = (x.transpose(1, 2).view(-1, *queries.shape[1:]) for x in (k, v))
-        out = self.kernel(
+        out: Tensor = self.kernel(
             queries, keys, values, self.query_starts, self.key_starts, 1, self.slots, scale=scale,
             seqused_k=self.used, num_splits=1,
         )  # fmt: skip
