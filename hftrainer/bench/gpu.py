@@ -1,13 +1,16 @@
 """``hftrainer bench gpu``: what there is to learn of a GPU in a few minutes, useful when cut off at any point.
 
 Stages run in processes with limits of their own, the most important first. Every figure is a line of gpu.jsonl as soon
-as it is known; summary.md is written again after each stage. A stage that fails or runs over its time is a line, too.
+as it is known, and summary.md is written again after each. A stage that fails or runs over its time is a line, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +22,8 @@ from typing import Any
 
 import torch
 
-from hftrainer.bench.gpu_stages import STAGES, Figures, Settings, run_stage
+from hftrainer.bench.gpu_common import Figures, Settings
+from hftrainer.bench.gpu_stages import STAGES, run_stage
 from hftrainer.files import write_text
 
 LINES, SUMMARY = "gpu.jsonl", "summary.md"
@@ -44,7 +48,7 @@ def run(settings: Settings, out: Path, seconds: float) -> int:
                 stream.write(json.dumps(lines[-1]) + "\n")
                 stream.flush()
                 print(json.dumps(lines[-1]), flush=True)
-            write_text(out / SUMMARY, summary(lines, settings))
+                write_text(out / SUMMARY, summary(lines, settings))
     failed = [line for line in lines if "failed" in line]
     print(f"{len(lines)} figures in {out / LINES}, {len(failed)} stages failed; read {out / SUMMARY}")
     return int(bool(failed))
@@ -82,12 +86,15 @@ def _stage(name: str, settings: Settings, limit: float) -> Iterator[Figures]:
 
 def watch(command: list[str], limit: float) -> Iterator[Figures]:
     """The figures that a process prints within `limit` seconds, and a line that says so if it fails or takes longer."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # with what it starts itself (tests) it is one group, which ends together
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     late = threading.Event()
 
     def stop() -> None:
         late.set()
-        process.kill()
+        _kill(process)
 
     timer = threading.Timer(limit, stop)
     timer.start()
@@ -103,8 +110,14 @@ def watch(command: list[str], limit: float) -> Iterator[Figures]:
             status = process.wait()
         finally:
             timer.cancel()
-            process.kill()
+            if process.poll() is None:
+                _kill(process)
     if late.is_set():
         yield {"failed": f"took longer than its {limit:.0f} s"}
     elif status:
         yield {"failed": f"status {status}: {''.join(said)[-1500:].strip()}"}
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hftrainer.bench.gpu_common import TINY, Figures, Settings, timed, wait
+from hftrainer.bench.gpu_models import int4_figures, precision_stage, tests_stage, text_stage
 from hftrainer.bench.measure import machine as about_machine
 from hftrainer.bench.measure import matmul_rate, read_bandwidth
 from hftrainer.bench.pretend import MACHINE, machine
@@ -27,31 +28,8 @@ from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaM
 from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.quantize import FEW, few_rows
+from hftrainer.processes import die_with_parent
 from hftrainer.requests import SamplingParams
-
-Figures = dict[str, Any]
-TINY: dict[str, Any] = {"n_layer": 2, "n_head": 4, "n_embd": 64, "vocab_size": 602, "clip_dim": 16}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`size` is that of the large model."""
-
-    pretend: bool = False
-    size: str = "7B"
-
-    def model(self, size: str, dtype: torch.dtype = torch.bfloat16, **fields: Any) -> LLaMAHF:
-        """Random weights, made on the device."""
-        config = LLaMAHFConfig(**TINY) if self.pretend else LLaMAHFConfig.from_name(size, **fields)
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            if self.pretend:
-                return LLaMAHF(config).to("cuda:0").eval().requires_grad_(False)
-            with torch.device("cuda:0"):
-                return LLaMAHF(config).eval().requires_grad_(False)
-        finally:
-            torch.set_default_dtype(default)
 
 
 def device_stage(settings: Settings) -> Iterator[Figures]:
@@ -104,7 +82,7 @@ def attention_stage(settings: Settings) -> Iterator[Figures]:
             backend = getattr(torch.nn.attention.SDPBackend, name)
             try:
                 with nullcontext() if settings.pretend else torch.nn.attention.sdpa_kernel(backend):
-                    first, later = _timed(lambda: F.scaled_dot_product_attention(q, k, k, attn_mask=mask), 20)  # noqa: B023
+                    first, later = timed(lambda: F.scaled_dot_product_attention(q, k, k, attn_mask=mask), 20)  # noqa: B023
             except RuntimeError as error:
                 yield {"what": f"head {size}", "backend": name, "refused": str(error).splitlines()[0]}
                 continue
@@ -121,16 +99,34 @@ def decode_stage(settings: Settings) -> Iterator[Figures]:
                 batch = _busy(inference, rows, kv_len)
                 start = time.perf_counter()
                 batch.replay(kv_len)
-                _wait()
+                wait()
                 capture = time.perf_counter() - start
-                _, step = _timed(lambda: batch.replay(kv_len), 4 if settings.pretend else 16)  # noqa: B023
+                _, step = timed(lambda: batch.replay(kv_len), 4 if settings.pretend else 16)  # noqa: B023
                 peak = torch.cuda.max_memory_allocated() / 2**30
                 yield {"what": size, "rows": rows, "kv_len": kv_len, "step_ms": step, "capture_s": capture,
                        "peak_gib": peak}  # fmt: skip
+        yield from _uneven_rows(size, inference, *((4, 2) if settings.pretend else (256, 32)))
         if not settings.pretend:  # the pretend device has no compiler
             yield from _compiled_steps(size, inference)
         del inference
         torch.cuda.empty_cache()
+
+
+def _uneven_rows(size: str, inference: InferenceLLaMA, most: int, least: int) -> Iterator[Figures]:
+    """Rows of 24 to 168 slots: each read as far as it goes, where there is a kernel for that, or as the longest."""
+    rows, usual = most, inference.lengths_from
+    while rows >= least:
+        for way, begins_at in (("row lengths", 1), ("masks", rows + 1)):
+            inference.lengths_from, inference.workspace = begins_at, None
+            if inference.reads_lengths(rows) != (way == "row lengths"):
+                yield {"what": f"{size}, rows of 24 to 168 slots", "reads": way, "refused": "no kernel for this device"}
+                continue
+            batch = _busy(inference, rows, 168)
+            batch.text.copy_(torch.linspace(24, 144, rows, device="cuda:0").long())
+            _, step = timed(lambda: batch.replay(168), 4 if rows < 8 else 16)  # noqa: B023
+            yield {"what": f"{size}, rows of 24 to 168 slots", "reads": way, "rows": rows, "step_ms": step}
+        rows //= 2
+    inference.lengths_from, inference.workspace = usual, None
 
 
 def _compiled_steps(size: str, inference: InferenceLLaMA) -> Iterator[Figures]:
@@ -139,9 +135,9 @@ def _compiled_steps(size: str, inference: InferenceLLaMA) -> Iterator[Figures]:
         batch = _busy(inference, rows, 64)
         start = time.perf_counter()
         batch.replay(64)
-        _wait()
+        wait()
         seconds = time.perf_counter() - start
-        _, step = _timed(lambda: batch.replay(64), 16)  # noqa: B023
+        _, step = timed(lambda: batch.replay(64), 16)  # noqa: B023
         yield {"what": f"{size} compiled", "rows": rows, "kv_len": 64, "step_ms": step, "capture_s": seconds}
 
 
@@ -158,14 +154,14 @@ def kernels_stage(settings: Settings) -> Iterator[Figures]:
         return
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         batch.step(64)
-        _wait()
+        wait()
     rows = [(event.key, event.count, event.device_time_total) for event in profile.key_averages()]
     rows.sort(key=lambda row: -row[2])
     yield {"what": "kernels of a step", "count": sum(row[1] for row in rows), "table": rows[:40]}
 
 
-def int8_stage(settings: Settings) -> Iterator[Figures]:
-    """A matrix of 8-bit integers times a few rows, against bfloat16."""
+def integers_stage(settings: Settings) -> Iterator[Figures]:
+    """A matrix of 8-bit or 4-bit integers times a few rows, against bfloat16."""
     out, width = (64, 32) if settings.pretend else (22016, 4096)
     integers = torch.ones(out, width, device="cuda:0", dtype=torch.int8)
     scale, weight = torch.ones(out, device="cuda:0", dtype=torch.bfloat16), integers.to(torch.bfloat16)
@@ -174,9 +170,10 @@ def int8_stage(settings: Settings) -> Iterator[Figures]:
         product = torch.compile(few_rows, dynamic=False, fullgraph=True)
     for rows in (1, 2, FEW):
         x = torch.ones(rows, width, device="cuda:0", dtype=torch.bfloat16)
-        first, ours = _timed(lambda: product(x, integers, scale), 20)  # noqa: B023
-        _, plain = _timed(lambda: F.linear(x, weight), 20)  # noqa: B023
+        first, ours = timed(lambda: product(x, integers, scale), 20)  # noqa: B023
+        _, plain = timed(lambda: F.linear(x, weight), 20)  # noqa: B023
         yield {"what": "int8", "rows": rows, "first_ms": first, "ms": ours, "bfloat16_ms": plain}
+    yield from int4_figures(settings)
 
 
 def ragged_stage(settings: Settings) -> Iterator[Figures]:
@@ -203,37 +200,41 @@ def train_stage(settings: Settings) -> Iterator[Figures]:
     """An optimizer step of 3B in bfloat16: share of the measured matrix product."""
     model = settings.model("3B").train().requires_grad_(True)
     config, rows, codes = model.config, *((2, 8) if settings.pretend else (16, 150))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=not settings.pretend)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=not settings.pretend)
     idx = torch.cat([torch.full((rows, 20), config.pad_id), torch.zeros(rows, codes, dtype=torch.long)], 1).to("cuda:0")
     features = torch.randn(rows, 20, config.clip_dim, device="cuda:0").to(torch.bfloat16)
     mask = torch.ones(rows, 20, dtype=torch.bool, device="cuda:0")
+    losses: list[Tensor] = []
 
+    @torch.enable_grad()
     def step() -> None:
-        with torch.enable_grad() if not settings.pretend else nullcontext():
-            loss, _ = model.next_token_loss(idx, features, mask)
-            if settings.pretend:
-                return  # the pretend device has no gradients
-            loss.backward()  # type: ignore[no-untyped-call]
+        loss, _ = model.next_token_loss(idx, features, mask)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
+        losses.append(loss.detach())
 
-    _, ms = _timed(step, 2 if settings.pretend else 5)
+    _, ms = timed(step, 2 if settings.pretend else 5)
     weights = sum(p.numel() for p in model.parameters()) - model.transformer.wte.weight.numel()
     flops = 6 * weights * rows * (20 + codes)
     best = matmul_rate(torch.device("cuda:0"), torch.bfloat16, 64 if settings.pretend else 8192)
     yield {"what": "3B step", "rows": rows, "ms": ms, "tflop_per_s": flops / ms / 1e9, "mfu": flops / ms * 1e3 / best,
-           "peak_gib": torch.cuda.max_memory_allocated() / 2**30}  # fmt: skip
+           "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+           "loss before": float(losses[0]), "loss after": float(losses[-1])}  # fmt: skip
 
 
 STAGES: dict[str, tuple[float, Callable[[Settings], Iterator[Figures]]]] = {
     "device": (20, device_stage),
+    "tests": (60, tests_stage),
     "correctness": (60, correctness_stage),
     "attention": (40, attention_stage),
     "decode": (150, decode_stage),
     "kernels": (40, kernels_stage),
-    "int8": (40, int8_stage),
+    "integers": (40, integers_stage),
     "ragged": (90, ragged_stage),
     "train": (70, train_stage),
+    "text": (30, text_stage),
+    "precision": (20, precision_stage),
 }
 
 
@@ -254,23 +255,7 @@ def _busy(inference: InferenceLLaMA, rows: int, kv_len: int) -> DecodeBatch:
     return batch
 
 
-def _timed(work: Callable[[], object], times: int) -> tuple[float, float]:
-    """Milliseconds of the first call, and of a later one on average."""
-    start = time.perf_counter()
-    work()
-    _wait()
-    first = time.perf_counter() - start
-    start = time.perf_counter()
-    for _ in range(times):
-        work()
-    _wait()
-    return 1e3 * first, 1e3 * (time.perf_counter() - start) / times
-
-
-def _wait() -> None:
-    torch.cuda.synchronize()
-
-
 if __name__ == "__main__":
+    die_with_parent()
     for figures in run_stage(sys.argv[1], Settings(**json.loads(sys.argv[2]))):
         print("figures " + json.dumps(figures), flush=True)

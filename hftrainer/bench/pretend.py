@@ -266,18 +266,25 @@ def machine(**settings: Any) -> Iterator[Machine]:
         yield
         made.stream = before
 
-    def new_stream(device: Any = None) -> Stream:
-        made.streams += 1
-        return Stream(_placed(device or "cuda", made))
+    # classes, as other packages use their names in annotations
+
+    class NewStream(Stream):
+        def __init__(self, device: Any = None):
+            made.streams += 1
+            super().__init__(_placed(device or "cuda", made))
+
+    class CUDAGraph(Graph):
+        def __init__(self) -> None:
+            super().__init__(made)
 
     cuda = {
         "is_available": lambda: True,
         "device_count": lambda: made.devices,
         "device": current,
         "stream": streaming,
-        "Stream": new_stream,
+        "Stream": NewStream,
         "current_stream": lambda device=None: Stream(_placed(device or "cuda", made)),
-        "CUDAGraph": lambda: Graph(made),
+        "CUDAGraph": CUDAGraph,
         "mem_get_info": lambda device=None: (made.free, 80 << 30),
         "memory_reserved": lambda device=None: made.reserved,
         "memory_allocated": lambda device=None: made.allocated,
