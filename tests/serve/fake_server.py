@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -238,7 +239,8 @@ def fake_app(token: str | None = None) -> Starlette:
             await asyncio.sleep(STEP / FPS)
             message = {} if said.empty() else said.get_nowait()
         listener.cancel()
-        await socket.close()
+        with contextlib.suppress(WebSocketDisconnect):
+            await socket.close()
 
     return Starlette(
         routes=[

@@ -229,7 +229,7 @@ def test_words_of_the_model_help(visit):
     assert page.input_value("#prompt") == "a person runs in a circle"
     page.click("#vocabulary summary")
     page.fill("#vocabulary-search", "ki")
-    assert page.locator("#vocabulary-list button").all_text_contents() == ["kick33"]
+    assert page.locator("#vocabulary-list button").all_text_contents() == ["kick 33"]
     page.click("#vocabulary-list button")
     assert page.input_value("#prompt") == "a person runs in a circle and kicks"
     page.select_option("#model", "other")

@@ -56,7 +56,7 @@ start().catch(say);
 async function start() {
   const told = await server.get("/v1/models");
   models = new Map(told.models.map((model) => [model.name, model]));
-  byId("model").replaceChildren(...told.models.map(({ name, title }) => new Option(title ?? name, name, false, name === told.default)));
+  byId("model").replaceChildren(...told.models.map(({ name }) => new Option(name, name, false, name === told.default)));
   byId("model").addEventListener("change", () => setModel(byId("model").value).catch(say));
   await setModel(byId("model").value);
   await jobs.load();
@@ -66,6 +66,7 @@ async function start() {
 }
 
 async function setModel(name) {
+  byId("model").title = models.get(name).title;
   composer.setModel(models.get(name));
   const { verbs } = await server.get(`/v1/models/${encodeURIComponent(name)}/vocabulary`);
   if (byId("model").value === name) composer.vocabulary.show(verbs);

@@ -26,8 +26,8 @@ export class Vocabulary {
     const wanted = byId("vocabulary-search").value.trim().toLowerCase();
     const found = this.verbs.filter(([verb]) => verb.toLowerCase().includes(wanted));
     const made = found.map(([verb, clips]) => {
-      const name = { "aria-label": `${verb}, ${clips} clips`, title: `${clips} clips in training` };
-      return el("button", { type: "button", class: "chip", click: () => this.use(verb), ...name }, verb, el("span", { class: "many" }, String(clips)));
+      const attributes = { type: "button", class: "chip", title: `${clips} clips in training`, click: () => this.use(verb) };
+      return el("button", attributes, verb, " ", el("span", { class: "many" }, String(clips)));
     });
     const none = el("p", { class: "hint" }, "No action of that name. The model may still follow a description.");
     byId("vocabulary-list").replaceChildren(...(made.length ? made : [none]));

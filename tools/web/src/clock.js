@@ -1,5 +1,7 @@
 // The time that all shown motions share.
 
+const RESERVE = 0.4; // seconds of frames not played yet
+
 export class Clock {
   constructor() {
     this.time = 0;
@@ -33,7 +35,9 @@ export class Clock {
 
   advance(seconds) {
     if (!this.playing) return;
-    this.time += seconds * this.speed;
+    // Where frames come slower than they are played, time slows down instead of halting again and again.
+    const pace = this.growing ? Math.min(1, Math.max(0, this.end - this.time) / RESERVE) : 1;
+    this.time += seconds * this.speed * pace;
     if (this.time < this.end) return;
     if (this.growing) {
       this.time = this.end; // waits for more
