@@ -276,7 +276,7 @@ def test_the_history_stays_and_is_used_again(visit, address):
     page.reload()
     page.wait_for_selector("body[data-state=ready]", state="attached")
     page.click(".row .only")
-    page.wait_for_selector(".label-text >> text=a person walks away")
+    page.wait_for_selector("#now-title >> text=a person walks away")
     page.hover(".row")
     page.click(".row >> nth=0 >> [title='Use this request again']")
     assert (page.input_value("#prompt"), page.input_value("#seed")) == ("a person walks away", "7")
@@ -293,7 +293,7 @@ def test_a_page_that_is_loaded_again_finds_its_motion(visit):
     page.wait_for_selector("#welcome", state="hidden")
     page.reload()
     page.wait_for_selector("#cancel", state="visible")
-    page.wait_for_selector(".label-text >> text=a person walks slowly")
+    page.wait_for_selector("#now-title >> text=a person walks slowly")
     page.click("#cancel")
     says(page, "Cancelled")
 

@@ -37,7 +37,7 @@ export class Composer {
   setModel(model) {
     this.options.setModel(model);
     this.timeline.longest = model.max_seconds ?? this.timeline.longest;
-    const examples = (model.examples ?? []).slice(0, 5);
+    const examples = (model.examples ?? []).slice(0, 4);
     byId("examples").replaceChildren(...chips(examples, (text) => this.setPrompt(text)));
     byId("live-examples").replaceChildren(...chips(examples, (text) => this.on.say(text)));
   }

@@ -58,6 +58,7 @@ export class Player {
 
   describe() {
     const [motion, ...more] = this.motions;
+    byId("stage").classList.toggle("alone", Boolean(motion && !more.length && motion.job && !motion.job.request.timeline));
     byId("now").hidden = !motion;
     if (!motion) return;
     const same = more.every(({ prompt }) => prompt === motion.prompt);
