@@ -40,7 +40,7 @@ def test_every_shipped_config_can_be_outlined_with_nothing_there(path):
     said = "\n".join(found.lines())
     assert found.resolved["trainer"]["max_steps"] > 0
     assert "the data are not here" in said
-    if path.stem == "nano_text_encoder":  # its untrained start is made by a tool
+    if path.stem.endswith("_text_encoder"):  # its untrained start is made by a tool
         assert "the model's sizes are not known" in said
     else:
         assert any(part.trained for part in found.parts)

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hftrainer.models.motion.motionmillion.network.attention import Reads, additive, attend
 from hftrainer.models.motion.motionmillion.network.kv_cache import LayerCache
+from hftrainer.models.motion.motionmillion.network.linear_cross_entropy import linear_cross_entropy
 from hftrainer.models.motion.motionmillion.network.llama_config import PRESETS, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.rope import apply_rope, rope_table
 
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.engine.generate import Generation
 
 __all__ = ["PRESETS", "LLaMAHF", "LLaMAHFConfig"]
+
+
+def _is_plain_on_cpu(head: nn.Module) -> bool:
+    """Whether the head's matrix may be used without calling the head: no adapter, no hook that gathers it first."""
+    if type(head) is not nn.Linear or head._forward_pre_hooks or type(head.weight.data) is not Tensor:
+        return False
+    return head.weight.device.type == "cpu"
 
 
 class LLaMAHF(nn.Module):
@@ -64,6 +72,10 @@ class LLaMAHF(nn.Module):
         targets = idx[:, 1:]
         wanted = targets != self.config.pad_id
         hidden = self.hidden(idx[:, :-1], text_features, text_mask)
+        if _is_plain_on_cpu(self.lm_head) and hidden.requires_grad:
+            return linear_cross_entropy(
+                hidden[wanted], self.lm_head.weight[: self.config.vocab_size - 1], targets[wanted]
+            )
         logits = self.head(hidden[wanted]).float()
         loss = F.cross_entropy(logits, targets[wanted])
         return loss, (logits.detach().argmax(dim=-1) == targets[wanted]).float().mean()
