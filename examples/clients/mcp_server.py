@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, Field
 
 FORMATS = Literal["glb", "bvh", "npz", "npy", "amass", "vrma", "csv", "mp4", "gif", "html"]
@@ -40,7 +41,7 @@ class Server:
         self.url, self.out, self.token = url.rstrip("/"), out, token
 
     def call(self, path: str, body: Any = None) -> bytes:
-        """GET, or POST of a JSON `body`; ``ValueError`` with the server's sentence if it refuses."""
+        """GET, or POST of a JSON `body`; `ToolError` with the server's sentence if it refuses."""
         headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {self.token}"} if self.token else {}
         )
@@ -53,9 +54,9 @@ class Server:
                 said = json.load(error)["message"]
             except (ValueError, KeyError, TypeError):
                 said = f"status {error.code}"
-            raise ValueError(f"the motion server refused: {said}") from error
+            raise ToolError(f"the motion server refused: {said}") from error
         except urllib.error.URLError as error:
-            raise ValueError(
+            raise ToolError(
                 f"no motion server answers at {self.url} ({error.reason}); start one with: hftrainer serve"
             ) from error
 
@@ -116,7 +117,7 @@ def build(server: Server) -> MCPServer:
     ) -> str:
         """Write a motion to a file, and give its path. glb for Blender, Unity, Unreal and the web; amass for robots."""
         if not re.fullmatch(r"[0-9a-f]+-\d+", motion):
-            raise ValueError(f"{motion!r} is not the id of a motion; take one that generate or timeline gave")
+            raise ToolError(f"{motion!r} is not the id of a motion; take one that generate or timeline gave")
         asked = {
             "skeleton": skeleton, "fps": fps, "loop": loop, "in_place": in_place, "root_motion": root_motion,
         }  # fmt: skip
