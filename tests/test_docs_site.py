@@ -33,6 +33,7 @@ def test_nothing_is_loaded_from_another_server(site):
     assert len(pages) > 40
     for page in pages:
         text = page.read_text(encoding="utf-8")
+        assert "unpkg.com" not in text, page.name
         assert not re.findall(r"""<(?:script|img|iframe|source)[^>]*\ssrc=["'](?:https?:)?//[^"']*""", text), page.name
         assert not re.findall(
             r"""<link[^>]*rel=["'](?:stylesheet|preconnect|icon)["'][^>]*href=["'](?:https?:)?//""", text
