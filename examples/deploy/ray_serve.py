@@ -2,14 +2,16 @@
 
     pip install 'ray[serve]>=2.50' 'hftrainer[serve]'
     cd examples/deploy
-    serve run ray_serve:build model=gotozero-nano replicas=2           # two replicas on CPUs
-    serve run ray_serve:build model=gotozero-7b-train device=cuda dtype=bf16 most=8  # up to eight GPUs
+    serve run ray_serve:build model=gotozero-nano replicas=2                          # two replicas on CPUs
+    serve run ray_serve:build model=gotozero-7b-train device=cuda dtype=bf16 most=8   # one to eight GPUs
 
 A replica decodes the requests it has together; Ray gives a request to the one with fewer of them, and starts another
 once each has more than `target`. Give all replicas one `jobs` folder, on a disk that all machines share: a motion that
 one has made is then found by the others. A job that is running (`/v1/jobs`) and a live session are known only to
-their replica, so programs should use `POST /v1/motions`, with or without `stream`. A token is read from the variable
-HFTRAINER_TOKEN; without one, only this machine can connect.
+their replica, so programs should use `POST /v1/motions`, with or without `stream`.
+
+Ray listens on this machine only. For others, set HFTRAINER_TOKEN, which requests must then show, and start Ray's proxy
+with ``serve start --http-host 0.0.0.0`` first.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ray.serve import Application
 
 OF_AN_ID = re.compile(r"/v1/(?:motions|jobs)/([0-9a-f]{24})(?:-\d+)?(?:/|$)")
 DEFAULTS = {
-    "model": "gotozero-nano", "device": "cpu", "dtype": "", "jobs": "out/ray", "host": "127.0.0.1", "port": "8000",
+    "model": "gotozero-nano", "device": "cpu", "dtype": "", "jobs": "out/ray",
     "replicas": "1", "most": "", "target": "16", "cpus": "1",
 }  # fmt: skip
 
@@ -50,8 +52,9 @@ def make_app(options: dict[str, str]) -> SharedResults:
     from hftrainer.serve.settings import Settings
 
     root = Path(options["jobs"]).absolute()
+    token = options["token"] or None
     settings = Settings(
-        models=(options["model"],), host=options["host"], token=os.environ.get("HFTRAINER_TOKEN") or None,
+        models=(options["model"],), host="0.0.0.0" if token else "127.0.0.1", token=token,
         jobs=root / serve.get_replica_context().replica_id.unique_id,
         load={"device": options["device"]} | ({"dtype": options["dtype"]} if options["dtype"] else {}),
     )  # fmt: skip
@@ -63,10 +66,7 @@ def build(arguments: dict[str, str]) -> Application:
     unknown = set(arguments) - set(DEFAULTS)
     if unknown:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(DEFAULTS)}")
-    options = DEFAULTS | arguments
-    if options["host"] != "127.0.0.1" and not os.environ.get("HFTRAINER_TOKEN"):
-        raise ValueError(f"{options['host']} can be reached by other machines: set HFTRAINER_TOKEN")
-    serve.start(http_options={"host": options["host"], "port": int(options["port"])})
+    options = DEFAULTS | arguments | {"token": os.environ.get("HFTRAINER_TOKEN", "")}
     fewest, target = int(options["replicas"]), int(options["target"])
     deployment = serve.deployment(
         serve.ingress(lambda: make_app(options))(),

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,12 +23,13 @@ from tests.conftest import REPOSITORY
 pytest.importorskip("ray.serve", reason="pip install 'ray[serve]'")
 pytestmark = pytest.mark.slow
 PROGRAM = """
-import sys, time
+import sys
 import ray
 from ray import serve
 import ray_serve
-ray.init(num_cpus=3, include_dashboard=False, log_to_driver=True, _temp_dir=sys.argv[1])
-serve.run(ray_serve.build(dict(pair.split("=", 1) for pair in sys.argv[2:])))
+ray.init(num_cpus=3, include_dashboard=False, _temp_dir=sys.argv[1])
+serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+serve.run(ray_serve.build(dict(pair.split("=", 1) for pair in sys.argv[3:])))
 print("READY", flush=True)
 sys.stdin.read()
 serve.shutdown()
@@ -44,9 +46,14 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
     jobs = tmp_path_factory.mktemp("jobs")
     path = os.pathsep.join([str(REPOSITORY / "examples" / "deploy"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
-    asked = {"model": tiny_model, "replicas": 2, "jobs": jobs, "port": port, "cpus": 0.5}
-    # a short path: Ray's sockets lie below it
-    command = [sys.executable, "-c", PROGRAM, f"/tmp/r{port}", *[f"{name}={value}" for name, value in asked.items()]]
+    asked = {"model": tiny_model, "replicas": 2, "jobs": jobs, "cpus": 0.5}
+    words = [f"{name}={value}" for name, value in asked.items()]
+    with tempfile.TemporaryDirectory(prefix="r") as short:  # Ray's sockets lie below it, whose paths may not be long
+        yield from replicas([sys.executable, "-c", PROGRAM, short, str(port), *words], environment, port, jobs)
+
+
+def replicas(command: list[str], environment: dict[str, str], port: int, jobs: Path) -> Iterator[tuple[str, Path]]:
+    """Start them, and end them after the tests."""
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
