@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from hftrainer.files import write_text
 from hftrainer.readers import MAX_YAML, check_plain, read_text, yaml_reason
 
 T = TypeVar("T")
+MAX_EXPANDED = 10_000_000  # letters and items
 
 
 class ConfigError(ValueError):
@@ -172,6 +174,8 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides)))
         raw = OmegaConf.to_container(merged, resolve=False)
         check_plain(raw, str(path), error=ConfigError)
+        if _expanded(raw) > MAX_EXPANDED:
+            raise ConfigError(f"{path}: what its interpolations stand for is longer than {MAX_EXPANDED} letters")
         with environment_for(_allowed_names(raw, path)):
             plain = OmegaConf.to_container(merged, resolve=True)
         check_plain(plain, str(path), error=ConfigError)
@@ -185,6 +189,37 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         raise ConfigError(f"{path}: {_first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _expanded(raw: Any) -> int:
+    """At most how many letters and items a configuration has once ``${...}`` are replaced: a hundred short lines that
+    name each other twice would have more than there is memory for."""
+    values: dict[str, list[Any]] = {}
+    waiting = [raw]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key, item in value.items():
+                values.setdefault(str(key), []).append(item)
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    known: dict[str, int] = {}
+
+    def named(word: str) -> int:
+        if word not in known:
+            known[word] = 0  # one that stands for itself is an error of its own
+            known[word] = max(map(size, values[word]))
+        return known[word]
+
+    def size(value: Any) -> int:
+        if isinstance(value, dict):
+            return 1 + sum(map(size, value.values()))
+        if isinstance(value, list):
+            return 1 + sum(map(size, value))
+        if not isinstance(value, str) or "${" not in value:
+            return len(value) if isinstance(value, str) else 1
+        return len(value) + sum(named(word) for word in re.findall(r"[\w-]+", value) if word in values)
+
+    return size(raw)
 
 
 def _allowed_names(raw: Any, path: str | os.PathLike[str]) -> list[str]:

@@ -16,7 +16,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,24 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+class Sparingly:
+    """Calls that take a twentieth of the time at most, and others left out: of a file that grows with what it lists,
+    and so would take quadratic time if it were written for each item."""
+
+    def __init__(self) -> None:
+        self.left_out = False
+        self._next = 0.0
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call, or note that a call was left out."""
+        start = time.monotonic()
+        self.left_out = start < self._next
+        if not self.left_out:
+            function()
+            end = time.monotonic()
+            self._next = end + 20 * (end - start)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from hftrainer.dtypes import DTYPES, dtype_name
 
 _SECONDS_BETWEEN_LINES = 30
+MOST_PROMPTS = 100_000  # each is a motion, a file and a record
 _SAMPLING = ("temperature", "top_k", "top_p")
 
 
@@ -138,6 +139,8 @@ def read_prompts(given: Sequence[str], file: Path | None = None) -> list[str]:
         from hftrainer.data.text_motion.prompt_file import read_prompt_file
 
         prompts += read_prompt_file(file)
+    if len(prompts) > MOST_PROMPTS:
+        raise ValueError(f"{len(prompts)} prompts are more than {MOST_PROMPTS}; divide the file")
     if not prompts:
         raise ValueError('give a prompt, e.g. hftrainer generate "a person walks forward", or --prompts FILE')
     return prompts

@@ -152,6 +152,19 @@ class PackedTokens(PackedFolder):
             labels=labels,
             folder=str(self.folder),
         )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Numbers that say where something is in another array stay inside of it."""
+        table = self.table
+        most = {
+            "clips": len(table.first_caption) - 2, "first_caption": len(table.text_offsets) - 1,
+            "offsets": len(table.codes), "text_offsets": len(table.text),
+        }  # fmt: skip
+        for name, last in most.items():
+            values = self.array(name)
+            if len(values) and not 0 <= values.min() <= values.max() <= last:
+                raise ValueError(f"{self.folder / name}.npy holds numbers outside of 0 to {last}; {self.remedy}")
         table = self.table
         fits = (
             len(table.offsets) == len(table.clips) + 1

@@ -1,8 +1,8 @@
 """The files of generated motions: one set a motion, a page that plays all of them, and a manifest beside.
 
-The manifest is written after every batch, so an interrupted run continues where it stopped: an item whose prompt, seed,
-settings and model are those of a finished one, and whose files are there, is kept. Motions of earlier runs into the
-same folder stay in the manifest and on the page.
+The manifest is written as batches are finished, so an interrupted run continues where it stopped: an item whose
+prompt, seed, settings and model are those of a finished one, and whose files are there, is kept. Motions of earlier
+runs into the same folder stay in the manifest and on the page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.arrays import read_npy
-from hftrainer.files import sha256, write_json
+from hftrainer.files import Sparingly, sha256, write_json
 from hftrainer.motion.body import Body, BodyMotion, smpl_body
 from hftrainer.motion.fit import pose
 from hftrainer.motion.io.read_body import read_motions
@@ -85,12 +85,20 @@ def run_job(
         "runs": [run for run in before["runs"] if run.get("settings") != settings]
         + [{"model": model, "settings": settings}],
     }
-    todo = [item for item in items if item.key not in records]
-    for start in progress(range(0, len(todo), job.batch_size)):
-        batch = todo[start : start + job.batch_size]
-        for item, record in zip(batch, _make_batch(pipeline, job, batch), strict=True):
-            records[item.key] = record
+    todo, sparingly = [item for item in items if item.key not in records], Sparingly()
+
+    def note() -> None:
         write_json(job.out / MANIFEST, {**manifest, "items": _in_order(records)})
+
+    try:
+        for start in progress(range(0, len(todo), job.batch_size)):
+            batch = todo[start : start + job.batch_size]
+            for item, record in zip(batch, _make_batch(pipeline, job, batch), strict=True):
+                records[item.key] = record
+            sparingly.call(note)
+    finally:
+        if sparingly.left_out:
+            note()
     body = getattr(pipeline.bundle, "body", None)
     _side_by_side(job, items, records, {item.prompt for item in todo}, body or smpl_body())
     if "html" in job.formats:

@@ -386,3 +386,16 @@ def test_markdown_shows_names_as_they_are():
     assert "<" not in table
     assert lines[0] == "|  | &lt;script&gt;x&lt;/script&gt; |"
     assert lines[2] == r"| a\|b # c | \!\[\](http://x) \`&amp;amp;\` |"
+
+
+BOMBS = {
+    "letters": "a0: xxxxxxxxxx\n" + "".join(f"a{n}: ${{a{n - 1}}}${{a{n - 1}}}\n" for n in range(1, 60)),
+    "sections": "a0: {x: 1}\n" + "".join(f"a{n}: {{x: '${{a{n - 1}}}', y: '${{a{n - 1}}}'}}\n" for n in range(1, 60)),
+    "lists": "a0: [1]\n" + "".join(f"a{n}: ['${{a{n - 1}}}', '${{a{n - 1}}}']\n" for n in range(1, 60)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_interpolations_that_double(refused, tmp_path, name):
+    (tmp_path / "bomb.yaml").write_text(BOMBS[name])
+    refused("train", tmp_path / "bomb.yaml", naming="what its interpolations stand for")

@@ -183,3 +183,29 @@ def test_two_folders_are_compared_prompt_by_prompt(tiny_model, tmp_path, capsys)
     assert "a person runs" not in page
     assert main(["export", folders[0], "--out", str(tmp_path / "c")]) == 1
     assert "two to 4 folders" in capsys.readouterr().err
+
+
+def test_what_grows_with_its_items_is_not_written_for_each(monkeypatch):
+    """The manifest of n batches once was written n times, which took quadratic time."""
+    from hftrainer import files
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock, written = Clock(), []
+    monkeypatch.setattr(files, "time", clock)
+    sparingly = files.Sparingly()
+
+    def write() -> None:
+        clock.now += 1.0
+        written.append(clock.now)
+
+    for _ in range(100):
+        clock.now += 0.5
+        sparingly.call(write)
+    assert written[0] == 1.5  # the first one at once
+    assert len(written) == 3
+    assert sparingly.left_out

@@ -63,8 +63,10 @@ def annotation_pairs(
         )
     pairs, unusable = [], []
     for name, entry in _entries(_json(path), path):
-        caption = _caption_of(entry, Path(root), name)
-        frames = _frames_of(entry)
+        try:
+            caption, frames = _caption_of(entry, Path(root), name), _frames_of(entry)
+        except UnusablePairs as error:
+            raise UnusablePairs(f"{path}: {error}") from error
         if caption is None or frames < 1:
             unusable.append(f"{name} ({'no caption' if caption is None else f'a length of {frames} frames'})")
         else:

@@ -206,5 +206,8 @@ def load_protocol(name_or_path: str | os.PathLike[str], overrides: Sequence[str]
             )
     protocol = typed(Protocol, current_protocol(read_yaml(path, overrides)), path=str(path))
     protocol.name = " ".join([protocol.name or path.stem, *overrides])
-    protocol.check()
+    try:
+        protocol.check()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return protocol

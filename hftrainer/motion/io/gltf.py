@@ -29,6 +29,7 @@ _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "
 _SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _MAX_FPS = 240.0
 _MAX_FRAMES_OF_KEYS = 20
+_PROPERTIES, _MAX_CHANNELS = 4, 50_000
 _SAME_TIME = 1e-4  # seconds; key times are float32
 Track = tuple[int, str, Float, Float, str]  # node, kind, key times, values, interpolation
 
@@ -121,7 +122,7 @@ def _node_parts(node: dict[str, Any]) -> tuple[list[float], list[float], list[fl
 
 def _tracks(file: GltfFile, animation: dict[str, Any], place: dict[int, int]) -> Iterator[Track]:
     """Node, kind, key times, values and interpolation of each channel that moves a node."""
-    for channel in animation["channels"]:
+    for channel in file.channels(animation):
         target = channel["target"]
         if target.get("path") not in ("translation", "rotation", "scale") or target.get("node") not in place:
             continue
@@ -203,7 +204,7 @@ class GltfFile:
         self.json: dict[str, Any] = parse_json(data, path, dict, error=MotionFileError)
         self._buffers: dict[int, bytes] = {}
         self._read: dict[int, Float] = {}
-        self._values = 0
+        self._values = self._channels = 0
 
     def external(self) -> Iterator[Path]:
         """Files beside this one that hold its buffers."""
@@ -211,6 +212,14 @@ class GltfFile:
             uri = buffer.get("uri") if isinstance(buffer, dict) else None
             if isinstance(uri, str) and not uri.startswith("data:"):
                 yield inside(self.path.parent, unquote(uri), what=f"{self.path}: a buffer", error=MotionFileError)
+
+    def channels(self, animation: dict[str, Any]) -> list[dict[str, Any]]:
+        """The channels of an animation, of which no two may move the same property of a node."""
+        channels: list[dict[str, Any]] = animation["channels"]
+        self._channels += len(channels)
+        if len(channels) > _PROPERTIES * len(self.json["nodes"]) or self._channels > _MAX_CHANNELS:
+            raise MotionFileError(f"{self.path}: its animations have {self._channels} tracks, more than its nodes can")
+        return channels
 
     def accessor(self, number: int) -> Float:
         """The values (count, size) of an accessor, whole numbers as normalized floats where it says so.

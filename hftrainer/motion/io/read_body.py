@@ -251,7 +251,7 @@ def _glb_motion(
     file: GltfFile, animation: dict[str, Any], order: list[int], carriers: list[int], body: Body, scale: float
 ) -> BodyMotion:
     nodes, tracks, times = file.json["nodes"], {}, np.zeros(1)
-    for channel in animation["channels"]:
+    for channel in file.channels(animation):
         sampler = animation["samplers"][channel["sampler"]]
         clock, values = file.accessor(sampler["input"]).reshape(-1), file.accessor(sampler["output"])
         if len(clock) != len(values) or not len(clock) or not (np.isfinite(clock).all() and np.isfinite(values).all()):
