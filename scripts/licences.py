@@ -1,6 +1,7 @@
 """The licences of every package that hftrainer brings with it; exit status 1 if one is not among those allowed.
 
-python scripts/licences.py            a table of the packages that are installed here
+python scripts/licences.py                             a table of the packages that are installed here
+python scripts/licences.py --write docs/licences.md    the same for every package of requirements.lock
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import re
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 EXTRAS = ("train", "eval", "viz", "deepspeed", "lora", "quant")
 ALLOWED = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|HPND|CMU|Unlicense|Zlib|CC0|0BSD|PIL|Historical Permission",
@@ -24,7 +27,27 @@ NAMED = {
     "numpy": "BSD-3-Clause; its wheel holds libgfortran (GPL with GCC's runtime exception)",
     "scipy": "BSD-3-Clause; its wheel holds libgfortran (GPL with GCC's runtime exception)",
 }
+# of other systems and interpreters: not installed where this runs, so that nothing can be asked
+ELSEWHERE = {
+    "async-timeout": "Apache-2.0", "colorama": "BSD-3-Clause", "cuda-bindings": "Apache-2.0",
+    "cuda-pathfinder": "Apache-2.0", "exceptiongroup": "MIT", "httpx2-jsfetch": "BSD-3-Clause", "tomli": "MIT",
+    "triton": "MIT",
+}  # fmt: skip
+NVIDIA = "NVIDIA's own licence; libraries that torch's CUDA build brings, and its CPU build does not"
 FORBIDDEN = re.compile(r"\bA?GPL|Affero|SSPL|BUSL|Commons Clause|NonCommercial|proprietary", re.I)
+HEAD = """# Licences
+
+Of every package in `requirements.lock`; written by `python scripts/licences.py --write docs/licences.md`. A test
+compares it with the lock file. hftrainer itself is Apache-2.0; what it includes is in NOTICE.
+
+| package | licence | |
+|---|---|---|
+"""
+
+
+def normal(name: str) -> str:
+    """A package's name as PyPI compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def licence(found: Distribution) -> str:
@@ -36,6 +59,29 @@ def licence(found: Distribution) -> str:
     return said or ", ".join(classes) or text or "unknown"
 
 
+def judged(name: str, said: str) -> tuple[bool, str]:
+    """Whether a package may be brought along, and what is said with it."""
+    note = NVIDIA if name.startswith("nvidia-") or name == "cuda-toolkit" else NAMED.get(name, "")
+    return bool(note) or bool(ALLOWED.search(said) and not FORBIDDEN.search(said)), note
+
+
+def locked() -> list[str]:
+    """The packages of requirements.lock."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return sorted({normal(name) for name in re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.M)})
+
+
+def of_lock() -> dict[str, str]:
+    """Licence by package of requirements.lock; "unknown" if it is neither installed nor known."""
+    out = {}
+    for name in locked():
+        try:
+            out[name] = licence(distribution(name))
+        except PackageNotFoundError:
+            out[name] = NVIDIA.partition(";")[0] if judged(name, "")[1] == NVIDIA else ELSEWHERE.get(name, "unknown")
+    return out
+
+
 def closure(root: str) -> dict[str, Distribution]:
     """Every installed package that `root` needs, also by its extras and theirs."""
     from packaging.requirements import Requirement
@@ -45,7 +91,7 @@ def closure(root: str) -> dict[str, Distribution]:
     seen = set()
     while todo:
         name, extras = todo.pop()
-        key = re.sub(r"[-_.]+", "-", name).lower()
+        key = normal(name)
         if (key, extras) in seen:
             continue
         seen.add((key, extras))
@@ -63,15 +109,23 @@ def closure(root: str) -> dict[str, Distribution]:
     return dict(sorted(out.items()))
 
 
-def main() -> int:
-    """Print the table."""
-    bad = []
-    for name, found in closure("hftrainer").items():
-        said = licence(found)
-        note = NAMED.get(name, "")
-        if not note and (not ALLOWED.search(said) or FORBIDDEN.search(said)):
-            bad.append(f"{name} {found.version}: {said}")
-        print(f"{name:28} {found.version:16} {said[:50]:50} {note}")
+def table() -> str:
+    """docs/licences.md."""
+    rows = [f"| {name} | {said} | {judged(name, said)[1]} |" for name, said in of_lock().items()]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table, or write it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["--write"]:
+        Path(arguments[1]).write_text(table(), encoding="utf-8")
+        found = of_lock()
+    else:
+        found = {name: licence(package) for name, package in closure("hftrainer").items()}
+        for name, said in found.items():
+            print(f"{name:28} {said[:50]:50} {judged(name, said)[1]}")
+    bad = [f"{name}: {said}" for name, said in found.items() if not judged(name, said)[0]]
     for line in bad:
         print(f"not allowed, or not known: {line}", file=sys.stderr)
     return 1 if bad else 0
