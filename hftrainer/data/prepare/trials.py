@@ -37,8 +37,8 @@ def styled_trials(templates: CaptionTemplates, labels: Mapping[str, Any], count:
     """Prompts of one content in one style, drawn evenly from the styles, of pairs that the labels have."""
     found: dict[str, set[str]] = defaultdict(set)
     for label in labels.values():
-        style = templates.styles.get(label.get("style", ""))
-        if "parts" not in label and style is not None and not style.plain and "content" in label:
+        words = templates.styles.get(label.get("style", ""))
+        if "parts" not in label and words is not None and not words.plain and "content" in label:
             found[label["style"]].add(label["content"])
     if count and not found:
         raise ValueError("labels.json has no clip with a content and one of the templates' styles")

@@ -29,7 +29,7 @@ _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "
 _SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _MAX_FPS = 240.0
 _MAX_FRAMES_OF_KEYS = 20
-_PROPERTIES, _MAX_CHANNELS = 4, 50_000
+_PROPERTIES, _FEW_CHANNELS, _MAX_CHANNELS = 4, 256, 50_000
 _SAME_TIME = 1e-4  # seconds; key times are float32
 Track = tuple[int, str, Float, Float, str]  # node, kind, key times, values, interpolation
 
@@ -65,9 +65,9 @@ def _motion(file: GltfFile) -> SkeletalMotion:
     start, end = min(t[0] for _, _, t, _, _ in chosen), max(t[-1] for _, _, t, _, _ in chosen)
     fps = _rate([t for _, _, t, _, _ in chosen])
     frames = int((end - start) * fps + 1e-3) + 1
-    keys = max(len(t) for _, _, t, _, _ in chosen)
-    if frames > _MAX_FRAMES_OF_KEYS * keys + 10_000:
-        raise MotionFileError(f"{file.path}: {keys} keys over {frames} frames are no motion")
+    most = max(len(t) for _, _, t, _, _ in chosen)
+    if frames > _MAX_FRAMES_OF_KEYS * most + 10_000:
+        raise MotionFileError(f"{file.path}: {most} keys over {frames} frames are no motion")
     check_size(frames, len(order), file.path)
     times = start + np.arange(frames) / fps
     still = [_node_parts(nodes[node]) for node in order]
@@ -217,7 +217,7 @@ class GltfFile:
         """The channels of an animation, of which no two may move the same property of a node."""
         channels: list[dict[str, Any]] = animation["channels"]
         self._channels += len(channels)
-        if len(channels) > _PROPERTIES * len(self.json["nodes"]) or self._channels > _MAX_CHANNELS:
+        if len(channels) > _FEW_CHANNELS + _PROPERTIES * len(self.json["nodes"]) or self._channels > _MAX_CHANNELS:
             raise MotionFileError(f"{self.path}: its animations have {self._channels} tracks, more than its nodes can")
         return channels
 
