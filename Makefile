@@ -8,7 +8,7 @@ PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted
 
 .PHONY: demo test test-all test-faults check docs bench gpu fuzz lock sbom format clean
 demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
-	$(RUN) -m hftrainer generate $(PROMPTS) --model gotozero-nano --out out/demo
+	$(RUN) -m hftrainer generate $(PROMPTS) --out out/demo
 	@echo
 	@echo "play them:      out/demo/index.html (any browser, no network)"
 	@echo "the files:      out/demo/*.glb .bvh .npz .npy .mp4 (docs/files.md)"

@@ -16,7 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "hftrainer"
 BASE = {
     "version",
     "arrays",
+    "defaults",
     "dtypes",
+    "english",
     "environment",
     "extras",
     "fields",
@@ -33,7 +35,7 @@ BASE = {
     "terminal",
 }
 MAY_IMPORT = {
-    **{name: set() for name in ("version", "dtypes", "environment", "extras", "fields")},
+    **{name: set() for name in ("version", "defaults", "dtypes", "english", "environment", "extras", "fields")},
     **{name: set() for name in ("interfaces", "processes", "requests")},
     "files": {"processes"},
     "hashes": {"files", "readers"},

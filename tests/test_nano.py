@@ -83,7 +83,7 @@ def test_doctor_approves_of_it(capsys):
 def test_generate_writes_everything_and_keeps_it(tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--seconds", "1.5", "--out", str(out), "--formats", "npy,npz,bvh,html"]
-    command = ["generate", "a person walks forward", *options]
+    command = ["generate", "a person walks forward", "--model", "gotozero-nano", *options]
     assert main(command) == 0
     manifest = json.loads((out / "manifest.json").read_text())
     item = manifest["items"][0]

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hftrainer.data.folder import load_motion
+from hftrainer.defaults import DEFAULT_MODEL
 from hftrainer.motion.body import body_of
 from hftrainer.motion.fit import pose
 from hftrainer.motion.representation import motion272
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("motions", nargs="+", type=Path)
     parser.add_argument("--titles", type=Path, help="a text file with one line per motion")
-    parser.add_argument("--model", default="gotozero-nano")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--out", type=Path, default=Path("docs/images/fit_sheet.jpg"))
     args = parser.parse_args()
     body = body_of(locate(args.model)[0])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.defaults import DEFAULT_MODEL
 from hftrainer.files import write_json
 from hftrainer.motion.body import Body, BodyMotion, body_of, measure, read_body, write_body
 from hftrainer.motion.contacts import TOES, contacts
@@ -139,7 +140,7 @@ def _body(args: argparse.Namespace) -> Body:
         return read_body(args.body)
     from hftrainer.zoo.load import locate
 
-    return body_of(locate(args.model or "gotozero-nano")[0])
+    return body_of(locate(args.model or DEFAULT_MODEL)[0])
 
 
 def _read(sources: list[Path]) -> list[Float]:

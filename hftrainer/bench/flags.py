@@ -114,7 +114,7 @@ def fit_flags(add: Callable[..., object]) -> None:
     add("--model", help="also generate motions with this model; its skeleton is used")
     add("--prompts", type=Path, help="prompts to generate: a file with one per line")
     add("--count", type=int, default=100, help="how many to generate (default 100)")
-    add("--body", type=Path, help="a skeleton.json; default: that of --model, or of gotozero-nano")
+    add("--body", type=Path, help="a skeleton.json; default: that of --model, or of the default model")
     add("--measure", type=Path, metavar="FILE", help="write the motions' own skeleton there as skeleton.json, and exit")
     add("--name", help="of the measured body; default: its folder's name")
     add("--json", help="write the results to this file")

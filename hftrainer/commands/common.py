@@ -47,6 +47,13 @@ def progress_lines(what: str) -> Callable[[Any], Iterator[Any]]:
     return wrap
 
 
+def add_model(parser: Any, flag: str = "--model") -> None:
+    """--model, by default the model that comes with the repository."""
+    from hftrainer.defaults import DEFAULT_MODEL
+
+    parser.add_argument(flag, default=DEFAULT_MODEL, help=f"zoo name, folder or owner/repository ({DEFAULT_MODEL})")
+
+
 # --- device and dtype -------------------------------------------------------------------------------------------------
 
 
