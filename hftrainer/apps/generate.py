@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hftrainer.defaults import DEFAULT_MODEL
 from hftrainer.files import check_writable
 from hftrainer.manifest import fingerprint
 from hftrainer.pipelines.outputs import FORMATS, PAGE, Job, run_job
@@ -21,12 +22,14 @@ from hftrainer.zoo.load import load_pipeline, locate
 
 @dataclass(frozen=True)
 class GenerateResult:
-    """What a run made: its manifest, the page if there is one, and seconds for loading and for making."""
+    """What a run made: its manifest, the page if there is one, and seconds for loading and for making; what the model
+    says of prompts that it does not know, or reads in another way."""
 
     manifest: dict[str, Any]
     page: Path | None
     loading: float
     making: float
+    warnings: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -37,12 +40,12 @@ class GenerateResult:
 @dataclass(frozen=True)
 class GenerateSettings:
     """What is asked for; see ``hftrainer generate --help``. `sampling` gets the model's own settings and gives those to
-    use; `then`: prompts and seconds that continue each motion after `seconds`; `load` are options of `load_pipeline`
-    (device, dtype, quantize, ...)."""
+    use; `then`: prompts and seconds that continue each motion after `seconds`; `strict` refuses prompts that the model
+    does not know; `load` are options of `load_pipeline` (device, dtype, quantize, ...)."""
 
     prompts: Sequence[str]
     out: str | os.PathLike[str] = "out"
-    model: str = "gotozero-nano"
+    model: str = DEFAULT_MODEL
     num_motions: int = 1
     seed: int = 0
     seconds: float | None = None
@@ -50,6 +53,7 @@ class GenerateSettings:
     sampling: Callable[[SamplingParams], SamplingParams] | None = None
     batch_size: int = 16
     truncate: bool = False
+    strict: bool = False
     raw: bool = False
     options: ExportOptions = field(default_factory=ExportOptions)
     then: Sequence[tuple[str, float | str]] = ()
@@ -64,7 +68,8 @@ def generate(
 ) -> GenerateResult:
     """Make motions of `prompts` and write their files; `settings` are the fields of `GenerateSettings`.
 
-    Raises ``ValueError`` before any work for what the model cannot make, and for formats and options that do not exist.
+    Raises ``ValueError`` before any work for what the model cannot make or should refuse, and for formats and options
+    that do not exist.
     A motion that fails does not end the others; it is in `failed`.
     """
     request = GenerateSettings(check_captions([prompts] if isinstance(prompts, str) else prompts), **settings)
@@ -86,6 +91,9 @@ def generate(
         raise ValueError(f"{request.num_motions} greedy motions would be identical; use sampling (--temperature 1)")
     if request.seconds is not None and not timelines:
         pipeline.check_seconds(request.seconds)
+    said = [*request.prompts, *(text for text, _ in request.then)]
+    if request.strict:
+        pipeline.refuse_unknown(said)
     if not request.truncate:
         pipeline.check_prompt_lengths(request.prompts)
     job = Job(
@@ -96,7 +104,8 @@ def generate(
     loaded = time.perf_counter()
     manifest = run_job(pipeline, job, model=str(request.model), fingerprint=fingerprint(folder), progress=progress)
     page = out / PAGE if (out / PAGE).is_file() else None
-    return GenerateResult(manifest, page, loaded - started, time.perf_counter() - loaded)
+    warnings = {text: found for text in dict.fromkeys(said) if (found := list(pipeline.assess(text).warnings))}
+    return GenerateResult(manifest, page, loaded - started, time.perf_counter() - loaded, warnings)
 
 
 def timelines_of(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from hftrainer.commands import data_augment, data_captions, data_checks, data_convert, data_encode, data_import, packing
+from hftrainer.commands import (
+    data_augment,
+    data_captions,
+    data_checks,
+    data_convert,
+    data_encode,
+    data_import,
+    data_vocabulary,
+    packing,
+)
 
 EPILOG = """example, from BVH files to tokens:
   hftrainer data check-import Bandai-Namco --skeleton bandai-namco
@@ -34,5 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.epilog = EPILOG
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
-    for group in (data_import, data_captions, data_augment, data_encode, data_checks, data_convert, packing):
+    groups = (
+        data_import,
+        data_captions,
+        data_augment,
+        data_encode,
+        data_checks,
+        data_convert,
+        data_vocabulary,
+        packing,
+    )
+    for group in groups:
         group.add_verbs(verbs)

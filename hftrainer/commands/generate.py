@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
 from hftrainer.commands.common import (
     add_device,
     add_dtype,
+    add_model,
     add_sampling,
     device_of,
     one_sentence,
@@ -18,6 +18,7 @@ from hftrainer.commands.common import (
     sampling_of,
 )
 from hftrainer.commands.exporting import FORMATS_HELP, add_export, formats_of, options_of
+from hftrainer.commands.generated import show_made
 
 EPILOG = """examples:
   hftrainer generate "a person walks forward, then waves" -n 4 --out out/
@@ -25,7 +26,6 @@ EPILOG = """examples:
   hftrainer generate --prompts prompts.txt --seconds 5 --formats npy,bvh,html --out out/
   hftrainer generate "a person runs" --formats glb --skeleton unreal --loop --in-place --fps 60
 A run adds to an existing folder and keeps finished motions. Open out/index.html in any browser, without a network."""
-_MOST_LINES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("prompt", nargs="*", help="what the person does; each argument is one prompt")
     parser.add_argument("--prompts", type=Path, help="a file with one prompt per line")
-    parser.add_argument("--model", default="gotozero-nano", help="zoo name, model folder, or owner/repository")
+    add_model(parser)
     parser.add_argument("--out", "-o", type=Path, default=Path("out"), help="folder for the files (default out/)")
     parser.add_argument("--seconds", type=float, help="exact length of every motion; default: the model decides")
     parser.add_argument(
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formats", default="npy,npz,bvh,glb,mp4,html", help=FORMATS_HELP)
     add_sampling(parser)
     parser.add_argument("--truncate", action="store_true", help="truncate text that is longer than the model's limit")
+    parser.add_argument("--strict", action="store_true", help="refuse prompts that the model does not know")
     parser.add_argument("--batch-size", type=int, default=16)
     add_device(parser)
     add_dtype(parser, "of the transformer, e.g. bf16; default: as stored")
@@ -63,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
     options = options_of(args)
     formats = formats_of(args, options)
     from hftrainer.apps.generate import generate
-    from hftrainer.pipelines.outputs import MANIFEST, ending
 
     load = {
         "device": device_of(args), "dtype": args.dtype, "quantize": args.quantize, "text_features": args.text_features,
@@ -73,18 +73,7 @@ def run(args: argparse.Namespace) -> int:
     made = generate(
         prompts, out=args.out, model=args.model, num_motions=args.num_motions, seed=args.seed, seconds=args.seconds,
         formats=formats, sampling=partial(sampling_of, args), batch_size=args.batch_size, truncate=args.truncate,
-        raw=args.raw, options=options, then=args.then or (), load=load, progress=progress_lines("batches"),
+        strict=args.strict, raw=args.raw, options=options, then=args.then or (), load=load,
+        progress=progress_lines("batches"),
     )  # fmt: skip
-    items = made.manifest["items"]
-    for item in items[:_MOST_LINES]:
-        if "error" in item:
-            print(f"failed: {item['prompt']!r} (seed {item['seed']}): {item['error']}", file=sys.stderr)
-        else:
-            print(f"{item['seconds']:5.1f} s  ends {ending(item):20}  {item['stem']}")
-    if len(items) > _MOST_LINES:
-        print(f"... and {len(items) - _MOST_LINES} more, see {args.out / MANIFEST}")
-    seconds = f"loading {made.loading:.1f} s, making {made.making:.1f} s"
-    print(f"{len(items) - len(made.failed)} motions in {args.out} ({seconds})")
-    if made.page is not None:
-        print(f"view them: {made.page}")
-    return 1 if made.failed else 0
+    return show_made(made, args.out)

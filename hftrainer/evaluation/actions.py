@@ -121,18 +121,19 @@ def report(
         figures["style words, content agreement"] = float(np.mean([o.right for o in styled]))
     common = [label for label in grouped if real.get(label)]
     if common:
-        figures |= _against_real(grouped, real, common, get_representation(representation))
+        motions = {label: [o.motion for o in grouped[label]] for label in common}
+        figures |= against_real(motions, real, common, get_representation(representation))
     return out
 
 
-def _against_real(
-    grouped: dict[str, list[Outcome]],
+def against_real(
+    generated: dict[str, list[np.ndarray]],
     real: dict[str, list[np.ndarray]],
     labels: list[str],
     motion_format: Representation,
 ) -> dict[str, float]:
     """Lengths, slide, jitter and spread of the labels that real clips were given of, each label counting once."""
-    made = {label: [o.motion for o in grouped[label] if len(o.motion) >= 8] for label in labels}
+    made = {label: [motion for motion in generated[label] if len(motion) >= 8] for label in labels}
 
     def mean(of: dict[str, list[np.ndarray]], measure: Callable[[np.ndarray], float]) -> float:
         return _known_mean([_known_mean([measure(m) for m in of[label]]) for label in labels if of[label]])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,8 @@ from hftrainer.config import ConfigError, typed
 from hftrainer.interfaces import MotionTokenizer
 from hftrainer.motion.body import Body, smpl_body
 from hftrainer.motion.representation.base import Representation, get_representation
-from hftrainer.pipelines.prompts import PromptTooLong, check_captions, seeded_rows, shorten_text
+from hftrainer.pipelines.prompts import check_captions, seeded_rows
+from hftrainer.pipelines.reading import PromptReading
 from hftrainer.pipelines.shown import Shown
 from hftrainer.pipelines.sized import SizedIterator, show_progress
 from hftrainer.readers import read_json
@@ -38,7 +38,9 @@ class GeneratedMotion(Shown):
     """`motion` (T, width) in physical units, in its `representation`; how it was made; whether it `ended` by itself.
 
     `text_tokens`: tokens of the prompt before any cut. `body`: what the motion is shown on; `joints`, `rotations`,
-    `save` and `show` (see `Shown`) have the motion fitted to it.
+    `save` and `show` (see `Shown`) have the motion fitted to it. `known`, `similarity`, `nearest` and `warnings`: what
+    the model says of the prompt, and `prompt_seconds`, the length that it reads there (see
+    `hftrainer.pipelines.knowledge.Assessment`); None and nothing where it cannot.
     """
 
     motion: Float32
@@ -49,6 +51,11 @@ class GeneratedMotion(Shown):
     text_tokens: int
     representation: str
     body: Body = field(default_factory=smpl_body, repr=False)
+    known: bool | None = None
+    similarity: float | None = None
+    nearest: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    prompt_seconds: float | None = None
 
     @property
     def fps(self) -> float:
@@ -79,7 +86,7 @@ def read_sampling(folder: Path) -> SamplingParams:
     return typed(SamplingParams, read_json(path), path=str(path)) if path.is_file() else SamplingParams()
 
 
-class TextToMotionPipeline:
+class TextToMotionPipeline(PromptReading):
     """A `bundle` that makes motion of text; see `hftrainer.interfaces.TextToMotion`.
 
     `sampling` is what calls use unless they say otherwise. `max_sample_steps`: the most codes of one motion.
@@ -120,15 +127,6 @@ class TextToMotionPipeline:
         """Codes behind a frame that still change it; 0 for a decoder that does not look ahead."""
         return 0
 
-    def count_tokens(self, captions: Sequence[str]) -> list[int]:
-        """Text tokens of each caption, before any cut."""
-        raise NotImplementedError
-
-    @property
-    def max_text_tokens(self) -> int:
-        """Text tokens that the model is shown."""
-        raise NotImplementedError
-
     def facts(self) -> dict[str, str]:
         """What `hftrainer doctor` says of the model beside its parts: names and values."""
         return {}
@@ -163,6 +161,7 @@ class TextToMotionPipeline:
         top_p: float | None = None,
         batch_size: int | None = None,
         truncate: bool = False,
+        strict: bool = False,
         progress: Progress = show_progress,
     ) -> list[GeneratedMotion]:
         """`num_motions` motions for each prompt, prompt by prompt.
@@ -173,13 +172,17 @@ class TextToMotionPipeline:
         `seconds`: exactly so long; the model keeps moving until then (END is not allowed before) and is cut there.
         Without it a motion ends when the model says so, after at most `max_sample_steps` codes. `temperature`, `top_k`
         and `top_p` replace those of `sampling` and imply that codes are drawn at random. Text longer than the model is
-        shown is an error unless `truncate`. `progress` wraps the motions as they get ready: by default a bar, on a
+        shown is an error unless `truncate`; a prompt that the model does not know is a `PromptWarning`, or an
+        `UnknownPrompt` error if `strict`. `progress` wraps the motions as they get ready: by default a bar, on a
         terminal or in a notebook.
         """
         if isinstance(num_motions, bool) or not isinstance(num_motions, int) or num_motions < 1:
             raise ValueError(f"num_motions must be a whole number of at least 1, got {num_motions!r}")
         texts = check_captions([prompts] if isinstance(prompts, str) else prompts)
         rows = seeded_rows([text for text in texts for _ in range(num_motions)], seed)
+        if strict:
+            self.refuse_unknown(texts)
+        self.warn_of_unknown(texts)
         return self.generate_rows(
             rows,
             seconds=seconds,
@@ -205,7 +208,10 @@ class TextToMotionPipeline:
             self.check_prompt_lengths(captions)
         sampling = sampling or self.sampling
         frames = None if seconds is None else self.check_seconds(seconds)
-        requests = [self.request(text, seed, sampling, frames) for text, (_, seed) in zip(captions, rows, strict=True)]
+        requests = [
+            self.request(text, seed, sampling, frames or self.frames_asked(text))
+            for text, (_, seed) in zip(captions, rows, strict=True)
+        ]
         return self.generate(requests, sampling, batch_size=batch_size, progress=progress)
 
     def generate(
@@ -283,10 +289,19 @@ class TextToMotionPipeline:
         """Codes after which the first `frames` frames no longer change."""
         return -(-int(frames) // self.frames_per_code) + self.lookahead_codes
 
+    @property
+    def max_seconds(self) -> float:
+        """The longest motion of one prompt."""
+        return self.max_sample_steps * self.frames_per_code / self.motion_format.fps
+
+    def frames_asked(self, prompt: str) -> int | None:
+        """Frames of the seconds that are read in a prompt; None if there are none."""
+        seconds = self.assess(prompt).seconds
+        return None if seconds is None else max(1, round(seconds * self.motion_format.fps))
+
     def check_seconds(self, seconds: float) -> int:
         """Frames of `seconds`; an error for what the model cannot make."""
-        fps = self.motion_format.fps
-        longest = self.max_sample_steps * self.frames_per_code / fps
+        fps, longest = self.motion_format.fps, self.max_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float, np.number)):
             raise TypeError(f"seconds must be a number, got {seconds!r}")
         frames = round(float(seconds) * fps) if np.isfinite(seconds) else 0
@@ -296,21 +311,3 @@ class TextToMotionPipeline:
                 f"({self.max_sample_steps} codes); ask for less, or for several parts"
             )
         return frames
-
-    def check_prompt_lengths(self, prompts: Sequence[str]) -> None:
-        """Raise `PromptTooLong` for the first prompt that the model would not see completely."""
-        for prompt, tokens in zip(prompts, self.count_tokens(prompts), strict=True):
-            if tokens > self.max_text_tokens:
-                raise PromptTooLong(
-                    f"the prompt {shorten_text(prompt)!r} has {tokens} tokens, but the model reads "
-                    f"{self.max_text_tokens}; shorten it, or truncate it (--truncate)"
-                )
-
-    def warn_of_cut_text(self, captions: Sequence[str], tokens: Sequence[int]) -> None:
-        """A warning for each caption of more tokens than the model is shown."""
-        for caption, count in zip(captions, tokens, strict=True):
-            if count > self.max_text_tokens:
-                warnings.warn(
-                    f"{shorten_text(caption)!r} has {count} tokens; the model sees the first {self.max_text_tokens}",
-                    stacklevel=5,
-                )

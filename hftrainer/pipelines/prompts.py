@@ -7,6 +7,10 @@ from collections.abc import Iterable, Sequence
 from hftrainer.requests import check_seed
 
 
+class PromptWarning(UserWarning):
+    """A prompt that a model does not know, as far as it can tell."""
+
+
 class PromptTooLong(ValueError):
     """A prompt of more tokens than the model is shown; the message gives both numbers."""
 

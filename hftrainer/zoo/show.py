@@ -81,9 +81,12 @@ def describe(card: ModelCard) -> dict[str, Any]:
 
 
 def vocabulary_text(words: Mapping[str, Mapping[str, int]]) -> str:
-    """Words by group, the frequent ones first."""
+    """Words by group, the frequent ones first; of all the words in captions only their number."""
     lines = []
     for group, counts in words.items():
+        if group == "words":
+            lines.append(f"words: {len(counts)} different ones in captions; --json lists them")
+            continue
         lines.append(f"{group}:")
         width = max(map(len, counts), default=0)
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -29,6 +29,7 @@ from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as T
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 from hftrainer.models.text_encoder_base import kind_of, spell_kind
 from hftrainer.pipelines.base import Float32, GeneratedMotion, read_sampling
+from hftrainer.pipelines.knowledge import load_knowledge
 from hftrainer.pipelines.motionmillion.streaming import StreamingPipeline
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
@@ -101,6 +102,9 @@ class MotionMillionPipeline(StreamingPipeline):
             sampling=read_sampling(folder),
             free_text_encoder=free_text_encoder,
         )
+        own_text = options.get("text_encoder", "artifact") == "artifact" and options.get("text_features") is None
+        if own_text and bundle.text_encoder is not None:  # embeddings of another encoder could not be compared
+            made.knowledge = load_knowledge(folder, made.embed_texts)
         if compile:
             made.compile_steps()
         return made
@@ -195,6 +199,19 @@ class MotionMillionPipeline(StreamingPipeline):
         counts: list[int] = self._text_encoder.count_tokens(captions)
         return counts
 
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 128) -> Float32:
+        """Unit vectors (n, c): means of the text encoder's features."""
+        out: list[Float32] = [np.zeros(0, np.float32)] * len(texts)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            encoded = self.bundle.encode_text([texts[i] for i in rows])
+            mean = encoded.features.float().sum(dim=1) / encoded.mask.sum(dim=1, keepdim=True)
+            for i, vector in zip(rows, torch.nn.functional.normalize(mean, dim=-1).cpu().numpy(), strict=True):
+                out[i] = vector
+        return np.stack(out)
+
     @property
     def max_text_tokens(self) -> int:
         """Text tokens that the model is shown."""
@@ -250,10 +267,11 @@ class MotionMillionPipeline(StreamingPipeline):
         ar = self.bundle.ar
         if ar is None:
             raise ValueError("this model has no transformer; it can tokenize motions but not generate them")
-        tokens = self.count_tokens([request.caption for request in requests])
-        self.warn_of_cut_text([request.caption for request in requests], tokens)
+        said = [self.assess(request.caption) for request in requests]
+        tokens = self.count_tokens([one.text for one in said])
+        self.warn_of_cut_text([one.text for one in said], tokens)
         runner = PromptRunner(ar, self._text_encoder, batch_size, free_encoder=self.free_text_encoder)
-        bounded = [self._bounded(request) for request in requests]
+        bounded = [self._bounded(request, one.text) for request, one in zip(requests, said, strict=True)]
         waiting: list[Completion] = []
         shown = self._text_encoder.positions(tokens)
         for number, done in enumerate(runner.run(bounded, shown, sampling), start=1):
@@ -275,14 +293,16 @@ class MotionMillionPipeline(StreamingPipeline):
                         text_tokens=tokens[done.prompt],
                         representation=self.representation,
                         body=self.bundle.body,
+                        **said[done.prompt].fields(),
                     ),
                 )
             waiting = []
 
-    def _bounded(self, request: GenerationRequest) -> GenerationRequest:
-        """The request with its most codes said, and no more wanted than that."""
+    def _bounded(self, request: GenerationRequest, text: str) -> GenerationRequest:
+        """The request for what the model is shown of its caption, its most codes said, and no more wanted than that."""
         most = self.max_sample_steps if request.max_new_tokens is None else request.max_new_tokens
-        return dataclasses.replace(request, max_new_tokens=most, min_new_tokens=min(request.min_new_tokens, most))
+        fewest = min(request.min_new_tokens, most)
+        return dataclasses.replace(request, caption=text, max_new_tokens=most, min_new_tokens=fewest)
 
     def _decode(self, tokens: torch.Tensor, lengths: torch.Tensor) -> list[Float32]:
         """Motions of the rows, each as if decoded by itself."""

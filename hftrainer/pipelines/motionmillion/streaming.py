@@ -14,6 +14,7 @@ from torch import Tensor
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
 from hftrainer.models.motion.motionmillion.engine.stream import CodeStream, between
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
+from hftrainer.pipelines.knowledge import joined
 from hftrainer.pipelines.prompts import check_captions
 from hftrainer.requests import SamplingParams
 
@@ -45,8 +46,8 @@ class StreamingPipeline(TextToMotionPipeline):
         """
         self._check(prompt)
         known = self._codes_of(continue_from)
-        codes = self._codes(prompt, seconds, seed, sampling, known)
-        frames = None if seconds is None else self.check_seconds(seconds)
+        frames = self.frames_asked(prompt) if seconds is None else self.check_seconds(seconds)
+        codes = self._codes(prompt, frames, seed, sampling, known)
         return self._as_frames(codes, known, frames, self._lookahead(lookahead))
 
     def timeline(
@@ -85,6 +86,7 @@ class StreamingPipeline(TextToMotionPipeline):
         return GeneratedMotion(
             motion=motion, prompt=prompt, seed=seed, tokens=np.array(codes, dtype=np.int64), ended=False,
             text_tokens=max(self.count_tokens([text for text, _ in parts])), representation=self.representation,
+            **joined([self.assess(text) for text, _ in parts]),
         )  # fmt: skip
 
     def live(
@@ -133,15 +135,16 @@ class StreamingPipeline(TextToMotionPipeline):
         return GeneratedMotion(
             motion=self._decode_all(codes), prompt=prompt, seed=seed, tokens=np.array(codes, dtype=np.int64),
             ended=False, text_tokens=self.count_tokens([prompt])[0], representation=self.representation,
+            **self.assess(prompt).fields(),
         )  # fmt: skip
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _codes(
-        self, prompt: str, seconds: float | None, seed: int | None, sampling: SamplingParams | None, known: list[int]
+        self, prompt: str, frames: int | None, seed: int | None, sampling: SamplingParams | None, known: list[int]
     ) -> Iterator[int]:
         sampling = sampling or self.sampling
-        request = self.request(prompt, seed, sampling, None if seconds is None else self.check_seconds(seconds))
+        request = self.request(prompt, seed, sampling, frames)
         stream = self._code_stream(sampling, seed, known)
         stream.say(*self._text(prompt))
         for made in range(request.max_new_tokens or self.max_sample_steps):
@@ -178,7 +181,7 @@ class StreamingPipeline(TextToMotionPipeline):
 
     @torch.inference_mode()
     def _text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        encoded = self.bundle.encode_text([prompt])
+        encoded = self.bundle.encode_text([self.assess(prompt).text])
         device = self._ar.lm_head.weight.device
         return encoded.features.to(device), encoded.mask.to(device)
 
