@@ -37,8 +37,8 @@ def test_what_the_configuration_makes_is_small_and_found_by_name(tmp_path, monke
     model.tokenizer = new_tokenizer(SENTENCES, model.config.text.vocab_size)
     model.save_pretrained(tmp_path / "runs" / "best")
     monkeypatch.chdir(tmp_path)
-    tool = REPOSITORY / "tools" / "package_nano_evaluator.py"
-    monkeypatch.setattr(sys, "argv", ["package", "--evaluator", "runs/best"])
+    tool = REPOSITORY / "tools" / "package_model.py"
+    monkeypatch.setattr(sys, "argv", ["package", "motionstreamer272-nano", "--evaluator", "runs/best"])
     runpy.run_path(str(tool), run_name="__main__")
     packaged = tmp_path / "checkpoints" / "motionstreamer272-nano"
     assert sum(path.stat().st_size for path in packaged.rglob("*") if path.is_file()) <= 15e6
