@@ -40,7 +40,7 @@ class VocabularySettings:
     absurd: Path | None = None
     examples: int = 2048
     captions: int = 12_000
-    false_alarms: float = 0.025
+    false_alarms: float = 0.03
     reading: Reading = field(default_factory=Reading)
     seed: int = 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare.caption_table import load_table
 from hftrainer.data.prepare.labelled_prompts import TEST, read_labelled
 from hftrainer.english import normalized
 from hftrainer.manifest import fingerprint
@@ -51,11 +52,12 @@ def check_prompts(
     *,
     split: str = "val",
     trained: str = "train",
-    captions: Sequence[Path] = (),
+    captions: Sequence[str | os.PathLike[str]] = (),
     absurd: Path | None = None,
 ) -> PromptCheck:
-    """Captions of a split, and of files with one a line, that the split `trained` does not have; and absurd prompts.
+    """Captions of a split that the split `trained` does not have, and absurd prompts.
 
+    `captions`: more of the former, as text files with one a line, or as caption tables by name or .jsonl file.
     Raises `UnknownPrompt` for a model that has no known.json.
     """
     pipeline = load_pipeline(model)
@@ -66,7 +68,7 @@ def check_prompts(
         )
     dataset = DatasetFolder(data)
     seen = set(_captions(dataset, trained))
-    sources = {f"split {split}": _captions(dataset, split), **{path.stem: read_lines(path) for path in captions}}
+    sources = {f"split {split}": _captions(dataset, split), **{Path(path).stem: _listed(path) for path in captions}}
     real = {name: _unseen(texts, seen) for name, texts in sources.items()}
     kinds: dict[str, list[Assessment]] = defaultdict(list)
     for row in read_labelled(absurd or TEST):
@@ -88,6 +90,13 @@ def check_prompts(
 
 def _captions(dataset: DatasetFolder, split: str) -> list[str]:
     return [normalized(caption.text) for name in dataset.names(split) for caption in dataset.captions(name)]
+
+
+def _listed(path: str | os.PathLike[str]) -> list[str]:
+    if Path(path).suffix == ".txt":
+        return read_lines(path)
+    table = load_table(path)
+    return [caption.text for clip in table.clips for caption in table.captions(clip)]
 
 
 def _unseen(texts: Sequence[str], seen: set[str]) -> list[str]:

@@ -17,7 +17,7 @@ def add_verbs(verbs: Any) -> None:
     sub.add_argument("--wordnet", default="/usr/share/wordnet", help="folder of WordNet's files (Debian: wordnet-base)")
     sub.add_argument("--absurd", type=Path, help="prompts that the model should doubt; default: the included file")
     sub.add_argument("--examples", type=int, default=2048, help="captions kept as embeddings (default 2048)")
-    sub.add_argument("--false-alarms", type=float, default=0.025, help="share of unseen captions to doubt (0.025)")
+    sub.add_argument("--false-alarms", type=float, default=0.03, help="share of unseen captions to doubt (0.03)")
     sub.add_argument(
         "--normalize", action="store_true", help="show the model prompts in lower case, typing errors mended"
     )

@@ -14,7 +14,8 @@ def add_arguments(what: Any) -> None:
     """Its arguments."""
     sub = with_model(what, "prompts", "check whether a model doubts absurd prompts, and only those")
     sub.add_argument("--trained", default="train", help="split whose captions are left out (default train)")
-    sub.add_argument("--captions", type=Path, action="append", default=[], help="more real captions, one a line")
+    more = "more real captions: a .txt file, or a caption table (cmu-humanml3d-test, a .jsonl file)"
+    sub.add_argument("--captions", action="append", default=[], help=more)
     sub.add_argument("--absurd", type=Path, help="tab-separated prompt and kind; default: the included test file")
     sub.set_defaults(run=prompts)
 

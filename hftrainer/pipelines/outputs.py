@@ -142,6 +142,8 @@ def write_page(out: Path, records: Sequence[dict[str, Any]], model: str, body: B
             continue
         shown = _shown_again(out, record, body or smpl_body())
         notes = {"seed": str(record["seed"]), "length": f"{shown.seconds:.1f} s", "end": ending(record)}
+        if record.get("known") is False:
+            notes["known"] = f"no; nearest: {', '.join(record.get('nearest', []))}" if record.get("nearest") else "no"
         ends = [(name, name.removeprefix(record["stem"] + ".")) for name in record["files"]]
         files = {end: name for name, end in ends if end != "npy"}
         clips.append(clip_of(shown, record["prompt"], notes, files=files))

@@ -47,17 +47,18 @@ def read_length(text: str) -> Length:
     last = len(lengths) == 1 and not _PARTS.search(text, lengths[0].end())
     if not lengths or others or not (last or len(lengths) == len(parts) + 1):
         return Length(text, None, tuple(match[0].strip() for match in found))
-    total = sum(_seconds(match) for match in lengths)
+    total, rest = sum(_seconds(match) for match in lengths), text
     for match in reversed(lengths):
-        text = f"{text[: match.start()]}{match['article'] or ''}{text[match.end() :]}"
-    text = re.sub(r"\s+([,.;!?])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;")
-    return Length(text, total) if re.search(r"[^\W\d_]", text) and total > 0 else Length(text, None)
+        rest = f"{rest[: match.start()]}{match['article'] or ''}{rest[match.end() :]}"
+    rest = re.sub(r"\s+([,.;!?])", r"\1", re.sub(r"\s+", " ", rest)).strip(" ,;")
+    says_something = re.search(r"[^\W\d_]", rest) is not None and total > 0
+    return Length(rest, total) if says_something else Length(text, None)
 
 
 def _is_length(match: re.Match[str]) -> bool:
     """Whether this is a duration: "a second chair" and "takes a second" are none, "for a second" is."""
     vague = match["amount"].lower() in ("a", "an")
-    return not vague or (match["lead"] or "").startswith(("for", "lasting"))
+    return not vague or (match["lead"] or "").lower().startswith(("for", "lasting"))
 
 
 def _seconds(match: re.Match[str]) -> float:
