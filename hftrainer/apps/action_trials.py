@@ -58,7 +58,7 @@ def evaluate_actions(
     templates, dataset = load_templates(asked.templates), DatasetFolder(data)
     scorer = ActionClassifier.from_pretrained(classifier)
     pipeline = load_pipeline(model)
-    chosen = dataclasses.replace(pipeline.sampling, do_sample=True, **(sampling or {}))
+    chosen = dataclasses.replace(pipeline.sampling, **{**(sampling or {}), "do_sample": True})
 
     made_up = [Trial(*row) for row in trials(templates, asked.seeds, asked.pairs)]
     made_up += [Trial(*row) for row in styled_trials(templates, dataset.labels(), asked.styled)]

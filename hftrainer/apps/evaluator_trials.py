@@ -77,7 +77,7 @@ def evaluate_by_evaluator(
     rng = np.random.default_rng(0)
     centers = ActionCenters.of({name: encode(_some(clips[asked.real][name], asked.most_clips)) for name in names})
     everything = [Trial(*row) for row in trials_of(names, prompts_of(names, asked.prompts), asked, rng)]
-    chosen = dataclasses.replace(pipeline.sampling, do_sample=True, **(sampling or {}))
+    chosen = dataclasses.replace(pipeline.sampling, **{**(sampling or {}), "do_sample": True})
     rows = [(trial.prompt, trial.seed) for trial in everything]
     made = pipeline.generate_rows(rows, sampling=chosen, batch_size=_ROWS, progress=progress)
     outcomes = [Outcome(trial, m.motion, m.ended) for trial, m in zip(everything, made, strict=True)]

@@ -164,7 +164,7 @@ def _calibrate(
             kinds += ["absurd"] * len(chosen)
     table, kind_of = np.array(rows), np.array(kinds)
     judgement = fit_judgement(table, kind_of != "absurd", false_alarms=settings.false_alarms)
-    doubted = np.array([judgement.score(row) <= 0 for row in table])
+    doubted = np.array([judgement.score(row.tolist()) <= 0 for row in table])
     return judgement, {
         "captions": len(captions.texts),
         "examples": min(settings.examples, len(captions.texts)),

@@ -13,7 +13,7 @@ _ROUNDS = 50
 
 
 def fit_judgement(
-    features: NDArray[np.float64], known: Sequence[bool], *, false_alarms: float, ridge: float = 1.0
+    features: NDArray[np.float64], known: Sequence[bool] | NDArray[np.bool_], *, false_alarms: float, ridge: float = 1.0
 ) -> Judgement:
     """A judgement of features (n, len(FEATURES)) by which a share of `false_alarms` of the `known` rows is not known.
 

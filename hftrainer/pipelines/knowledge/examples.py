@@ -72,4 +72,4 @@ def evenly(group: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]
         rounds[row] = seen[int(group[row])] = seen.get(int(group[row]), -1) + 1
     place = np.empty(len(group), dtype=np.int64)
     place[order] = np.arange(len(group))
-    return np.sort(np.lexsort((place, rounds))[:count])
+    return np.asarray(np.sort(np.lexsort((place, rounds))[:count]), dtype=np.int64)
