@@ -211,6 +211,31 @@ def test_tied_weights_are_written_once_and_tied_again(tmp_path):
     assert loaded.ar.lm_head.weight is loaded.ar.transformer.wte.weight
 
 
+def test_matrices_in_8_bits_are_within_half_a_step_of_their_row(tmp_path):
+    bundle = make_tiny_bundle()
+    tied = LLaMAHF(LLaMAHFConfig(**{**vars(bundle.ar.config), "tie_weights": True}))
+    tied.transformer.wte.weight.data[3] = 0.0
+    bundle.ar = tied
+    bundle.config.ar.config.tie_weights = True
+    bundle.save_pretrained(tmp_path / "model", dtype=torch.float16, int8_matrices=True)
+    stored = load_file(tmp_path / "model" / "ar.safetensors")
+    assert stored["transformer.wte.weight"].dtype == torch.int8
+    assert "lm_head.weight" not in stored
+    loaded = MotionMillionBundle.from_pretrained(tmp_path / "model")
+    assert loaded.ar.lm_head.weight is loaded.ar.transformer.wte.weight
+    for name, tensor in tied.state_dict().items():
+        got = loaded.ar.state_dict()[name]
+        if tensor.ndim == 2:
+            assert got.dtype == torch.float32
+            steps = tensor.abs().amax(dim=1, keepdim=True) / 127
+            assert ((got - tensor).abs() <= 0.501 * steps).all()  # float32 of the scale
+        else:
+            torch.testing.assert_close(got.float(), tensor, rtol=1e-3, atol=0)  # float16
+    save_file({**stored, "transformer.wte.weight.scale": torch.ones(2)}, tmp_path / "model" / "ar.safetensors")
+    with pytest.raises(CheckpointError, match="scales, expected one a row"):
+        MotionMillionBundle.from_pretrained(tmp_path / "model")
+
+
 def test_saving_over_an_artifact_replaces_it_whole(copy):
     (copy / "leftover.txt").write_text("old")
     make_tiny_bundle(seed=5).save_pretrained(copy)

@@ -1,6 +1,7 @@
 """Weight files of every form, read without running code from them, and safetensors, written tensor by tensor."""
 
 from hftrainer.models.checkpoint.errors import CheckpointError, UnsafeCheckpoint
+from hftrainer.models.checkpoint.int8_rows import with_matrices, write_int8_module
 from hftrainer.models.checkpoint.modules import (
     assign,
     check_finite,
@@ -26,7 +27,9 @@ __all__ = [
     "open_checkpoint",
     "read_metadata",
     "tensor_hash",
+    "with_matrices",
     "write_index",
+    "write_int8_module",
     "write_module",
     "write_safetensors",
     "write_state",

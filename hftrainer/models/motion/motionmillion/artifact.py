@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ from hftrainer.models.checkpoint import (
     check_fit,
     find_weights,
     open_checkpoint,
+    with_matrices,
+    write_int8_module,
     write_module,
 )
 from hftrainer.models.motion.motionmillion.config import (
@@ -154,10 +157,11 @@ def read(
     restore_buffers(vqvae)
     if ar is not None:
         path = find_weights(folder, "ar")
-        state = open_checkpoint(path, keys=("trans",))
+        opened = open_checkpoint(path, keys=("trans",))
         tied = getattr(ar.config, "tie_weights", False)
+        state = with_matrices(opened)
         if tied and "lm_head.weight" not in state:
-            state = state.renamed({**{name: name for name in state}, "lm_head.weight": "transformer.wte.weight"})
+            state = _with_tied_head(state)
         assign(ar, state, source=str(path), dtype=dtype)
         restore_buffers(ar)
         if tied:
@@ -170,6 +174,13 @@ def read(
     else:
         encoder = _read_text_encoder(folder, raw, config, text_encoder, on_demand=text_on_demand, **hub)
     return Parts(config, vqvae, ar, encoder, mean, std, tokenizer_hash(folder))
+
+
+def _with_tied_head(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The embedding under the head's name, too."""
+    if isinstance(state, Checkpoint):
+        return state.renamed({**{name: name for name in state}, "lm_head.weight": "transformer.wte.weight"})
+    return {**state, "lm_head.weight": state["transformer.wte.weight"]}
 
 
 def check_names(stem: str, state: Checkpoint, config: MotionMillionConfig) -> None:
@@ -192,18 +203,23 @@ def read_folder_config(folder: Path) -> MotionMillionConfig:
     return read_config(read_json(folder / CONFIG), folder)
 
 
-def write(bundle: MotionMillionBundle, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write `bundle` to `folder` by way of a temporary folder beside it."""
+def write(
+    bundle: MotionMillionBundle, folder: Path, *, dtype: torch.dtype | None = None, int8_matrices: bool = False
+) -> None:
+    """Write `bundle` to `folder` by way of a temporary folder beside it. `int8_matrices`: see `write_int8_module`."""
     with atomic_folder(folder) as staging:
-        _write_into(bundle, staging, dtype)
+        _write_into(bundle, staging, dtype, int8_matrices)
 
 
-def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | None) -> None:
+def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | None, int8_matrices: bool) -> None:
     config = bundle.config
     write_module(bundle.vqvae, folder, "fsq", dtype=dtype)
     if bundle.ar is not None:
         tied = ["lm_head.weight"] if getattr(bundle.ar.config, "tie_weights", False) else []
-        write_module(bundle.ar, folder, "ar", dtype=dtype, drop=tied)
+        if int8_matrices:
+            write_int8_module(bundle.ar, folder / "ar.safetensors", dtype=dtype, drop=tied)
+        else:
+            write_module(bundle.ar, folder, "ar", dtype=dtype, drop=tied)
     encoder, text_sha256 = bundle.text_encoder, None
     has_text = encoder is not None and not isinstance(encoder, StoredTextFeatures)
     if has_text:

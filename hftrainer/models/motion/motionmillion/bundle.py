@@ -170,14 +170,20 @@ class MotionMillionBundle(nn.Module):
         twin._buffers = dict(self._buffers)
         return twin
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
-        """Write an artifact folder, atomically."""
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None, int8_matrices: bool = False
+    ) -> None:
+        """Write an artifact folder, atomically: floating point as `dtype`, or as it is.
+
+        `int8_matrices` stores the transformer's matrices in 8 bits with a scale for each row, a quarter of float32;
+        they are float32 again when they are read.
+        """
         if self.quantized is not None:
             raise ValueError(
                 f"this model's transformer was packed to {self.quantized} while loading, which is not stored; "
                 "load it without quantize=... to save it"
             )
-        artifact.write(self, Path(folder), dtype=dtype)
+        artifact.write(self, Path(folder), dtype=dtype, int8_matrices=int8_matrices)
 
     def push_to_hub(
         self,
