@@ -58,7 +58,7 @@ bench: $(SETUP)  ## what nano costs on this machine
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,eval,viz,dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,eval,viz,serve,dev]'
 	touch $(SETUP)
 
 clean:

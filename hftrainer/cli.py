@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "prepare and verify a dataset: import-bvh, captions, mirror, join, split, stats, tokenize, verify",
     "convert": "convert released checkpoints to an artifact folder",
     "export": "convert motion files to glb, bvh, npz, mp4, html and other formats",
+    "serve": "a web page to type into, and a JSON API",
     "bench": "benchmark sampling, training, loading and evaluation, side by side with alternatives",
     "zoo": "the model zoo: list models, show a card, find or download files",
     "doctor": "check the installation and a model folder",

@@ -18,7 +18,9 @@ _EXTRA_OF = {
     "imageio_ffmpeg": "viz",
     "PIL": "viz",
     "pxr": "usd",
-    "gradio": "serve",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "websockets": "serve",
     "torchao": "quant",
     "ufbx": "fbx",
 }

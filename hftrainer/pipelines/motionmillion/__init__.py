@@ -29,7 +29,9 @@ from hftrainer.models.motion.motionmillion.tokenizer import MotionTokenizer as T
 from hftrainer.models.motion.motionmillion.tokenizer import load_tokenizer
 from hftrainer.models.text_encoder_base import kind_of, spell_kind
 from hftrainer.pipelines.base import Float32, GeneratedMotion, read_sampling
+from hftrainer.pipelines.joining import JoinedMotions
 from hftrainer.pipelines.knowledge import load_knowledge
+from hftrainer.pipelines.motionmillion.joining import JoinedRows
 from hftrainer.pipelines.motionmillion.streaming import StreamingPipeline
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
@@ -297,6 +299,10 @@ class MotionMillionPipeline(StreamingPipeline):
                     ),
                 )
             waiting = []
+
+    def joining(self, rows: int | None = None) -> JoinedMotions:
+        """Motions that join a batch of `rows` (None: as many as are worthwhile and fit) while it is decoded."""
+        return JoinedRows(self, rows)
 
     def _bounded(self, request: GenerationRequest, text: str) -> GenerationRequest:
         """The request for what the model is shown of its caption, its most codes said, and no more wanted than that."""

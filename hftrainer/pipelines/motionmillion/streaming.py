@@ -86,6 +86,7 @@ class StreamingPipeline(TextToMotionPipeline):
         return GeneratedMotion(
             motion=motion, prompt=prompt, seed=seed, tokens=np.array(codes, dtype=np.int64), ended=False,
             text_tokens=max(self.count_tokens([text for text, _ in parts])), representation=self.representation,
+            body=self.bundle.body,
             **joined([self.assess(text) for text, _ in parts]),
         )  # fmt: skip
 
@@ -135,6 +136,7 @@ class StreamingPipeline(TextToMotionPipeline):
         return GeneratedMotion(
             motion=self._decode_all(codes), prompt=prompt, seed=seed, tokens=np.array(codes, dtype=np.int64),
             ended=False, text_tokens=self.count_tokens([prompt])[0], representation=self.representation,
+            body=self.bundle.body,
             **self.assess(prompt).fields(),
         )  # fmt: skip
 
@@ -277,7 +279,9 @@ class LiveSession:
         self._pipeline, self._codes = pipeline, codes
         self._decoder = FrameDecoder(pipeline, known, pipeline._lookahead(lookahead))
         self._wanted: str | None = None
-        self._spoken = self._stopped = False
+        self._stopped = False
+        self._made = 0  # codes
+        self._said: list[tuple[int, str]] = []  # from which code on a prompt counts
 
     def say(self, prompt: str) -> None:
         """What is done from now on."""
@@ -289,6 +293,13 @@ class LiveSession:
         """Codes that are decided and whose frames were not given: so many come before those of a prompt said now."""
         return self._decoder.pending
 
+    def prompt_at(self, frame: int) -> str:
+        """The prompt that a frame was made for; frames before it are not asked for any more."""
+        code = frame // self._pipeline.frames_per_code
+        while len(self._said) > 1 and self._said[1][0] <= code:
+            del self._said[0]
+        return self._said[0][1]
+
     def stop(self) -> None:
         """Ends the iteration after the frames of what was decided."""
         self._stopped = True
@@ -298,11 +309,12 @@ class LiveSession:
             wanted, self._wanted = self._wanted, None
             if wanted is not None:
                 self._codes.say(*self._pipeline._text(wanted))
-                self._spoken = True
-            if not self._spoken:
+                self._said.append((self._made, wanted))
+            if not self._said:
                 raise ValueError('no prompt yet: call say("walks forward") first')
             code = self._codes.next(may_end=False)
             assert code is not None
+            self._made += 1
             if len(frames := self._decoder.push(code)):
                 yield frames
         if len(frames := self._decoder.finish()):

@@ -5,6 +5,7 @@
     decode_batch.py   the rows on the device and what the host knows of them; one step
     inference.py      prefill, decode and the choice of the best id, over `network.llama`'s only forward
     prompts.py        captions in: text encoded ahead, batches that fit the memory
+    running_batch.py  rows that prompts join and leave while they are decoded, as a server needs
     stream.py         one motion without an end in sight, and codes between two motions
 
 Optional reading, what makes it fast and changes nothing: prepare.py swaps modules of a copy (fast_linear.py),

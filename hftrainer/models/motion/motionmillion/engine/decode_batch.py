@@ -12,7 +12,7 @@ from torch import Tensor
 from hftrainer.models.motion.motionmillion.engine.cuda_graphs import StepGraphs, kv_bucket
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache
-from hftrainer.models.motion.motionmillion.network.sampler import sample_ids
+from hftrainer.models.motion.motionmillion.network.sampler import best_ids, sample_ids
 from hftrainer.requests import SamplingParams
 
 
@@ -20,13 +20,15 @@ class DecodeBatch:
     """Where each of `rows` rows is; lives on the device, and `step` never waits for it.
 
     `counts` codes of at most `limits` have been made, END is not allowed before `floors`; `fault` is not a number where
-    the network's output was not.
+    the network's output was not. All rows choose by `params`, or those of each of `groups` by its own; CUDA graphs know
+    nothing of groups.
     """
 
     _PER_ROW = ("inputs", "text", "counts", "limits", "floors", "done", "ended", "fault", "codes", "uniforms", "index")
 
     def __init__(self, model: InferenceLLaMA, rows: int, max_new_tokens: int, max_seq_len: int, params: SamplingParams):
         self.model, self.params = model, params
+        self.groups: list[tuple[SamplingParams, Tensor]] = []
         self.cache: KVCache = model.new_cache(rows, max_seq_len)
         device, pad = model.device, model.config.pad_id
         self.text, self.counts, self.limits, self.floors = torch.zeros(4, rows, dtype=torch.long, device=device)
@@ -75,11 +77,7 @@ class DecodeBatch:
         hidden = self.model.decode(self.inputs, positions, self.cache, kv_len_bound)
         self.fault += hidden.sum(dim=-1, dtype=torch.float32) * 0.0  # NaN stays, and infinity becomes NaN
         may_end = self.counts >= self.floors
-        if self.params.do_sample:
-            uniforms = self.uniforms[self.index, self.counts]
-            ids = sample_ids(self.model.logits(hidden, may_end), uniforms, self.params)
-        else:
-            ids = self.model.best(hidden, may_end)
+        ids = self._choose(hidden, may_end)
         end, pad = self.model.config.end_id, self.model.config.pad_id
         self.ended |= (ids == end) & ~self.done
         self.done |= self.ended
@@ -87,6 +85,20 @@ class DecodeBatch:
         self.counts += ~self.done
         self.done |= self.counts >= self.limits
         self.inputs.copy_(self.model.embed(ids))
+
+    def _choose(self, hidden: Tensor, may_end: Tensor) -> Tensor:
+        """Ids (rows,) of hidden states (rows, d)."""
+        if not self.groups and not self.params.do_sample:
+            return self.model.best(hidden, may_end)
+        logits = self.model.logits(hidden, may_end)
+        uniforms = self.uniforms[self.index, self.counts]
+        if not self.groups:
+            return sample_ids(logits, uniforms, self.params)
+        ids = best_ids(logits)
+        for params, rows in self.groups:
+            if params.do_sample:
+                ids[rows] = sample_ids(logits[rows], uniforms[rows], params)
+        return ids
 
     def replay(self, kv_len_bound: int) -> None:
         """As `step`, from a CUDA graph."""

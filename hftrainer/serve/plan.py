@@ -1,0 +1,121 @@
+"""From the body of a request to motions to make, or to the one sentence that says why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hftrainer.pipelines.joining import Wish
+from hftrainer.pipelines.prompts import seeded_rows, shorten_text
+from hftrainer.requests import SamplingParams
+from hftrainer.serve.jobs import Job, MotionTask, new_id
+from hftrainer.serve.refusal import Refusal
+from hftrainer.serve.schema import MotionRequest
+from hftrainer.serve.served import Served
+from hftrainer.serve.settings import Settings
+from hftrainer.serve.store import Store
+
+_MAX_SEED = 2**63
+
+
+def plan(request: MotionRequest, served: Served, store: Store) -> Job:
+    """A job with the motions that are asked for, not yet submitted; raises `Refusal`."""
+    settings, pipeline = served.settings, served.pipeline
+    _check_size(request, settings)
+    try:
+        sampling = _sampling(request, served)
+        wishes = _timelines(request, served, sampling) if request.timeline else _motions(request, served, sampling)
+        said = [_assess(pipeline, wish) for wish in wishes]
+        if request.strict:
+            _refuse_unknown(pipeline, wishes)
+    except (ValueError, TypeError) as error:
+        raise Refusal(422, "invalid", str(error)) from error
+    name, fps = new_id(), pipeline.motion_format.fps
+    motions: list[dict[str, Any]] = [
+        {"id": f"{name}-{index}", "index": index, "prompt": wish.prompt, "seed": wish.seed, "fps": fps, **known}
+        for index, (wish, known) in enumerate(zip(wishes, said, strict=True))
+    ]
+    job = Job(name, served.name, request.model_dump(exclude={"stream"}), motions, pipeline.representation)
+    job.tasks = [MotionTask(job, index, wish, store) for index, wish in enumerate(wishes)]
+    return job
+
+
+def _check_size(request: MotionRequest, settings: Settings) -> None:
+    texts = [request.prompt] if request.prompt else request.prompts or [part.prompt for part in request.timeline or []]
+    longest = max(len(text) for text in texts if text is not None)
+    if longest > settings.max_prompt:
+        raise Refusal(
+            422, "prompt_too_long", f"a prompt has {longest} characters, at most {settings.max_prompt} are read; shorten it"
+        )
+    if request.count > settings.max_count:
+        raise Refusal(422, "too_many", f"count is {request.count}, at most {settings.max_count} are made of a prompt")
+    motions = request.count * (1 if request.timeline else len(texts))
+    if max(motions, len(texts)) > settings.max_motions:
+        raise Refusal(422, "too_many", f"{motions} motions are asked for, at most {settings.max_motions} are made at once")
+
+
+def _sampling(request: MotionRequest, served: Served) -> SamplingParams:
+    given = {name: getattr(request, name) for name in ("temperature", "top_p", "guidance")}
+    if given["guidance"] is None:
+        del given["guidance"]
+    elif not hasattr(served.pipeline.sampling, "guidance"):
+        raise ValueError(f"the model {served.name} has no guidance; leave it out")
+    sampling: SamplingParams = served.pipeline.sampling_for(**given)
+    if request.count > 1 and not sampling.do_sample:
+        raise ValueError(f"{request.count} greedy motions of a prompt are identical; ask for one, or give a temperature")
+    return sampling
+
+
+def _motions(request: MotionRequest, served: Served, sampling: SamplingParams) -> list[Wish]:
+    pipeline = served.pipeline
+    texts = [request.prompt] if request.prompt is not None else request.prompts or []
+    pipeline.check_prompt_lengths(texts)
+    frames = None if request.seconds is None else pipeline.check_seconds(request.seconds)
+    asked = getattr(pipeline, "frames_asked", lambda text: None)
+    rows = seeded_rows([text for text in texts for _ in range(request.count)], request.seed)
+    wishes = []
+    for text, seed in rows:
+        made = pipeline.request(text, seed, sampling, asked(text) if frames is None else frames)
+        wishes.append(Wish(text, seed, sampling, made))
+    return wishes
+
+
+def _timelines(request: MotionRequest, served: Served, sampling: SamplingParams) -> list[Wish]:
+    pipeline, settings = served.pipeline, served.settings
+    if not hasattr(pipeline, "timeline"):
+        raise ValueError(f"the model {served.name} makes one motion per prompt, and no timelines")
+    parts = [(part.prompt, part.seconds) for part in request.timeline or []]
+    pipeline.check_prompt_lengths([text for text, _ in parts])
+    total = sum(seconds for _, seconds in parts)
+    if total > settings.max_seconds or round(total * pipeline.motion_format.fps) < 1:
+        raise ValueError(f"a timeline lasts up to {settings.max_seconds:g} s and at least a frame, got {total:g} s")
+    text = "; ".join(text for text, _ in parts)
+    return [Wish(text, request.seed + j, sampling, parts=parts) for j in range(request.count)]
+
+
+def _assess(pipeline: Any, wish: Wish) -> dict[str, Any]:
+    """What the model says of the prompts, and where the parts of a timeline are."""
+    out: dict[str, Any] = {}
+    assess = getattr(pipeline, "assess", None)
+    if assess is not None:
+        found = [assess(text) for text in wish.texts]
+        known = [one.known for one in found if one.known is not None]
+        out = {
+            "known": all(known) if known else None,
+            "similarity": min((one.similarity for one in found if one.similarity is not None), default=None),
+            "nearest": [text for one in found if one.known is False for text in one.nearest],
+            "warnings": [f"{shorten_text(one.prompt)}: {said}" for one in found for said in one.warnings],
+        }
+    if wish.parts:
+        starts = [sum(seconds for _, seconds in wish.parts[:i]) for i in range(len(wish.parts))]
+        out["segments"] = [
+            {"prompt": text, "start": round(start, 3), "seconds": seconds}
+            for (text, seconds), start in zip(wish.parts, starts, strict=True)
+        ]
+    return out
+
+
+def _refuse_unknown(pipeline: Any, wishes: list[Wish]) -> None:
+    refuse = getattr(pipeline, "refuse_unknown", None)
+    if refuse is None:
+        raise ValueError("this model cannot tell which prompts it knows; leave out strict")
+    refuse(list(dict.fromkeys(text for wish in wishes for text in wish.texts)))

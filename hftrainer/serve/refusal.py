@@ -1,0 +1,22 @@
+"""Why a request is not done: a status, a word for programs and a sentence for people."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse
+
+
+class Refusal(Exception):
+    """Becomes ``{"error": kind, "message": message}`` with `status`."""
+
+    def __init__(self, status: int, kind: str, message: str, *, retry_after: int | None = None):
+        super().__init__(message)
+        self.status, self.kind, self.message, self.retry_after = status, kind, message, retry_after
+
+    def as_dict(self) -> dict[str, str]:
+        """What is sent, and kept with a job."""
+        return {"error": self.kind, "message": self.message}
+
+    def response(self) -> JSONResponse:
+        """The answer."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return JSONResponse(self.as_dict(), self.status, headers=headers)
