@@ -1,7 +1,7 @@
 """Motions that are made together though they were asked for one by one: what a server asks of a pipeline.
 
-A `JoinedMotions` belongs to one thread. A pipeline whose engine lets a motion join a batch that is being decoded has its
-own (Go to Zero: `hftrainer.pipelines.motionmillion.joining`); `MotionsInTurn` serves every other.
+A `JoinedMotions` belongs to one thread. A pipeline whose engine lets a motion join a batch that is being decoded has
+its own (Go to Zero: `hftrainer.pipelines.motionmillion.joining`); `MotionsInTurn` serves every other.
 """
 
 from __future__ import annotations

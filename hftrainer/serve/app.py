@@ -66,9 +66,7 @@ def _add_motions(app: FastAPI, service: Service) -> None:
         """
         job = await service.submit(body, kept=False)
         if body.stream:
-            return StreamingResponse(
-                service.follow(job, leave=True), media_type="text/event-stream", headers=_EVENTS
-            )  # fmt: skip
+            return StreamingResponse(service.follow(job, leave=True), media_type="text/event-stream", headers=_EVENTS)
 
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -95,7 +93,9 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         """How far a job is, and its answer."""
         return JSONResponse(service.store.get(job).view())
 
-    @app.get("/v1/jobs/{job}/events", response_class=StreamingResponse, responses={200: {"content": _STREAM}}, tags=["jobs"])  # fmt: skip
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": _STREAM}}
+
+    @app.get("/v1/jobs/{job}/events", response_class=StreamingResponse, responses=streamed, tags=["jobs"])
     async def events(job: str) -> Response:
         """What happened to a job, from the start, and what happens."""
         found = service.store.get(job)

@@ -84,7 +84,7 @@ class Exports:
         """The work that makes a file; who asks for it meanwhile waits for the same."""
         if path not in self._making:
             if len(self._making) >= _WAITING:
-                raise Refusal(429, "busy", f"{len(self._making)} files are being made already; try later", retry_after=5)
+                raise Refusal(429, "busy", f"{len(self._making)} files are being made; try later", retry_after=5)
             loop = asyncio.get_running_loop()
             work = loop.run_in_executor(self._pool, self._write, path, motion, kind, options, raw)
             work.add_done_callback(lambda _: self._making.pop(path, None))

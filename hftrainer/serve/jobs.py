@@ -155,9 +155,9 @@ def close(job: Job, store: Store, status: str) -> None:
         if job.over:
             return
         job.status = status
-    job.tasks = []
+    job.tasks, log = [], job.log
     store.save(job)
-    if job.log is not None:
-        last = event("done", **job.answer) if job.answer is not None else event("error", **(job.error or {}))
-        job.log.append(last, close=True)
     store.closed(job)
+    if log is not None:
+        last = event("done", **job.answer) if job.answer is not None else event("error", **(job.error or {}))
+        log.append(last, close=True)

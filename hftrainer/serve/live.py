@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hftrainer.serve.events import packed
-from hftrainer.serve.world_joints import WorldJoints
+from hftrainer.serve.world_joints import EndlessJoints
 
 AHEAD = 1.0  # seconds that are made before they are played
 UNSENT = 8  # messages that may wait for a slow client; then its figure stands still
@@ -26,7 +26,7 @@ class LiveFeed:
         self.fps: float = pipeline.motion_format.fps
         self.closed = False
         self._frames: Iterator[Any] = iter(self.session)
-        self._joints = WorldJoints(pipeline.motion_format)
+        self._joints = EndlessJoints(pipeline.motion_format)
         self._loop, self._messages = loop, asyncio.Queue[dict[str, Any]]()
         self._made, self._began = 0, 0.0
         self._unsent = 0

@@ -54,7 +54,7 @@ class Metrics:
             counts, times = dict(self._counts), {key: list(cells) for key, cells in self._times.items()}
         lines: dict[str, list[str]] = {name: [] for name in _HELP}
         for (name, labels), value in counts.items():
-            lines[name].append(f"{name}{_spelt(labels)} {value:g}" if value < 1e6 else f"{name}{_spelt(labels)} {value}")
+            lines[name].append(f"{name}{_spelt(labels)} {value:.0f}")
         for name, ask in self.gauges.items():
             lines[name] += [f"{name}{_spelt(labels)} {value:.0f}" for labels, value in ask().items()]
         for (name, labels), cells in times.items():

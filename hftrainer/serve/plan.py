@@ -44,13 +44,14 @@ def _check_size(request: MotionRequest, settings: Settings) -> None:
     longest = max(len(text) for text in texts if text is not None)
     if longest > settings.max_prompt:
         raise Refusal(
-            422, "prompt_too_long", f"a prompt has {longest} characters, at most {settings.max_prompt} are read; shorten it"
-        )
+            422, "prompt_too_long",
+            f"a prompt has {longest} characters, at most {settings.max_prompt} are read; shorten it",
+        )  # fmt: skip
     if request.count > settings.max_count:
         raise Refusal(422, "too_many", f"count is {request.count}, at most {settings.max_count} are made of a prompt")
     motions = request.count * (1 if request.timeline else len(texts))
     if max(motions, len(texts)) > settings.max_motions:
-        raise Refusal(422, "too_many", f"{motions} motions are asked for, at most {settings.max_motions} are made at once")
+        raise Refusal(422, "too_many", f"{motions} motions are asked for, at most {settings.max_motions} may be")
 
 
 def _sampling(request: MotionRequest, served: Served) -> SamplingParams:
@@ -61,7 +62,7 @@ def _sampling(request: MotionRequest, served: Served) -> SamplingParams:
         raise ValueError(f"the model {served.name} has no guidance; leave it out")
     sampling: SamplingParams = served.pipeline.sampling_for(**given)
     if request.count > 1 and not sampling.do_sample:
-        raise ValueError(f"{request.count} greedy motions of a prompt are identical; ask for one, or give a temperature")
+        raise ValueError(f"{request.count} greedy motions of a prompt are identical; give a temperature")
     return sampling
 
 

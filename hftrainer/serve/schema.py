@@ -16,8 +16,6 @@ class _Body(BaseModel):
 def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("a prompt is empty; describe what the person does")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("a prompt contains half of a surrogate pair, which is no Unicode character")
     if "\0" in text:
         raise ValueError("a prompt contains the character U+0000")
     return text

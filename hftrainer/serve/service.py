@@ -30,7 +30,9 @@ class Service:
         self.settings, self.metrics, self.models = settings, metrics, models
         endings = formats()
         self.store = Store(
-            settings.jobs, settings.keep, lambda motion: {kind: f"/v1/motions/{motion}/motion.{kind}" for kind in endings}
+            settings.jobs,
+            settings.keep,
+            lambda motion: {kind: f"/v1/motions/{motion}/motion.{kind}" for kind in endings},
         )
         self.exports = Exports(self.store, models)
         self._measure()

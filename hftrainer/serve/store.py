@@ -121,7 +121,7 @@ class Store:
 
     def _hold(self) -> IO[str]:
         """A lock that ends with the process: two servers would take each other's jobs for abandoned ones."""
-        stream = open(self.folder / ".lock", "w", encoding="ascii")  # noqa: SIM115
+        stream = open(self.folder / ".lock", "w", encoding="ascii")
         try:
             import fcntl
 

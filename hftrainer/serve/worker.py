@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Any
 
 from hftrainer.pipelines.joining import FramesDecoder, MotionProgress, joining_of

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from hftrainer.arrays import parse_npy
+
 WALK, RUN = "a person walks forward", "run as fast as possible"
 
 
@@ -33,8 +35,6 @@ def make(client, **body):
 def features(client, motion):
     answer = client.get(motion["files"]["npy"])
     assert answer.status_code == 200
-    from hftrainer.arrays import parse_npy
-
     return np.asarray(parse_npy(answer.content, "npy"))
 
 
@@ -102,7 +102,9 @@ def test_files_are_made_on_demand(client):
     assert WALK in page.text
 
 
-@pytest.mark.parametrize("path", ["motion.exe", "..%2f..%2fetc%2fpasswd", "motion.glb?skeleton=nobody", "motion.npz?fps=-1"])
+@pytest.mark.parametrize(
+    "path", ["motion.exe", "..%2f..%2fetc%2fpasswd", "motion.glb?skeleton=nobody", "motion.npz?fps=-1"]
+)
 def test_files_that_do_not_exist(client, path):
     (motion,) = make(client, prompt=WALK, seconds=0.5)["motions"]
     answer = client.get(f"/v1/motions/{motion['id']}/{path}")

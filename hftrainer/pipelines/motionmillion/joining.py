@@ -141,7 +141,8 @@ class JoinedRows:
         if not making.todo:
             return None
         text, end = making.todo[0]
-        room = min(self.batch.max_new_tokens, self.model.config.block_size - len(text) - min(len(making.codes), CONTEXT))
+        taken = len(text) + min(len(making.codes), CONTEXT)
+        room = min(self.batch.max_new_tokens, self.model.config.block_size - taken)
         if room < 1:
             raise ValueError("text and context fill all positions of the model; shorten the text")
         limit = min(room, end - len(making.codes))
