@@ -17,6 +17,7 @@ from hftrainer.serve.exports import MEDIA, format_of_file
 from hftrainer.serve.guard import Guard
 from hftrainer.serve.live_route import add_live
 from hftrainer.serve.metrics import Metrics
+from hftrainer.serve.page import HEADERS, page_file
 from hftrainer.serve.refusal import Refusal
 from hftrainer.serve.schema import Accepted, Answer, JobList, JobView, ModelList, MotionRequest, Problem, Vocabulary
 from hftrainer.serve.served import Models
@@ -163,8 +164,6 @@ def _add_server(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     @app.get("/page/{name}", include_in_schema=False)
     async def page(request: Request, name: str = "index.html") -> Response:
-        from hftrainer.serve.page import HEADERS, page_file
-
         found = page_file(name)
         if found is None:
             raise Refusal(404, "not_found", "there is no such page")

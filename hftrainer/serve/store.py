@@ -7,6 +7,7 @@ complete jobs; what belongs to no job is removed at the next start.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftrainer.arrays import read_npy
-from hftrainer.files import check_writable, remove_leftovers, write_json
+from hftrainer.files import atomic_path, check_writable, remove_leftovers, write_json
 from hftrainer.readers import read_json
 from hftrainer.render.export import write_features
 from hftrainer.serve.jobs import JOB_ID, MOTION_ID, Job
@@ -58,6 +59,25 @@ class Store:
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    def adopt(self, name: str, root: Path) -> None:
+        """Take a copy of a job that another server has finished, if the folder of one in `root` has it."""
+        if name in self._jobs or not JOB_ID.fullmatch(name):
+            return
+        for folder in root.iterdir():
+            if folder.resolve() == self.folder.resolve() or not (folder / f"{name}.json").is_file():
+                continue
+            job = _job_of(read_json(folder / f"{name}.json"))
+            if job.status != "done":
+                return
+            for motion in job.motions:
+                source = folder / f"{motion['id']}.npy"
+                if source.is_file():
+                    with atomic_path(self.features_file(motion["id"])) as temporary:
+                        shutil.copyfile(source, temporary)
+            self.save(job)
+            self.add(job)
+            return
 
     def newest(self, count: int) -> list[Job]:
         """Jobs, newest first."""

@@ -127,6 +127,15 @@ def test_the_newest_jobs_are_kept(make_client, tmp_path):
     assert len(list((tmp_path / "jobs").glob("*.npy"))) == 2
 
 
+def test_a_finished_job_is_found_in_the_folder_of_another_server(make_client, tmp_path):
+    one, other = make_client(jobs=tmp_path / "a"), make_client(jobs=tmp_path / "b")
+    made = make(one, prompt=WALK, seconds=0.3)
+    assert other.get(f"/v1/jobs/{made['id']}").status_code == 404
+    other.app.state.service.store.adopt(made["id"], tmp_path)
+    assert other.get(f"/v1/jobs/{made['id']}").json()["answer"] == made
+    assert other.get(made["motions"][0]["files"]["npy"]).status_code == 200
+
+
 def test_two_servers_do_not_share_a_folder(make_client, tmp_path):
     make_client()
     with pytest.raises(ValueError, match="another server keeps its jobs"):
