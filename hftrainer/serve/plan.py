@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hftrainer.pipelines.joining import Wish
-from hftrainer.pipelines.prompts import seeded_rows, shorten_text
+from hftrainer.pipelines.knowledge import joined
+from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.requests import SamplingParams
 from hftrainer.serve.jobs import Job, MotionTask, new_id
 from hftrainer.serve.refusal import Refusal
@@ -14,8 +15,6 @@ from hftrainer.serve.served import Served
 from hftrainer.serve.settings import Settings
 from hftrainer.serve.store import Store
 
-_MAX_SEED = 2**63
-
 
 def plan(request: MotionRequest, served: Served, store: Store) -> Job:
     """A job with the motions that are asked for, not yet submitted; raises `Refusal`."""
@@ -23,10 +22,11 @@ def plan(request: MotionRequest, served: Served, store: Store) -> Job:
     _check_size(request, settings)
     try:
         sampling = _sampling(request, served)
-        wishes = _timelines(request, served, sampling) if request.timeline else _motions(request, served, sampling)
-        said = [_assess(pipeline, wish) for wish in wishes]
-        if request.strict:
-            _refuse_unknown(pipeline, wishes)
+        with served.reading:
+            wishes = _timelines(request, served, sampling) if request.timeline else _motions(request, served, sampling)
+            said = [_said(pipeline, wish) for wish in wishes]
+            if request.strict:
+                pipeline.refuse_unknown([text for wish in wishes for text in wish.texts])
     except (ValueError, TypeError) as error:
         raise Refusal(422, "invalid", str(error)) from error
     name, fps = new_id(), pipeline.motion_format.fps
@@ -71,11 +71,10 @@ def _motions(request: MotionRequest, served: Served, sampling: SamplingParams) -
     texts = [request.prompt] if request.prompt is not None else request.prompts or []
     pipeline.check_prompt_lengths(texts)
     frames = None if request.seconds is None else pipeline.check_seconds(request.seconds)
-    asked = getattr(pipeline, "frames_asked", lambda text: None)
     rows = seeded_rows([text for text in texts for _ in range(request.count)], request.seed)
     wishes = []
     for text, seed in rows:
-        made = pipeline.request(text, seed, sampling, asked(text) if frames is None else frames)
+        made = pipeline.request(text, seed, sampling, frames or pipeline.frames_asked(text))
         wishes.append(Wish(text, seed, sampling, made))
     return wishes
 
@@ -93,19 +92,11 @@ def _timelines(request: MotionRequest, served: Served, sampling: SamplingParams)
     return [Wish(text, request.seed + j, sampling, parts=parts) for j in range(request.count)]
 
 
-def _assess(pipeline: Any, wish: Wish) -> dict[str, Any]:
+def _said(pipeline: Any, wish: Wish) -> dict[str, Any]:
     """What the model says of the prompts, and where the parts of a timeline are."""
-    out: dict[str, Any] = {}
-    assess = getattr(pipeline, "assess", None)
-    if assess is not None:
-        found = [assess(text) for text in wish.texts]
-        known = [one.known for one in found if one.known is not None]
-        out = {
-            "known": all(known) if known else None,
-            "similarity": min((one.similarity for one in found if one.similarity is not None), default=None),
-            "nearest": [text for one in found if one.known is False for text in one.nearest],
-            "warnings": [f"{shorten_text(one.prompt)}: {said}" for one in found for said in one.warnings],
-        }
+    found = [pipeline.assess(text) for text in wish.texts]
+    fields = joined(found) if wish.parts else found[0].fields()
+    out = {name: fields[name] for name in ("known", "similarity", "nearest", "warnings")}
     if wish.parts:
         starts = [sum(seconds for _, seconds in wish.parts[:i]) for i in range(len(wish.parts))]
         out["segments"] = [
@@ -113,10 +104,3 @@ def _assess(pipeline: Any, wish: Wish) -> dict[str, Any]:
             for (text, seconds), start in zip(wish.parts, starts, strict=True)
         ]
     return out
-
-
-def _refuse_unknown(pipeline: Any, wishes: list[Wish]) -> None:
-    refuse = getattr(pipeline, "refuse_unknown", None)
-    if refuse is None:
-        raise ValueError("this model cannot tell which prompts it knows; leave out strict")
-    refuse(list(dict.fromkeys(text for wish in wishes for text in wish.texts)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,13 @@ class Served:
 
     def __init__(self, name: str, pipeline: Any, settings: Settings, metrics: Metrics, card: ModelCard | None = None):
         self.name, self.pipeline, self.settings, self.card = name, pipeline, settings, card
+        self.reading = threading.Lock()  # what a pipeline remembers of prompts is not for several threads at once
         self.worker = Worker(name, pipeline, settings, metrics)
 
     @property
     def max_seconds(self) -> float:
         """Of one motion of one prompt."""
-        pipe = self.pipeline
-        longest = pipe.max_sample_steps * pipe.frames_per_code / pipe.motion_format.fps
-        return float(min(self.settings.max_seconds, longest))
+        return float(min(self.settings.max_seconds, self.pipeline.max_seconds))
 
     def view(self) -> dict[str, Any]:
         """What /v1/models says of it."""
@@ -53,8 +53,8 @@ class Served:
 
     def vocabulary(self) -> dict[str, int]:
         """Verbs that it was trained on, with numbers of clips; none if it does not say."""
-        knowledge = getattr(self.pipeline, "knowledge", None)
-        return dict(getattr(knowledge, "verbs", None) or {})
+        knowledge = self.pipeline.knowledge
+        return {} if knowledge is None else dict(knowledge.known.groups.get("verbs", {}))
 
 
 class Models:

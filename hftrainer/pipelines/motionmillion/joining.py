@@ -18,6 +18,7 @@ from hftrainer.models.motion.motionmillion.engine.running_batch import RowProgre
 from hftrainer.models.motion.motionmillion.engine.stream import CONTEXT
 from hftrainer.pipelines.base import GeneratedMotion
 from hftrainer.pipelines.joining import MotionProgress, Wish
+from hftrainer.pipelines.knowledge import joined
 from hftrainer.pipelines.motionmillion.streaming import FrameDecoder
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class _Making:
     codes: list[int] = field(default_factory=list)
     row: RowRequest | None = None
     total: int = 1
+    text_tokens: int = 0
 
 
 class JoinedRows:
@@ -63,7 +65,7 @@ class JoinedRows:
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> list[Tensor]:
         """Features (n, c) of each text."""
-        encoded = self.pipeline.bundle.encode_text(list(texts))
+        encoded = self.pipeline.bundle.encode_text([self.pipeline.assess(text).text for text in texts])
         counts = encoded.mask.sum(dim=1).tolist()
         return [row[:count].clone() for row, count in zip(encoded.features, counts, strict=True)]
 
@@ -110,7 +112,7 @@ class JoinedRows:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _begin(self, wish: Wish, features: Sequence[Tensor]) -> _Making:
-        making = _Making(wish)
+        making = _Making(wish, text_tokens=max(len(text) for text in features))
         if wish.sampling.do_sample:
             making.generator = torch.Generator()
             if wish.seed is None:
@@ -118,7 +120,7 @@ class JoinedRows:
             else:
                 making.generator.manual_seed(wish.seed)
         if wish.request is not None:
-            request = self.pipeline._bounded(wish.request)
+            request = self.pipeline._bounded(wish.request, wish.prompt)
             assert request.max_new_tokens is not None
             making.total = request.max_new_tokens
             making.row = self._row(making, features[0], request.max_new_tokens, request.max_new_tokens)
@@ -170,12 +172,15 @@ class JoinedRows:
             self.batch.add(row.key, following, first=True)
             return MotionProgress(row.key, codes, share)
         del self._making[row.key]
-        finish = partial(finished, self.pipeline, making.wish, codes, row.ended)
+        finish = partial(finished, self.pipeline, making.wish, codes, row.ended, making.text_tokens)
         return MotionProgress(row.key, codes, 1.0, True, finish)
 
 
-def finished(pipeline: MotionMillionPipeline, wish: Wish, codes: list[int], ended: bool) -> GeneratedMotion:
+def finished(
+    pipeline: MotionMillionPipeline, wish: Wish, codes: list[int], ended: bool, text_tokens: int
+) -> GeneratedMotion:
     """The motion of all codes of a wish."""
+    said = [pipeline.assess(text) for text in wish.texts]
     if wish.request is not None:
         frames = wish.request.frames
     else:
@@ -189,7 +194,8 @@ def finished(pipeline: MotionMillionPipeline, wish: Wish, codes: list[int], ende
         seed=wish.seed,
         tokens=np.array(codes, dtype=np.int64),
         ended=ended,
-        text_tokens=max(pipeline.count_tokens(wish.texts)),
+        text_tokens=text_tokens,
         representation=pipeline.representation,
         body=pipeline.bundle.body,
+        **(said[0].fields() if wish.request is not None else joined(said)),
     )
