@@ -9,7 +9,7 @@ from hftrainer.pipelines.knowledge import joined
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.requests import SamplingParams
 from hftrainer.serve.jobs import Job, MotionTask, new_id
-from hftrainer.serve.refusal import Refusal
+from hftrainer.serve.refusal import Refusal, one_line
 from hftrainer.serve.schema import MotionRequest
 from hftrainer.serve.served import Served
 from hftrainer.serve.settings import Settings
@@ -28,7 +28,7 @@ def plan(request: MotionRequest, served: Served, store: Store) -> Job:
             if request.strict:
                 pipeline.refuse_unknown([text for wish in wishes for text in wish.texts])
     except (ValueError, TypeError) as error:
-        raise Refusal(422, "invalid", str(error)) from error
+        raise Refusal(422, "invalid", one_line(error)) from error
     name, fps = new_id(), pipeline.motion_format.fps
     motions: list[dict[str, Any]] = [
         {"id": f"{name}-{index}", "index": index, "prompt": wish.prompt, "seed": wish.seed, "fps": fps, **known}

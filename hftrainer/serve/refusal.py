@@ -5,6 +5,11 @@ from __future__ import annotations
 from starlette.responses import JSONResponse
 
 
+def one_line(error: Exception) -> str:
+    """The message of an error that says several things on lines of their own."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
 class Refusal(Exception):
     """Becomes ``{"error": kind, "message": message}`` with `status`."""
 
