@@ -9,8 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,24 @@ PATIENCE = 60_000  # milliseconds, on a machine with other work
 FLAGS = ["--no-sandbox", "--disable-3d-apis", "--no-first-run", "--disable-background-networking"]
 
 
-@contextmanager
-def fake_server(*arguments: str) -> Iterator[str]:
+def fake_server(*arguments: str) -> AbstractContextManager[str]:
     """The address of tests/serve/fake_server.py; the process ends with the context."""
-    pytest.importorskip("starlette", reason="starlette is not installed (pip install 'hftrainer[serve]')")
-    pytest.importorskip("uvicorn", reason="uvicorn is not installed (pip install 'hftrainer[serve]')")
+    return _server(lambda port: [str(FAKE), str(port), *arguments])
+
+
+def real_server(jobs: Path) -> AbstractContextManager[str]:
+    """The address of `hftrainer serve` with its default model, which keeps its motions in the folder `jobs`."""
+    return _server(lambda port: ["-m", "hftrainer", "serve", "--port", str(port), "--jobs", str(jobs)])
+
+
+@contextmanager
+def _server(program: Callable[[int], list[str]]) -> Iterator[str]:
+    for module in ("fastapi", "uvicorn", "websockets"):
+        pytest.importorskip(module, reason=f"{module} is not installed (pip install 'hftrainer[serve]')")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, str(FAKE), str(port), *arguments])
+    process = subprocess.Popen([sys.executable, *program(port)])
     try:
         wait_for(f"http://127.0.0.1:{port}/", process)
         yield f"http://127.0.0.1:{port}"

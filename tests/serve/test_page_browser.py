@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.browsing import PATIENCE, Visit, chromium, fake_server
+from tests.serve.browsing import PATIENCE, Visit, chromium, fake_server, real_server
 
 pytestmark = pytest.mark.slow
 
@@ -397,3 +397,36 @@ def test_a_token_is_asked_for_and_not_kept_in_the_address(browser):
         linked.page.fill("#live-say", "a person walks")
         linked.page.keyboard.press("Enter")
         linked.page.wait_for_selector(".label-text >> text=a person walks")
+
+
+def test_the_page_and_the_server_fit(browser, tmp_path):
+    """The whole way with the small model: typed, streamed, downloaded; a timeline; a live session; the history."""
+    with real_server(tmp_path) as served:
+        visit = Visit(browser, served)
+        page = visit.ready()
+        page.fill("#seconds", "2")
+        type_and_make(page, "a person walks forward")
+        says(page, "Done: 1 motion, 2.0 s")
+        page.click("#now-actions button")
+        with page.expect_download() as waiting:
+            page.click("[data-format=glb]")
+        assert waiting.value.path().read_bytes().startswith(b"glTF")
+        page.keyboard.press("Escape")
+        page.click("#tab-timeline")
+        page.click("#make")
+        says(page, "Done: 1 motion, 5.0 s")
+        page.click("#tab-live")
+        page.fill("#live-say", "a person walks forward")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".label-text >> text=a person walks forward")
+        page.keyboard.type("a person waves")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".label-text >> text=a person waves")
+        page.click("#live-stop")
+        page.reload()
+        page.wait_for_selector("body[data-state=ready]", state="attached")
+        assert page.locator(".row").count() == 2
+        page.click(".row .only >> nth=1")
+        page.wait_for_selector("#now-title >> text=a person walks forward")
+        assert frames(page)[1] == 60
+        assert visit.errors == []
