@@ -25,13 +25,13 @@ from yaml import YAMLError
 from hftrainer.environment import environment_for, without_secrets
 from hftrainer.fields import choice, number, problems
 from hftrainer.files import write_text
-from hftrainer.readers import MAX_YAML, check_plain, read_text, yaml_reason
+from hftrainer.readers import MAX_YAML, FileError, check_plain, read_text, yaml_reason
 
 T = TypeVar("T")
 MAX_EXPANDED = 10_000_000  # letters and items
 
 
-class ConfigError(ValueError):
+class ConfigError(FileError):
     """A configuration that cannot be used; the message names the field, what it has and what it may have."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.manifest import MANIFEST, verify_manifest
+from hftrainer.readers import FileError
 
 # copies of the same weights for other frameworks, which nothing here reads
 FOREIGN_WEIGHTS = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
@@ -21,7 +22,7 @@ _USUAL_FOLDERS = ("checkpoints", "ckpt", "data", "dataset", "datasets", "exp", "
                   "outputs", "pretrained", "results", "run", "runs", "tmp", "weights")  # fmt: skip
 
 
-class ModelNotFound(ValueError):
+class ModelNotFound(FileError):
     """Neither a folder nor a repository that can be reached; the message says what was tried."""
 
 

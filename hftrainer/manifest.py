@@ -9,13 +9,13 @@ from typing import Any
 
 from hftrainer.files import sha256, write_json
 from hftrainer.hashes import file_hash
-from hftrainer.readers import check_type, inside, json_field, read_json
+from hftrainer.readers import FileError, check_type, inside, json_field, read_json
 
 MANIFEST = "manifest.json"
 _DECIDES = (".safetensors", ".npy", ".pt", ".pth", ".bin", ".json", ".model", ".txt")
 
 
-class ManifestError(ValueError):
+class ManifestError(FileError):
     """Files that are not those of their manifest; the message names them."""
 
 

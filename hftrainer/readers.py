@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -35,7 +35,13 @@ _NAMES = {
 
 
 class FileError(ValueError):
-    """A file that cannot be used; the message names the file, what it has and what was expected."""
+    """A file that cannot be used; the message names the file, what it has and what was expected.
+
+    What files call themselves and their parts is in messages, so that these are shown with `visible`.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 def read_json(
@@ -169,6 +175,34 @@ def json_field(
         raise error(f"{_name(source)} has no {key!r}; it holds {_some(value)}")
     check_type(value[key], expected, f"{_name(source)}, {key!r}", error=error)
     return value[key]
+
+
+def json_fields(
+    value: Any,
+    source: str | os.PathLike[str],
+    required: Mapping[str, type | tuple[type, ...]] | None = None,
+    optional: Mapping[str, type | tuple[type, ...]] | None = None,
+    *,
+    error: type[ValueError] = FileError,
+) -> None:
+    """Raise `error` unless `value` is an object that has the `required` fields, all of them and those of the
+    `optional` ones that are there of these types."""
+    check_type(value, dict, _name(source), error=error)
+    for key, expected in (required or {}).items():
+        json_field(value, key, expected, source, error=error)
+    for key, expected in (optional or {}).items():
+        if key in value:
+            check_type(value[key], expected, f"{_name(source)}, {key!r}", error=error)
+
+
+def check_list(
+    value: Any, expected: type | tuple[type, ...], what: str, *, error: type[ValueError] = FileError
+) -> list[Any]:
+    """`value`, which must be a list of such items."""
+    check_type(value, list, what, error=error)
+    for number, item in enumerate(value):
+        check_type(item, expected, f"{what}, item {number}", error=error)
+    return list(value)
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int, *, error: type[ValueError] = FileError) -> bytes:

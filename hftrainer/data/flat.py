@@ -35,7 +35,7 @@ from hftrainer.data.tokens.table import Int64, Label, TokenTable, check_made_by,
 from hftrainer.files import sha256, write_json
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
-from hftrainer.readers import check_type, inside, json_field, read_json
+from hftrainer.readers import check_type, inside, json_field, json_fields, read_json
 
 MANIFEST = "made_from.json"
 TOKENS_FORMAT = "hftrainer-packed-tokens-v1"
@@ -134,20 +134,21 @@ class PackedTokens(PackedFolder):
 
     def __init__(self, folder: str | os.PathLike[str]):
         super().__init__(folder)
+        json_fields(self.made_from, self.folder / MANIFEST, {"codebook_size": int, "frames_per_code": int})
         labels = {
-            name: Label(self.array(about["array"]), list(about["values"]))
+            name: Label(self._column(about["array"]), list(about["values"]))
             for name, about in self.made_from["labels"].items()
         }
         self.table = TokenTable(
-            codes=self.array("codes"),
-            offsets=self.array("offsets"),
-            clips=self.array("clips"),
-            first_caption=self.array("first_caption"),
-            text=self.array("text"),
-            text_offsets=self.array("text_offsets"),
+            codes=self._column("codes"),
+            offsets=self._offsets("offsets"),
+            clips=self._column("clips"),
+            first_caption=self._offsets("first_caption"),
+            text=self._column("text"),
+            text_offsets=self._offsets("text_offsets"),
             spans=self.array("spans") if "spans.npy" in self.files else None,
-            codebook_size=int(self.made_from["codebook_size"]),
-            frames_per_code=int(self.made_from["frames_per_code"]),
+            codebook_size=self.made_from["codebook_size"],
+            frames_per_code=self.made_from["frames_per_code"],
             representation=self.representation,
             labels=labels,
             folder=str(self.folder),
@@ -171,10 +172,23 @@ class PackedTokens(PackedFolder):
             and table.offsets[-1] == len(table.codes)
             and table.text_offsets[-1] == len(table.text)
             and table.first_caption[-1] == len(table.text_offsets) - 1
-            and len(table.first_caption) == len(self.array("name_offsets"))
+            and len(table.first_caption) == len(self._offsets("name_offsets"))
+            and (table.spans is None or table.spans.shape == (len(table.text_offsets) - 1, 2))
         )
         if not fits:
             raise ValueError(f"the arrays of {self.folder} are inconsistent; {self.remedy}")
+
+    def _column(self, name: str) -> NDArray[Any]:
+        array = self.array(name)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(f"{self.folder}: {name} holds {array.shape} of {array.dtype}; {self.remedy}")
+        return array
+
+    def _offsets(self, name: str) -> NDArray[Any]:
+        array = self._column(name)
+        if not len(array) or array[0] != 0:
+            raise ValueError(f"{self.folder}: {name} does not begin with 0; {self.remedy}")
+        return array
 
     def __len__(self) -> int:
         return len(self.table.clips)

@@ -27,7 +27,7 @@ from hftrainer.evaluation.protocols.schema import Protocol
 from hftrainer.evaluation.report import Table
 from hftrainer.evaluation.vocabulary import arrow_of, current_result, label_of
 from hftrainer.files import atomic_path
-from hftrainer.readers import read_json
+from hftrainer.readers import json_fields, read_json
 
 Floats = NDArray[np.floating[Any]]
 PER_ITEM, RESULT = "per_item.npz", "report.json"
@@ -110,7 +110,11 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     sizes = {name: len(array) for name, array in items.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{per_item}: per-item arrays have different lengths: {sizes}")
-    return Run(folder, current_result(read_json(folder / RESULT)), items)
+    result = read_json(folder / RESULT)
+    rows = result.get("rows", {})
+    json_fields(result, folder / RESULT, {"protocol": dict}, dict.fromkeys(("rows", "evaluator", "counts"), dict))
+    json_fields(rows, folder / RESULT, optional=dict.fromkeys(rows, dict))
+    return Run(folder, current_result(result), items)
 
 
 def compare(a: Run, b: Run, *, resamples: int = 1000, fid_resamples: int = 200, seed: int = 0) -> list[Difference]:

@@ -62,8 +62,11 @@ class StoredTextFeatures(nn.Module):
                 f"{self.path} holds no text features: its format is {about.get('format')!r}, expected {FORMAT!r}; "
                 "make it with: hftrainer data text-features"
             )
-        self.encoder, self.encoder_sha256, self.dtype = about["encoder"], about["encoder_sha256"], about["dtype"]
-        self.width, self.max_tokens = int(about["width"]), int(about["max_tokens"])
+        try:
+            self.encoder, self.encoder_sha256, self.dtype = about["encoder"], about["encoder_sha256"], about["dtype"]
+            self.width, self.max_tokens = int(about["width"]), int(about["max_tokens"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{self.path} is damaged: its metadata lack or misspell {error}") from error
         self.kind: dict[str, Any] = parse_json(about.get("kind", '{"name": "t5"}'), self.path)  # see `kind_of`
         self._pooled = about.get("pooled") == "true"
         self._state = open_checkpoint(self.path)

@@ -28,13 +28,16 @@ def read_curves(run: Path) -> dict[str, Curve]:
     if not files:
         raise ValueError(f"{run} has no logs/version_*/metrics.csv; give the output_dir of a run")
     for path in files:
-        with path.open(newline="") as stream:
-            for row in csv.DictReader(stream):
-                step = int(float(row["step"]))
-                for name, text in row.items():
-                    if name not in ("step", "epoch") and text:
-                        today, value = _in_todays_terms(name, float(text))
-                        curves.setdefault(today, {})[step] = value
+        with path.open(newline="", encoding="utf-8") as stream:
+            try:
+                for row in csv.DictReader(stream):
+                    step = int(float(row["step"]))
+                    for name, text in row.items():
+                        if name not in ("step", "epoch") and text:
+                            today, value = _in_todays_terms(name, float(text))
+                            curves.setdefault(today, {})[step] = value
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError, csv.Error) as error:
+                raise ValueError(f"{path} is not a log of a run ({type(error).__name__}: {error})") from error
     return {name: sorted(points.items()) for name, points in sorted(curves.items())}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from hftrainer.config import ConfigError, read_yaml, save_yaml
 from hftrainer.files import write_json
-from hftrainer.readers import read_json
+from hftrainer.readers import check_list, check_type, inside, json_fields, read_json
 from hftrainer.training.changes import Change
 from hftrainer.training.provenance import provenance
 
@@ -33,8 +33,13 @@ class RunRecord:
         self.values: dict[str, Any] = {"status": None, "starts": []}
         if path.is_file():
             found = read_json(path)
-            if isinstance(found, dict):
-                self.values |= found
+            json_fields(found, path, optional={"status": (str, type(None)), "step": int, "results": dict})
+            for name, value in found.get("results", {}).items():
+                check_type(value, float, f"{path}, 'results', {name!r}")
+            for number, start in enumerate(check_list(found.get("starts", []), dict, f"{path}, 'starts'")):
+                json_fields(start, f"{path}, start {number}", {"config": str}, {"processes": (int, type(None))})
+                inside(folder, start["config"], what=f"{path}, start {number}")
+            self.values |= found
         if not self.values["starts"] and (folder / "config.yaml").is_file():  # of an earlier release
             self.values["starts"] = [{"config": "config.yaml", "processes": None}]
 

@@ -51,7 +51,7 @@ def declared_names(folder: Path) -> Iterator[str]:
         if isinstance(entry, str):
             yield entry
     architectures = config.get("architectures")
-    yield from (name for name in architectures or [] if isinstance(name, str))
+    yield from (name for name in (architectures if isinstance(architectures, list) else []) if isinstance(name, str))
 
 
 def declared_representation(folder: Path) -> str | None:

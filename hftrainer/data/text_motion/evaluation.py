@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from hftrainer.data.folder import Caption, DatasetFolder, parse_caption
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.plain_text import read_lines
-from hftrainer.readers import inside, read_json
+from hftrainer.readers import FileError, inside, read_json
 
 _SHOWN = 5
 _MOST_FRAMES = 1_000_000  # more than nine hours
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
     frames: int
 
 
-class UnusablePairs(ValueError):
+class UnusablePairs(FileError):
     """Entries without a caption or a length; the message names the first."""
 
 

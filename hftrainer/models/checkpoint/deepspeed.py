@@ -56,6 +56,17 @@ def read_deepspeed(folder: Path, read: Read) -> tuple[dict[str, Any], int, set[s
     tag = _tag_folder(folder)
     if tag is None:
         raise CheckpointError(f"{folder} is not a DeepSpeed checkpoint")
+    try:
+        tensors, stage, placeholders = _read(tag, read)
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{tag} is not as DeepSpeed writes it ({type(error).__name__}: {error})"[:400]) from error
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, (TensorRef, PiecedTensor)):
+            raise CheckpointError(f"{tag}: {name} is a {type(tensor).__name__}, expected a tensor")
+    return tensors, stage, placeholders
+
+
+def _read(tag: Path, read: Read) -> tuple[dict[str, Any], int, set[str]]:
     placeholders: set[str] = set()
 
     def open_all(pattern: str) -> list[dict[str, Any]]:

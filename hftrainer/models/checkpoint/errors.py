@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hftrainer.readers import FileError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(FileError):
     """A weight file that cannot be used; the message names the file, the key, what came and what was expected."""
 
 

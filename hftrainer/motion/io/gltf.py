@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from hftrainer.motion.io.nodes import as_motion, matrices, world_matrices
 from hftrainer.motion.io.source import MAX_VALUES, MotionFileError, SkeletalMotion, check_size
 from hftrainer.motion.rotation import matrix_to_quaternion, slerp
-from hftrainer.readers import inside, parse_json, read_bytes
+from hftrainer.readers import check_list, inside, parse_json, read_bytes
 
 Float = NDArray[np.float64]
 _MAX_BYTES = 2 << 30
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_PARTS = ("nodes", "animations", "accessors", "bufferViews", "buffers", "skins")
 _SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _MAX_FPS = 240.0
 _MAX_FRAMES_OF_KEYS = 20
@@ -205,11 +206,13 @@ class GltfFile:
         self._buffers: dict[int, bytes] = {}
         self._read: dict[int, Float] = {}
         self._values = self._channels = 0
+        for part in _PARTS:
+            check_list(self.json.get(part, []), dict, f"{path}, {part!r}", error=MotionFileError)
 
     def external(self) -> Iterator[Path]:
         """Files beside this one that hold its buffers."""
         for buffer in self.json.get("buffers", []):
-            uri = buffer.get("uri") if isinstance(buffer, dict) else None
+            uri = buffer.get("uri")
             if isinstance(uri, str) and not uri.startswith("data:"):
                 yield inside(self.path.parent, unquote(uri), what=f"{self.path}: a buffer", error=MotionFileError)
 

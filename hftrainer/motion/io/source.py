@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hftrainer.readers import FileError
+
 Float = NDArray[np.float64]
 
 MAX_JOINTS = 4096
@@ -16,7 +18,7 @@ MAX_ARRAYS = 512 << 20  # bytes of the arrays of a .npz
 MAX_VALUES = 80_000_000  # joints times frames times the numbers of a transform; below 2 GB at the peak
 
 
-class MotionFileError(ValueError):
+class MotionFileError(FileError):
     """A motion file that cannot be used; the message names the file and what is wrong with it."""
 
 

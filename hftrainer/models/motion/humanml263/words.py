@@ -53,12 +53,13 @@ class WordVectors:
         folder = Path(folder)
         data = _load_array(folder / f"{name}_data.npy")
         words, rows = _plain_pickle(folder / f"{name}_words.pkl"), _plain_pickle(folder / f"{name}_idx.pkl")
-        if not isinstance(words, (list, tuple)) or not isinstance(rows, Mapping):
+        listed = isinstance(words, (list, tuple)) and all(isinstance(word, str) for word in words)
+        if not listed or not isinstance(rows, Mapping):
             raise CheckpointError(
                 f"{folder}: expected a list of words and their rows, got a {type(words).__name__} and a "
                 f"{type(rows).__name__}"
             )
-        unknown = [word for word in words if not isinstance(rows.get(word), int) or not 0 <= rows[word] < len(data)]
+        unknown = [word for word in words if type(rows.get(word)) is not int or not 0 <= rows[word] < len(data)]
         if unknown:
             raise CheckpointError(f"{folder}: {len(unknown)} words have no vector, e.g. {unknown[0]!r}")
         return cls([str(word) for word in words], data[[rows[word] for word in words]].astype(np.float32))
