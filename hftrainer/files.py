@@ -27,6 +27,7 @@ from hftrainer.processes import is_running, this_process
 # .NAME-PLACE-PID-START-RANDOM.part.SUFFIX or .folder; PLACE is the machine, or the container
 _TEMPORARY = re.compile(r"\..*-([0-9a-f]{8})-(\d+)-(\d+)-[A-Za-z0-9_]+\.(?:part|folder)(?:\..*)?")
 _swept: set[str] = set()
+_MOST_SWEPT = 10_000
 _FULL = 1 << 20  # bytes; a disk with less is full
 
 
@@ -89,6 +90,8 @@ def remove_leftovers(folder: Path) -> None:
     key = f"{os.getpid()} {os.path.abspath(folder)}"
     if key in _swept:
         return
+    if len(_swept) >= _MOST_SWEPT:
+        _swept.clear()  # a server writes to ever new folders
     _swept.add(key)
     here = this_process()[0]
     with contextlib.suppress(OSError):  # another process may be sweeping, too; a later one will

@@ -86,8 +86,11 @@ class TextMotionLoss:
 class SentenceSimilarity:
     """Which captions mean nearly the same, by a sentence model (mean of its last hidden states) that does not train.
 
-    The release takes sentence-transformers/paraphrase-MiniLM-L6-v2. Each caption is encoded once.
+    The release takes sentence-transformers/paraphrase-MiniLM-L6-v2. A caption is encoded once while it is among the
+    last `kept` different ones.
     """
+
+    kept = 200_000  # vectors of 384 numbers: 0.4 GB
 
     def __init__(self, source: str, threshold: float):
         self.threshold = threshold
@@ -104,6 +107,10 @@ class SentenceSimilarity:
             mask = batch["attention_mask"]
             hidden = self.model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
             mean = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-            self._vectors.update(zip(new, F.normalize(mean, dim=-1), strict=True))
+            self._vectors.update((text, row.clone()) for text, row in zip(new, F.normalize(mean, dim=-1), strict=True))
         vectors = torch.stack([self._vectors[caption] for caption in captions])
+        for caption in dict.fromkeys(captions):
+            self._vectors[caption] = self._vectors.pop(caption)  # the order is that of the last use
+        for caption in list(self._vectors)[: max(0, len(self._vectors) - self.kept)]:
+            del self._vectors[caption]
         return vectors @ vectors.T > self.threshold

@@ -14,7 +14,9 @@ from hftrainer.arrays import Wanted, read_npz
 from hftrainer.files import atomic_path
 
 Float32 = NDArray[np.float32]
+BUDGET = 512 << 20  # bytes that one cache may take: half a million embeddings of 256 numbers
 _KEY_BYTES = 16
+_OVERHEAD = 250  # bytes that Python takes for a key and a row
 _ARRAYS = {
     "identity": Wanted("text", ()),
     "keys": Wanted("int", (None, _KEY_BYTES)),
@@ -34,14 +36,14 @@ def content_key(content: NDArray[np.generic] | str) -> bytes:
 
 
 class EmbeddingCache:
-    """One evaluator's embeddings of one kind of thing.
+    """One evaluator's embeddings of one kind of thing, at most `budget` bytes: the least recently used ones go first.
 
     With a `path`, an .npz file that is read at first use and rewritten, atomically, when there is something new; it
     records the `identity` of the evaluator and refuses to serve another one.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, identity: str = ""):
-        self.path, self.identity = (None if path is None else Path(path)), identity
+    def __init__(self, path: str | os.PathLike[str] | None = None, identity: str = "", budget: int = BUDGET):
+        self.path, self.identity, self.budget = (None if path is None else Path(path)), identity, budget
         self._rows: dict[bytes, Float32] = {} if self.path is None else self._read(self.path)
 
     def __len__(self) -> int:
@@ -50,10 +52,17 @@ class EmbeddingCache:
     def rows(self, keys: Sequence[bytes], encode: Callable[[list[int]], Float32]) -> Float32:
         """The embedding of each key (n, d); `encode` is given places of `keys` that are new, each content once."""
         new = {key: place for place, key in enumerate(keys) if key not in self._rows}
+        for key, row in zip(new, encode(list(new.values())) if new else (), strict=True):
+            self._rows[key] = row.copy()  # a view would keep its whole batch
+        out = np.stack([self._rows[key] for key in keys])
+        for key in dict.fromkeys(keys):
+            self._rows[key] = self._rows.pop(key)  # the order is that of the last use
         if new:
-            self._rows.update(zip(new, encode(list(new.values())), strict=True))
+            if self.path is not None:
+                self._rows = {**self._read(self.path), **self._rows}  # another process may have added to it
+            self._forget()
             self._save()
-        return np.stack([self._rows[key] for key in keys])
+        return out
 
     def _read(self, path: Path) -> dict[bytes, Float32]:
         if not path.is_file():
@@ -67,12 +76,16 @@ class EmbeddingCache:
             raise ValueError(f"{path} is not a cache of embeddings ({keys.dtype} keys {keys.shape}); delete it")
         if identity != self.identity:
             raise ValueError(f"{path} holds embeddings of another evaluator ({identity}); delete it")
-        return {key.tobytes(): row for key, row in zip(keys, rows, strict=True)}
+        return {key.tobytes(): row.copy() for key, row in zip(keys, rows, strict=True)}
+
+    def _forget(self) -> None:
+        row = next(iter(self._rows.values()))
+        for key in list(self._rows)[: -max(1, self.budget // (row.nbytes + _OVERHEAD))]:
+            del self._rows[key]
 
     def _save(self) -> None:
         if self.path is None:
             return
-        self._rows = {**self._read(self.path), **self._rows}  # another process may have added to it
         keys = np.frombuffer(b"".join(self._rows), dtype=np.uint8).reshape(-1, _KEY_BYTES)
         rows = np.stack(list(self._rows.values()))
         with atomic_path(self.path) as temporary, open(temporary, "wb") as stream:
