@@ -38,8 +38,8 @@ gpu: $(SETUP)  ## what there is to learn of this machine's GPU in nine minutes
 test-faults: $(SETUP)  ## kills, full disks, files deleted underfoot; 200 kills a job (FAULTS=20 is quicker)
 	FAULTS=$(or $(FAULTS),200) $(RUN) -m pytest -m faults tests/faults
 
-fuzz: $(SETUP)  ## 100,000 inputs for every reader of files (RUNS=1000 is quicker); finds go to tests/fuzz/corpus
-	$(RUN) -W ignore -m tests.fuzz.run all --runs $(or $(RUNS),100000)
+fuzz: $(SETUP)  ## 100,000 inputs for every reader of files (RUNS=1000 is quicker; READERS="bvh npy"); finds go to tests/fuzz/corpus
+	$(RUN) -W ignore -m tests.fuzz.run $(or $(READERS),all) --runs $(or $(RUNS),100000)
 
 lock: $(SETUP)  ## requirements.lock and requirements-cpu.lock anew, from constraints.txt
 	$(RUN) scripts/lock.py
