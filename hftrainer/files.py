@@ -155,7 +155,7 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_prefix("writable"), suffix=".part"):
             pass
     except OSError as error:
         raise ValueError(

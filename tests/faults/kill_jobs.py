@@ -1,108 +1,50 @@
-"""Run by tests: a job is killed by SIGKILL at random moments and run again; the result has to be that of one run.
+"""Run by tests: a job is killed by SIGKILL at many moments and run again; the result has to be that of one run.
 
-    python -m tests.faults.kill_jobs generate /tmp/place --kills 200
+    python -m tests.faults.kill_jobs all /tmp/place --kills 200
 
-Jobs run in forks of a process that has imported everything once, so a run takes as long as its work. Files that differ
-between two runs that nobody killed (they hold a time) are left out of the comparison, and named.
+Half of the moments are spread evenly over the job's time, half over its operations on files. After a kill everything
+that records call finished is noted, and the rerun must leave it as it is. Files that differ between two runs that
+nobody killed (they hold a time) are left out of the comparison, and named.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import io
-import os
+import json
 import random
 import re
 import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hftrainer.cli import main as hftrainer
 from hftrainer.files import sha256
 from hftrainer.models.checkpoint import open_checkpoint, tensor_hash
+from tests.faults.forks import Ended, import_what_it_imports, moments, run
+from tests.faults.jobs import JOBS, Job, copied, prepare
 
-Job = Callable[[Path, Path], list[list[str]]]  # what is given, where it goes: command lines
 STARTS = re.compile(r"config\.\d+\.yaml")  # a run's record of each time that it was started
 LEFT_OUT = ("logs", "_logs", "wandb", "lightning_logs")
-SHORT = ["trainer.accelerator=cpu", "trainer.progress_bar=false", "callbacks=[{name: artifact}]"]
+FOLDER = "folder"
 
 
-def prepare(place: Path) -> None:
-    """What the jobs read: a model, released files, a dataset, BVH files."""
-    import numpy as np
-    import torch
+@dataclass
+class Outcome:
+    """What was tried of a job, and what held: `kept`: finished items that reruns found and left."""
 
-    from hftrainer.data.synthetic.motions import write_dataset
-    from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
-    from hftrainer.models.motion.motionmillion.network.llama import PRESETS
-    from hftrainer.motion.io.bvh_write import write_bvh  # noqa: F401 -- imported before the forks
-    from tests.tiny import SENTENCES, make_tiny_bundle, tiny_text_encoder
-
-    make_tiny_bundle().save_pretrained(place / "model")
-    write_dataset(place / "data", clips=24, seed=0)
-    (place / "prompts.txt").write_text("\n".join(SENTENCES) + "\n")
-    (place / "released").mkdir()
-    PRESETS["tiny-test"] = {"n_layer": 2, "n_head": 4, "n_embd": 32}
-    torch.manual_seed(0)
-    ar = LLaMAHF(LLaMAHFConfig.from_name("tiny-test", clip_dim=32))
-    torch.save({"trans": ar.state_dict()}, place / "released" / "ar.zip")
-    torch.save({"net": HumanVQVAE().state_dict()}, place / "released" / "fsq.zip")
-    np.save(place / "released" / "mean.npy", np.where(np.arange(272) == 9, 0.85, 0.0))
-    np.save(place / "released" / "std.npy", np.full(272, 0.1))
-    tiny_text_encoder().save_pretrained(place / "released" / "t5")
-
-
-def _copy(given: Path, out: Path) -> Path:
-    if not (out / "data").is_dir():
-        shutil.copytree(given / "data", out / "data")
-    return out / "data"
-
-
-JOBS: dict[str, Job] = {
-    "generate": lambda given, out: [["generate", "--prompts", str(given / "prompts.txt"), "--model",
-        str(given / "model"), "--seconds", "2", "--formats", "npy,npz,bvh", "--out", str(out / "made"),
-        "--batch-size", "2", "-n", "2", "--temperature", "1"]],
-    "evaluate-generate": lambda given, out: [["evaluate", "generate", "--model", str(given / "model"), "--data",
-        str(given / "data"), "--pair-source", "official_split", "--split", "train", "--greedy", "--device", "cpu",
-        "--batch-size", "4", "--out", str(out / "made")]],
-    "convert": lambda given, out: [["convert", "checkpoint", "--ar", str(given / "released/ar.zip"), "--fsq",
-        str(given / "released/fsq.zip"), "--mean", str(given / "released/mean.npy"), "--std",
-        str(given / "released/std.npy"), "--text_model_source", str(given / "released/t5"), "--out_dir",
-        str(out / "made")]],
-    "tokenize": lambda given, out: [["data", "tokenize", str(_copy(given, out)), "--model", str(given / "model")]],
-    "stats": lambda given, out: [["data", "stats", str(_copy(given, out)), "--split", "train"]],
-    "pack-motions": lambda given, out: [["data", "pack-motions", str(given / "data"), "--out", str(out / "made")]],
-    "pack-tokens": lambda given, out: [
-        ["data", "tokenize", str(_copy(given, out)), "--model", str(given / "model")],
-        ["data", "pack-tokens", str(out / "data"), "--out", str(out / "made")]],
-    "train": lambda given, out: [["train", "configs/gotozero/debug_tokenizer.yaml", f"data.root={given / 'data'}",
-        "trainer.max_steps=8", "trainer.checkpoint_every_n_steps=2", f"output_dir={out / 'run'}", *SHORT]],
-}  # fmt: skip
-
-
-def run(lines: list[list[str]], kill_after: float | None = None) -> bool:
-    """Run command lines in a fork; whether they came to their end. A status other than 0 is an error."""
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
-            status = max(hftrainer(line) for line in lines)
-        if status:
-            os.write(2, said.getvalue().encode()[-1500:])
-        os._exit(status)
-    if kill_after is not None:
-        threading.Event().wait(kill_after)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, -signal.SIGKILL), f"status {status}"
-    return status == 0
+    job: str
+    kills: int = 0
+    at_operations: int = 0
+    reruns: int = 0
+    kept: int = 0
+    files: int = 0
+    timed: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    one_run: float = 0.0
+    operations: int = 0
 
 
 def weights_hash(path: Path) -> str:
@@ -113,56 +55,87 @@ def weights_hash(path: Path) -> str:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Hash of every file by name; temporary names are files too."""
+    """Hash of every file by name; temporary names are files too, and folders that nothing is left in count."""
     return {
-        str(path.relative_to(folder)): weights_hash(path) if path.suffix == ".ckpt" else sha256(path)
+        str(path.relative_to(folder)): FOLDER if path.is_dir()
+        else weights_hash(path) if path.suffix == ".ckpt" else sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not STARTS.fullmatch(path.name)
-        and not set(path.relative_to(folder).parts) & set(LEFT_OUT)
-    }
+        if not STARTS.fullmatch(path.name) and not set(path.relative_to(folder).parts) & set(LEFT_OUT)
+    }  # fmt: skip
+
+
+def stamps(job: Job, out: Path) -> dict[Path, tuple[int, int]]:
+    """Number and time of each finished file."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in job.finished(out)}
+
+
+def killed_and_rerun(name: str, given: Path, out: Path, kills: int, chain: int = 3) -> Outcome:
+    """Kill a job so often, and compare each time after a run that is left to end; up to `chain` kills come first."""
+    job, rng, begun = JOBS[name], random.Random(name), time.monotonic()
+    lines = job.lines(given, out)
+    copied(job, given, out)
+    import_what_it_imports(lines)
+    shutil.rmtree(out)
+    clean, outcome = [], Outcome(name)
+    for _ in range(2):
+        copied(job, given, out)
+        ended = done(run(lines, out))
+        clean.append(content(out))
+        shutil.rmtree(out)
+    outcome.one_run, outcome.operations, outcome.files = round(ended.seconds, 2), ended.operations, len(clean[0])
+    assert set(clean[0]) == set(clean[1]), set(clean[0]) ^ set(clean[1])
+    timed = {path for path in clean[0] if clean[0][path] != clean[1][path]}
+    outcome.timed = sorted(timed)
+    while outcome.kills < kills:
+        copied(job, given, out)
+        kept: dict[Path, tuple[int, int]] = {}
+        for _ in range(rng.randint(1, chain)):
+            moment = moments(ended.seconds, ended.operations, rng)
+            result = run(lines, out, moment)
+            changed = {path for path, stamp in stamps(job, out).items() if kept.get(path, stamp) != stamp}
+            assert not changed, f"{name}: made again: {changed}"
+            kept |= stamps(job, out)
+            if result.status == 0 or (name == "convert" and (out / "made").is_dir()):
+                break  # it ended before the moment came; convert replaces no folder
+            assert result.status == -signal.SIGKILL or (job.workers and not moment.everyone), result
+            outcome.kills += 1
+            outcome.at_operations += moment.operation is not None
+        if name != "convert" or not (out / "made").is_dir():
+            done(run(lines, out))
+        outcome.reruns += 1
+        outcome.kept += len(kept)
+        check(f"{name}, after {outcome.kills} kills", content(out), clean[0], timed)
+        now = stamps(job, out)
+        again = {str(path) for path, stamp in kept.items() if now.get(path) != stamp}
+        assert not again, f"{name}: made again: {again}"
+        shutil.rmtree(out)
+    outcome.seconds = round(time.monotonic() - begun, 1)
+    return outcome
+
+
+def done(ended: Ended) -> Ended:
+    assert ended.status == 0, f"status {ended.status}: {ended.said[-2000:]}"
+    return ended
+
+
+def check(when: str, found: dict[str, str], wanted: dict[str, str], timed: set[str]) -> None:
+    assert set(found) == set(wanted), f"{when}: {sorted(set(found) ^ set(wanted))}"
+    wrong = [path for path in found if path not in timed and found[path] != wanted[path]]
+    assert not wrong, f"{when}: {wrong}"
 
 
 def main() -> int:
-    """Two runs without a kill, then `kills` with."""
+    """Kill the jobs that are named; a line of JSON about each."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("job", choices=JOBS)
-    parser.add_argument("place", type=Path)
+    parser.add_argument("jobs", nargs="+", choices=["all", *JOBS])
+    parser.add_argument("--place", type=Path, required=True, help="a new folder")
     parser.add_argument("--kills", type=int, default=200)
     args = parser.parse_args()
-    given, job, rng = args.place / "given", JOBS[args.job], random.Random(args.job)
+    given = args.place / "given"
     given.mkdir(parents=True)
     prepare(given)
-    clean = []
-    for _ in range(2):
-        out = args.place / "clean"
-        out.mkdir()
-        start = time.monotonic()
-        assert run(job(given, out))
-        took = time.monotonic() - start
-        clean.append(content(out))
-        shutil.rmtree(out)
-    assert set(clean[0]) == set(clean[1]), set(clean[0]) ^ set(clean[1])
-    timed = {name for name in clean[0] if clean[0][name] != clean[1][name]}
-    kills, reruns = 0, 0
-    while kills < args.kills:
-        out = args.place / "clean"  # the same place: some files name it
-        out.mkdir()
-        for _ in range(rng.choice((1, 1, 2, 3))):
-            if run(job(given, out), kill_after=rng.uniform(0, took)) or (
-                args.job == "convert" and (out / "made").is_dir()
-            ):
-                break
-            kills += 1
-        if args.job != "convert" or not (out / "made").is_dir():  # killed after its end: convert replaces no folder
-            assert run(job(given, out))
-        reruns += 1
-        found = content(out)
-        assert set(found) == set(clean[0]), f"after {kills} kills: {sorted(set(found) ^ set(clean[0]))}"
-        wrong = [name for name in found if name not in timed and found[name] != clean[0][name]]
-        assert not wrong, f"after {kills} kills: {wrong}"
-        shutil.rmtree(out)
-    print(f"{args.job}: {kills} kills, {reruns} reruns, {len(clean[0])} files equal but {sorted(timed)}")
+    for name in JOBS if "all" in args.jobs else args.jobs:
+        print(json.dumps(asdict(killed_and_rerun(name, given, args.place / "out", args.kills))), flush=True)
     return 0
 
 

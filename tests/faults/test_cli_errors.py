@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -205,6 +206,20 @@ def test_hashes_of_large_files_are_remembered_until_they_change(tmp_path, monkey
     assert file_hash(path) != first
     (tmp_path / "cache" / "hftrainer" / "hashes.json").write_text("[")
     assert file_hash(path) == original(path)
+
+
+def test_a_model_cannot_name_a_text_encoder_outside_of_its_folder(tmp_path, tiny_model):
+    from hftrainer.models.motion.motionmillion import MotionMillionBundle
+
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.move(tmp_path / "model" / "text_encoder", tmp_path / "text_encoder")
+    path = tmp_path / "model" / "mm_config.json"
+    for place in ("../text_encoder", str(tmp_path / "text_encoder")):
+        about = json.loads(path.read_text())
+        about["text_encoder"]["path"] = place
+        path.write_text(json.dumps(about))
+        with pytest.raises(ValueError, match="not a valid file name below"):
+            MotionMillionBundle.from_pretrained(tmp_path / "model")
 
 
 def test_a_mistyped_folder_does_not_ask_the_hub(tmp_path, monkeypatch):

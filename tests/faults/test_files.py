@@ -70,6 +70,14 @@ def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_pat
         assert names[0].startswith(".b-")
         assert names[1:] == [".somebody's-file.part", "c.json"]
         living.kill()
+    killed(f"""if True:
+        import os, signal
+        from hftrainer import files
+        files.remove_leftovers = lambda folder: None
+        files.tempfile.NamedTemporaryFile.__globals__["_TemporaryFileCloser"].close = (
+            lambda self, *_: os.kill(os.getpid(), signal.SIGKILL))
+        files.check_writable({str(tmp_path)!r})""")
+    assert len(list(tmp_path.iterdir())) == 4
     monkeypatch.setattr(files, "_swept", set())
     remove_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".somebody's-file.part", "c.json"]
