@@ -50,6 +50,7 @@ from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.motion.body import BODY_FILE, smpl_body, write_body
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.statistics import load_statistics
+from hftrainer.readers import inside
 from hftrainer.registry import TEXT_ENCODERS, Part
 
 if TYPE_CHECKING:
@@ -246,7 +247,8 @@ def _read_text_encoder(
     about = raw.get("text_encoder") or {}
     named = config.text_encoder or TEXT_ENCODERS.part({"name": "t5"})
     source = named.config.source if wanted == "artifact" else wanted
-    stored = folder / str(about.get("path") or "text_encoder")
+    place = about.get("path") or "text_encoder"
+    stored = inside(folder, place, what=f"{folder / CONFIG}: text_encoder, path", error=CheckpointError)
     if wanted == "artifact" and stored.is_dir():
         source = str(stored)
     elif wanted == "artifact" and about.get("stored_in_artifact"):

@@ -21,6 +21,9 @@ CONFIG = "mm_config.json"
 FORMAT = "hftrainer-motionmillion-v2"
 FORMATS = (FORMAT, "hftrainer-motionmillion-v1", "motius-motionmillion-v1")
 UNKNOWN_SOURCE = "text_encoder"  # of an encoder that lies, or lay, in the model's own folder
+_OR_NULL = type(None)
+_PARTS = dict.fromkeys(("vqvae", "ar"), (dict, _OR_NULL))
+_TEXT = {**dict.fromkeys(("source", "name", "path", "sha256"), (str, _OR_NULL)), "config": dict, "max_tokens": int}
 _DEFAULTS = {"tokenizer": "human_vqvae", "ar": "llama", "text_encoder": "t5"}
 
 
@@ -38,6 +41,9 @@ def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
     form, path = raw.get("artifact_format"), folder / CONFIG
     if form not in FORMATS or not isinstance(raw.get("config"), dict):
         raise CheckpointError(f"{path}: artifact_format is {form!r}, expected one of {', '.join(FORMATS)}")
+    text = raw.get("text_encoder") or {}
+    readers.json_fields(raw["config"], f"{path}, 'config'", optional=_PARTS, error=CheckpointError)
+    readers.json_fields(text, f"{path}, 'text_encoder'", optional=_TEXT, error=CheckpointError)
     tokenizer = dict(raw["config"].get("vqvae") or {})
     if not isinstance(tokenizer.get("quantizer"), dict):
         tokenizer.pop("quantizer", None)  # "FSQ", the only kind before quantizers had names
@@ -47,7 +53,6 @@ def read_config(raw: dict[str, Any], folder: Path) -> MotionMillionConfig:
     config = MotionMillionConfig(tokenizer=_part(TOKENIZERS, "tokenizer", tokenizer, f"{path}: config.vqvae"))
     if raw["config"].get("ar") is not None:
         config.ar = _read_transformer(dict(raw["config"]["ar"]), config.tokenizer, path)
-    text = raw.get("text_encoder") or {}
     source = text.get("source") or raw.get("text_model_name") or ("google/flan-t5-xl" if form != FORMAT else None)
     if source is None and text.get("name") is not None:
         source = UNKNOWN_SOURCE  # left out, but its kind is known
