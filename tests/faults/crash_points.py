@@ -136,9 +136,23 @@ def paths(root: Path) -> int:
     return crashes
 
 
+def probes(root: Path) -> int:
+    """Every crash of `check_writable`, whose file must not stay in the results."""
+    from hftrainer import files
+
+    crashes = 0
+    while end_at(root, crashes, lambda: files.check_writable(root)):
+        files._swept.clear()
+        files.check_writable(root)
+        assert not list(root.iterdir()), list(root.iterdir())
+        crashes += 1
+    return crashes
+
+
 if __name__ == "__main__":
     jobs: dict[str, Callable[[Path], int]] = {
         "paths": paths,
+        "probes": probes,
         "folders": lambda root: folders(root, exchange=True),
         "folders-by-two-renames": lambda root: folders(root, exchange=False),
     }

@@ -89,7 +89,6 @@ def _asf(path: Path) -> None:
 
 def _templates(path: Path) -> None:
     templates = load_templates(path)
-    templates.labels_of("set-walk_happy_1")
     for content in list(templates.contents)[:3]:
         for style in list(templates.styles)[:3]:
             make_captions([{"content": content, "style": style}], templates, 2, default_rng(0))
