@@ -23,6 +23,7 @@ MAX_LINE = 1 << 20  # bytes of a line of JSONL
 MAX_YAML = 4 << 20  # bytes
 MAX_YAML_ITEMS = 1_000_000
 _MAX_INTEGER = 1 << 63
+Kinds = type | tuple[type, ...]
 
 _NAMES = {
     dict: "an object",
@@ -46,7 +47,7 @@ class FileError(ValueError):
 
 def read_json(
     path: str | os.PathLike[str],
-    expected: type | tuple[type, ...] = dict,
+    expected: Kinds = dict,
     *,
     max_bytes: int = MAX_JSON,
     error: type[ValueError] = FileError,
@@ -63,7 +64,7 @@ def read_json(
 def parse_json(
     data: bytes | str,
     source: str | os.PathLike[str],
-    expected: type | tuple[type, ...] = dict,
+    expected: Kinds = dict,
     *,
     error: type[ValueError] = FileError,
 ) -> Any:
@@ -94,7 +95,7 @@ def parse_json(
 
 def read_jsonl(
     path: str | os.PathLike[str],
-    expected: type | tuple[type, ...] = dict,
+    expected: Kinds = dict,
     *,
     ignore_cut_end: bool = False,
     error: type[ValueError] = FileError,
@@ -119,7 +120,7 @@ def read_jsonl(
 
 def read_yaml(
     path: str | os.PathLike[str],
-    expected: type | tuple[type, ...] = dict,
+    expected: Kinds = dict,
     *,
     max_bytes: int = MAX_YAML,
     error: type[ValueError] = FileError,
@@ -147,9 +148,7 @@ def yaml_reason(reason: Exception) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark is not None else str(problem)
 
 
-def check_type(
-    value: Any, expected: type | tuple[type, ...], what: str, *, error: type[ValueError] = FileError
-) -> None:
+def check_type(value: Any, expected: Kinds, what: str, *, error: type[ValueError] = FileError) -> None:
     """Raise `error` unless `value` is of one of the types; True and False are not numbers; an integer is."""
     kinds = expected if isinstance(expected, tuple) else (expected,)
     if isinstance(value, bool):
@@ -165,7 +164,7 @@ def check_type(
 def json_field(
     value: dict[str, Any],
     key: str,
-    expected: type | tuple[type, ...],
+    expected: Kinds,
     source: str | os.PathLike[str],
     *,
     error: type[ValueError] = FileError,
@@ -180,13 +179,12 @@ def json_field(
 def json_fields(
     value: Any,
     source: str | os.PathLike[str],
-    required: Mapping[str, type | tuple[type, ...]] | None = None,
-    optional: Mapping[str, type | tuple[type, ...]] | None = None,
+    required: Mapping[str, Kinds] | None = None,
+    optional: Mapping[str, Kinds] | None = None,
     *,
     error: type[ValueError] = FileError,
 ) -> None:
-    """Raise `error` unless `value` is an object that has the `required` fields, all of them and those of the
-    `optional` ones that are there of these types."""
+    """Raise `error` unless `value` is an object with the `required` fields, and its `optional` ones fit, too."""
     check_type(value, dict, _name(source), error=error)
     for key, expected in (required or {}).items():
         json_field(value, key, expected, source, error=error)
@@ -195,9 +193,7 @@ def json_fields(
             check_type(value[key], expected, f"{_name(source)}, {key!r}", error=error)
 
 
-def check_list(
-    value: Any, expected: type | tuple[type, ...], what: str, *, error: type[ValueError] = FileError
-) -> list[Any]:
+def check_list(value: Any, expected: Kinds, what: str, *, error: type[ValueError] = FileError) -> list[Any]:
     """`value`, which must be a list of such items."""
     check_type(value, list, what, error=error)
     for number, item in enumerate(value):

@@ -75,9 +75,9 @@ def _released(place: Path) -> None:
     place.mkdir()
     PRESETS["tiny-test"] = {"n_layer": 2, "n_head": 4, "n_embd": 32}
     torch.manual_seed(0)
-    ar = LLaMAHF(LLaMAHFConfig.from_name("tiny-test", clip_dim=32))
-    torch.save({"trans": ar.state_dict()}, place / "ar.zip")
     small = tiny_vqvae_config()
+    ar = LLaMAHF(LLaMAHFConfig.from_name("tiny-test", clip_dim=32, vocab_size=small.codebook_size + 2))
+    torch.save({"trans": ar.state_dict()}, place / "ar.zip")
     torch.save({"net": HumanVQVAE(nb_code=small.nb_code, width=32, code_dim=32, output_emb_width=32).state_dict()},
                place / "fsq.zip")  # fmt: skip
     np.save(place / "mean.npy", np.where(np.arange(272) == 9, 0.85, 0.0))
