@@ -59,7 +59,8 @@ class EmbeddingCache:
             self._rows[key] = self._rows.pop(key)  # the order is that of the last use
         if new:
             if self.path is not None:
-                self._rows = {**self._read(self.path), **self._rows}  # another process may have added to it
+                added = self._read(self.path).items()  # by another process, perhaps; what is here was used later
+                self._rows = {**{key: row for key, row in added if key not in self._rows}, **self._rows}
             self._forget()
             self._save()
         return out
