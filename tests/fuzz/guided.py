@@ -51,6 +51,7 @@ def main() -> None:
 
     signal.signal(signal.SIGPROF, ring)
     options = [f"-runs={args.runs}", f"-max_len={MOST}", "-rss_limit_mb=4096", "-timeout=60"]
+    options.append(f"-artifact_prefix={place}/")  # or it would write slow inputs to where it was started
     atheris.Setup([sys.argv[0], *options, str(place / "seeds")], one, custom_mutator=change)
     atheris.Fuzz()
 
