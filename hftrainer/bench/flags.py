@@ -120,6 +120,15 @@ def fit_flags(add: Callable[..., object]) -> None:
     add("--json", help="write the results to this file")
 
 
+def serve_flags(add: Callable[..., object]) -> None:
+    """How many clients."""
+    add("--model", default="gotozero-nano", help="zoo name or folder (default gotozero-nano)")
+    add("--requests", type=int, default=1000, help="at the same moment (default 1000)")
+    add("--rows", type=int, default=32, help="motions that are decoded together (default 32)")
+    add("--soak", type=int, default=0, help="then so many requests, over which memory is watched (default none)")
+    _rounds_and_json(add)
+
+
 def gpu_flags(add: Callable[..., object]) -> None:
     """How long, and where to."""
     add("--minutes", type=float, default=9.0, help="all stages together (default 9)")
@@ -160,6 +169,7 @@ KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {
     "evalset": ("many prompts of unequal length: refilled rows against static batches", evalset_flags),
     "equality": ("how often rows differ from the un-cached loop, and by how much", equality_flags),
     "load": ("seconds and memory of loading, in fresh processes", load_flags),
+    "serve": ("a server under load: codes per second beside the scheduler alone, latencies, memory", serve_flags),
     "convert": ("seconds and memory of converting released files, in fresh processes", convert_flags),
     "train": ("an optimizer step of the transformer, ours and the release's", train_flags),
     "tokenizer": ("an optimizer step of the tokenizer, ours and the release's", tokenizer_flags),

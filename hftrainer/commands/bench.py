@@ -16,6 +16,7 @@ EPILOG = """examples:
   hftrainer bench equality --size 44M --rows 256 --codes 150
   hftrainer bench load runs/random_7b --tokens 40 --bar-anonymous 1 --bar-seconds 4
   hftrainer bench convert --size 1B --compare
+  hftrainer bench serve --requests 1000 --soak 10000
   hftrainer bench gpu --minutes 9 --out out/gpu
   hftrainer bench tokenizer
   hftrainer bench data --rows 2000000
