@@ -33,7 +33,7 @@ BAD = [
     ({"prompt": WALK, "guidance": 3.0}, 422, "no guidance"),
     ({"prompt": WALK, "colour": "red"}, 422, "colour"),
     ({"prompt": WALK, "model": "../../etc/passwd"}, 404, "there are tiny"),
-    ({"prompt": WALK, "strict": True}, 422, "strict"),
+    ({"prompt": WALK, "strict": True}, 422, "cannot tell which prompts"),
     ({"timeline": []}, 422, "timeline"),
     ({"timeline": [{"prompt": WALK, "seconds": 500.0}]}, 422, "up to 120 s"),
     ({"timeline": [{"prompt": WALK, "seconds": 1.0}], "seconds": 1.0}, 422, "own seconds"),
