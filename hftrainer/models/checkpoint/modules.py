@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hftrainer.files import write_json
 from hftrainer.models.checkpoint.errors import CheckpointError
@@ -59,11 +63,40 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], *, source: str) ->
         raise CheckpointError(f"{source} does not fit {type(module).__name__}: {'; '.join(parts)}")
 
 
+@contextlib.contextmanager
+def skeleton() -> Iterator[None]:
+    """Inside, modules are built without memory and without first values, which `assign` brings from a file."""
+    with torch.device("meta"), _NoDraws():
+        yield
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves tensors on the meta device undrawn: torch computes that with its symbolic shapes, which take half a second
+    to import."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DRAWS and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWS = (Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_)
+
+
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Raise `CheckpointError` naming the first tensor with NaN or infinite values."""
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise CheckpointError(f"{source}: {name} holds NaN or infinite values")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Of a finite sum every summand is finite, and a sum is one pass; where it overflows, each is looked at."""
+    if tensor.dtype.itemsize > 1:
+        wide = torch.promote_types(tensor.dtype, torch.float32)
+        if math.isfinite(float(tensor.sum(dtype=wide))):
+            return True
+    return bool(torch.isfinite(tensor).all())
 
 
 def write_module(

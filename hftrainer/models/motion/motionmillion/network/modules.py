@@ -23,7 +23,7 @@ class Patcher1D(nn.Module):
                 "larger patches double the channels and fit neither its convolutions nor ours"
             )
         self.register_buffer("wavelets", torch.full((2,), 0.5**0.5))
-        self.register_buffer("_arange", torch.arange(2))
+        self.register_buffer("_arange", torch.tensor([0, 1]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, t) to itself."""
