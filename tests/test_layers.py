@@ -33,10 +33,11 @@ BASE = {
     "readers",
     "requests",
     "terminal",
+    "timing",
 }
 MAY_IMPORT = {
     **{name: set() for name in ("version", "defaults", "dtypes", "english", "environment", "extras", "fields")},
-    **{name: set() for name in ("interfaces", "processes", "requests")},
+    **{name: set() for name in ("interfaces", "processes", "requests", "timing")},
     "files": {"processes"},
     "hashes": {"files", "readers"},
     "manifest": {"files", "hashes", "readers"},

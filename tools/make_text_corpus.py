@@ -26,6 +26,7 @@ from hftrainer.data.prepare.corpus import (
     wordnet_sentences,
 )
 from hftrainer.data.text_motion.sentences import write_corpus
+from hftrainer.models.t5_files import write_t5_model
 from hftrainer.training.text_distillation import (
     learn_pieces,
     new_t5_encoder,
@@ -68,7 +69,7 @@ def main() -> None:
     tokenizer = new_t5_tokenizer(learn_pieces(texts, args.vocab), normalize=args.normalize)
     torch.manual_seed(args.seed)
     encoder = new_t5_encoder(vocab_size=len(tokenizer), d_model=256, num_layers=4, num_heads=4, d_ff=512)
-    encoder.save_pretrained(args.out / "init")
+    write_t5_model(encoder, args.out / "init")
     tokenizer.save_pretrained(args.out / "init")
     print(f"encoder with {parameter_count(encoder) / 1e6:.1f} M parameters in {args.out / 'init'}")
 

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hftrainer.extras import quiet
-from hftrainer.models.checkpoint import assign, find_weights, open_checkpoint, tensor_hash, write_module
+from hftrainer.models.checkpoint import find_weights, open_checkpoint
+from hftrainer.models.network.t5 import T5Encoder, T5Sizes
+from hftrainer.models.t5_files import encoder_hash, load_t5_model, read_t5_sizes, write_t5_model
+from hftrainer.models.t5_tokenizer import T5Tokenizer, read_t5_tokenizer
 from hftrainer.models.text_encoder_base import (
     BaseTextEncoder,
     EncoderConfig,
     TextFeatures,
-    cannot_load,
     check_list,
-    check_type,
     found,
     pad_rows,
-    read_raw_sizes,
-    read_tokenizer,
     weights_of,
 )
 from hftrainer.models.text_sizes import t5_sizes
 from hftrainer.registry import MODELS, TEXT_ENCODERS
+from hftrainer.timing import timed
 
-__all__ = ["TextEncoder", "TextEncoderConfig", "TextFeatures", "encoder_hash", "encoder_names", "load_t5"]
+__all__ = ["TextEncoder", "TextEncoderConfig", "TextFeatures", "load_t5"]
 
 
 @dataclass
@@ -50,33 +47,36 @@ class TextEncoder(BaseTextEncoder):
     Config = TextEncoderConfig
 
     @classmethod
-    def read_sizes(cls, config: TextEncoderConfig, **hub: Any) -> Any:
-        """A ``T5Config``."""
-        return load_t5_config(config.source, **hub)
+    def read_sizes(cls, config: TextEncoderConfig, **hub: Any) -> T5Sizes:
+        """The sizes in the folder's config.json."""
+        return read_t5_sizes(config.source, **hub)
 
     @classmethod
-    def published_sizes(cls, source: str) -> Any:
+    def published_sizes(cls, source: str) -> T5Sizes | None:
         """Those of the Flan-T5 family."""
         return t5_sizes(source)
 
     @classmethod
-    def width_of(cls, config: TextEncoderConfig, sizes: Any) -> int:
+    def width_of(cls, config: TextEncoderConfig, sizes: T5Sizes) -> int:
         """T5's model width."""
-        return int(sizes.d_model)
+        return sizes.d_model
 
     @classmethod
-    def new_model(cls, config: TextEncoderConfig, sizes: Any) -> nn.Module:
+    def new_model(cls, config: TextEncoderConfig, sizes: T5Sizes) -> nn.Module:
         """An encoder without a decoder."""
-        with quiet():
-            from transformers import T5EncoderModel
-
-        model: nn.Module = T5EncoderModel(sizes)
-        return model
+        return T5Encoder(sizes)
 
     @classmethod
-    def read_model(cls, config: TextEncoderConfig, **hub: Any) -> Any:
+    def read_tokenizer(cls, config: TextEncoderConfig, **hub: Any) -> T5Tokenizer:
+        """The tokenizer in `config.source`."""
+        with timed("text tokenizer"):
+            return read_t5_tokenizer(config.source, **hub)
+
+    @classmethod
+    def read_model(cls, config: TextEncoderConfig, **hub: Any) -> T5Encoder:
         """The encoder with its weights mapped from their file."""
-        return load_t5_model(config.source, dtype=config.dtype, **hub)
+        with timed("text encoder"):
+            return load_t5_model(config.source, dtype=config.dtype, **hub)
 
     def sha256(self) -> str:
         """Identity of the weights; the same for any file layout. Reads them all."""
@@ -90,92 +90,30 @@ class TextEncoder(BaseTextEncoder):
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Ids and mask, padded to the longest, with the untruncated count of each row under "tokens"."""
-        rows = self.tokenizer(check_list(captions), padding=False, truncation=False, verbose=False)["input_ids"]
+        rows = self.tokenizer(check_list(captions))
         kept = [row[: self.max_tokens] for row in rows]  # the caller is told of a cut by the counts
-        return pad_rows(kept, [len(row) for row in rows], int(self.tokenizer.pad_token_id))
+        return pad_rows(kept, [len(row) for row in rows], self.tokenizer.pad_token_id)
 
     def forward(self, captions: Sequence[str]) -> TextFeatures:
         """Features of a batch of captions; text past `max_tokens` tokens is cut off."""
         self.load()
         batch = self.tokenize(captions)
         ids, mask = batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
-        hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        hidden = self.model(ids, mask)
         return TextFeatures(hidden * mask[..., None], mask, batch["tokens"])
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> None:
+        """Write encoder and tokenizer in the layout of transformers, the weights in `dtype` where given."""
+        self.load()
+        write_t5_model(self.model, folder, dtype=dtype)
+        self.tokenizer.save_pretrained(folder)
 
     def save_artifact(self, folder: Path, *, dtype: torch.dtype | None = None) -> str:
         """Write the encoder into a model's folder, its weights in `dtype` where given; the hash of what was written."""
-        self.save_pretrained(folder)
-        if dtype is not None:
-            # transformers lists the embedding once; its second name is tied again on loading
-            write_module(self.model, folder, "model", dtype=dtype, drop=["encoder.embed_tokens.weight"])
+        self.save_pretrained(folder, dtype=dtype)
         return encoder_hash(open_checkpoint(find_weights(folder, "model")))
 
 
-# --- T5 from files ----------------------------------------------------------------------------------------------------
-
-
-def load_t5(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: Any) -> tuple[Any, Any]:
-    """A T5 encoder in evaluation mode and its tokenizer, from a folder or the hub."""
-    return load_t5_model(source, dtype=dtype, **hub), read_tokenizer(source, **hub)
-
-
-def load_t5_config(source: str | os.PathLike[str], **hub: Any) -> Any:
-    """The sizes of a T5 encoder."""
-    with quiet():
-        from transformers import T5Config
-
-    check_type(str(source), read_raw_sizes(source, **hub), "t5")
-    return T5Config.from_pretrained(found(source, **hub), **hub)
-
-
-def load_t5_model(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: Any) -> Any:
-    """A T5 encoder in evaluation mode, its weights mapped from their file: of a complete T5 the decoder is not read.
-
-    The encoder class is named explicitly: transformers' AutoModel would build a decoder with random weights beside it.
-    """
-    with quiet():
-        from transformers import T5EncoderModel
-
-    folder = found(source, **hub)
-    try:
-        weights = weights_of(Path(folder))
-        if weights is not None:
-            model = _mapped_t5(Path(folder), weights, getattr(torch, dtype))
-        else:  # only in the cache of transformers, or in torch files in pieces
-            model = T5EncoderModel.from_pretrained(folder, dtype=getattr(torch, dtype), **hub)
-    except OSError as error:
-        raise cannot_load(source, error) from error
-    return model.eval().requires_grad_(False)
-
-
-def encoder_names(names: Sequence[str]) -> dict[str, str]:
-    """Of the tensors of a T5 file, those of the encoder, each under the name that transformers gives it now."""
-    table = {name: name for name in names if name.startswith("encoder.")}
-    embedding = next((n for n in ("shared.weight", "encoder.embed_tokens.weight") if n in names), None)
-    if embedding is not None:
-        table |= {"shared.weight": embedding, "encoder.embed_tokens.weight": embedding}
-    return table
-
-
-def encoder_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the encoder's tensors in a T5 file, by name, as float32 (to which bfloat16 goes without loss)."""
-    names = encoder_names(list(state))
-    names.pop("encoder.embed_tokens.weight", None)
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        digest.update(f"{name} {tensor_hash(state[names[name]].float())}".encode())
-    return digest.hexdigest()
-
-
-def _mapped_t5(folder: Path, weights: Path, dtype: torch.dtype) -> Any:
-    with quiet():
-        from transformers import T5EncoderModel
-
-    with torch.device("meta"):
-        model = T5EncoderModel(load_t5_config(folder))
-    state = open_checkpoint(weights)
-    assign(model, state.renamed(encoder_names(list(state))), source=str(weights), dtype=dtype)
-    model.set_input_embeddings(model.shared)  # one table under two names
-    left = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
-    assert not left, f"T5EncoderModel makes {left} without a file"
-    return model
+def load_t5(source: str | os.PathLike[str], *, dtype: str = "float32", **hub: Any) -> tuple[T5Encoder, T5Tokenizer]:
+    """A frozen T5 encoder in evaluation mode and its tokenizer, from a folder or the hub."""
+    return load_t5_model(source, dtype=dtype, **hub), read_t5_tokenizer(source, **hub)

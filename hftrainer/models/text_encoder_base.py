@@ -21,6 +21,7 @@ from hftrainer.extras import quiet
 from hftrainer.hub import ON_HUB, FolderMeant, ModelNotFound, find_model
 from hftrainer.models.checkpoint import CheckpointError, find_weights
 from hftrainer.models.outline import AbsentText
+from hftrainer.readers import read_json
 
 DTYPES = ("float64", "float32", "bfloat16")
 
@@ -245,20 +246,18 @@ def read_tokenizer(source: str | os.PathLike[str], **hub: Any) -> Any:
     except ValueError as error:
         if isinstance(error, (AbsentEncoder, ModelNotFound)):
             raise
-        raise _no_tokenizer(source) from error
+        raise no_tokenizer(source) from error
     # where files are missing, transformers makes one without words (T5's has the space)
     if len(tokenizer) - len(tokenizer.added_tokens_decoder) < 2:
-        raise _no_tokenizer(source)
+        raise no_tokenizer(source)
     return tokenizer
 
 
 def read_raw_sizes(source: str | os.PathLike[str], **hub: Any) -> Mapping[str, Any]:
     """The config.json of an encoder as it is, by which its kind is recognized."""
-    with quiet():
-        from transformers import PretrainedConfig
-
+    path = Path(found(source, **hub)) / "config.json"
     try:
-        raw: Mapping[str, Any] = PretrainedConfig.get_config_dict(found(source, **hub), **hub)[0]
+        raw: Mapping[str, Any] = read_json(path)
     except OSError as error:
         raise cannot_load(source, error) from error
     return raw
@@ -308,7 +307,8 @@ def found(source: str | os.PathLike[str], **hub: Any) -> str:
         return str(source).removeprefix(ON_HUB)
 
 
-def _no_tokenizer(source: str | os.PathLike[str]) -> ValueError:
+def no_tokenizer(source: str | os.PathLike[str]) -> ValueError:
+    """A text encoder's folder has no tokenizer."""
     return ValueError(
         f"the text encoder {str(source)!r} has no tokenizer that transformers can read; put the model's tokenizer.json "
         "and tokenizer_config.json into its folder"

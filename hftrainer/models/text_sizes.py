@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hftrainer.extras import quiet
+from hftrainer.models.network.t5 import T5Sizes
 
 # width, hidden, layers, heads
 _FLAN_T5 = {
@@ -28,18 +29,12 @@ _BERT = {
 }
 
 
-def t5_sizes(source: str) -> Any:
-    """A ``T5Config`` of the Flan-T5 family; None for others."""
-    with quiet():
-        from transformers import T5Config
-
+def t5_sizes(source: str) -> T5Sizes | None:
+    """The sizes of the Flan-T5 family; None for others."""
     if source not in _FLAN_T5:
         return None
     width, hidden, layers, heads = _FLAN_T5[source]
-    return T5Config(
-        vocab_size=32128, d_model=width, d_kv=64, d_ff=hidden, num_layers=layers, num_heads=heads,
-        feed_forward_proj="gated-gelu",
-    )  # fmt: skip
+    return T5Sizes(d_model=width, d_ff=hidden, num_layers=layers, num_heads=heads, feed_forward_proj="gated-gelu")
 
 
 def clip_sizes(source: str) -> Any:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hftrainer.data.text_motion.sentences import SentenceBatch
+from hftrainer.models.t5_files import new_t5_model
+from hftrainer.models.t5_tokenizer import T5Tokenizer
 from hftrainer.models.text_encoder import TextEncoder
 from hftrainer.registry import TASKS, Part
 from hftrainer.training.released import optimizer_part
@@ -68,42 +70,19 @@ class TextDistillation(Task):
 
 def new_t5_encoder(*, vocab_size: int, d_model: int, num_layers: int, num_heads: int, d_ff: int) -> nn.Module:
     """A T5 v1.1 encoder (gated GELU) with fresh weights, no dropout."""
-    from transformers import T5Config, T5EncoderModel
-
-    config = T5Config(
-        vocab_size=vocab_size,
-        d_model=d_model,
-        d_kv=d_model // num_heads,
-        d_ff=d_ff,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
-        use_cache=False,
-        is_encoder_decoder=False,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-    )
-    return T5EncoderModel(config)  # type: ignore[no-any-return]
+    return new_t5_model(
+        vocab_size=vocab_size, d_model=d_model, d_kv=d_model // num_heads, d_ff=d_ff, num_layers=num_layers,
+        num_heads=num_heads, feed_forward_proj="gated-gelu", dropout_rate=0.0,
+    )  # fmt: skip
 
 
-def new_t5_tokenizer(pieces: list[tuple[str, float]], max_length: int = 512, *, normalize: bool = False) -> Any:
+def new_t5_tokenizer(pieces: list[tuple[str, float]], max_length: int = 512, *, normalize: bool = False) -> T5Tokenizer:
     """A T5 tokenizer over unigram pieces with their scores; the first three are <pad>, </s> and <unk>.
 
     `normalize`: case, punctuation and repeated spaces make no difference (`text_normalizer`).
     """
-    from transformers import PreTrainedTokenizerFast, T5TokenizerFast
-
-    assert [piece for piece, _ in pieces[:3]] == ["<pad>", "</s>", "<unk>"]
-    tokenizer = T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=max_length)
-    if not normalize:
-        return tokenizer
-    # T5's own class drops a normalizer when it is read again; the general one keeps what tokenizer.json says
-    backend = tokenizer.backend_tokenizer
-    backend.normalizer = text_normalizer()
-    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **special)
+    normalizer = text_normalizer() if normalize else None
+    return T5Tokenizer.of_pieces(pieces, normalizer=normalizer, model_max_length=max_length)
 
 
 def text_normalizer() -> Any:

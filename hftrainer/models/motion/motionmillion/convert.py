@@ -31,7 +31,7 @@ from hftrainer.models.motion.motionmillion import artifact, card, files
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network.llama import LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
-from hftrainer.models.text_encoder import encoder_hash, encoder_names
+from hftrainer.models.t5_files import encoder_hash, encoder_names
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.readers import read_json
@@ -178,7 +178,7 @@ def open_text_encoder(folder: Path) -> Checkpoint:
     names = encoder_names(list(state))
     if "shared.weight" not in names:
         raise CheckpointError(f"{folder} does not hold a T5 encoder: it has no embedding 'shared.weight'")
-    return state.renamed({new: old for new, old in names.items() if new != "encoder.embed_tokens.weight"})
+    return state.renamed(names)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Plain torch networks that several models share."""
