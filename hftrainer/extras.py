@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 _EXTRA_OF = {
@@ -38,8 +39,17 @@ def need(module: str, purpose: str) -> ModuleType:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
             raise
-        extra = _EXTRA_OF[top]
-        raise MissingExtra(f"{purpose} needs {top!r}; install it with: pip install 'hftrainer[{extra}]'") from error
+        raise _missing(top, purpose) from error
+
+
+def check(module: str, purpose: str) -> None:
+    """Raise what `need` would if a module is not installed, without importing it."""
+    if find_spec(module) is None:
+        raise _missing(module, purpose)
+
+
+def _missing(module: str, purpose: str) -> MissingExtra:
+    return MissingExtra(f"{purpose} needs {module!r}; install it with: pip install 'hftrainer[{_EXTRA_OF[module]}]'")
 
 
 @contextmanager

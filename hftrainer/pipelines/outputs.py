@@ -8,9 +8,10 @@ runs into the same folder stay in the manifest and on the page.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -120,18 +121,14 @@ def write_files(
     Gives the file names, and the motion that the files show.
     """
     options = options or ExportOptions()
+    paths = {name: stem.with_name(stem.name + ENDINGS.get(name, f".{name}")) for name in formats if name != "html"}
+    if "npy" in paths:  # before the motion is fitted to its body, which the others wait for
+        write_features(paths["npy"], made.motion)
     shown = options.apply(made.posed(raw=raw), raw=raw)
-    written = []
-    for name in formats:
-        if name == "html":
-            continue
-        path = stem.with_name(stem.name + ENDINGS.get(name, f".{name}"))
-        if name == "npy":
-            write_features(path, made.motion)
-        else:
+    for name, path in paths.items():
+        if name != "npy":
             write(path, [shown], options, titles=[made.prompt], kind=name, raw=raw)
-        written.append(path.name)
-    return written, shown
+    return [path.name for path in paths.values()], shown
 
 
 def write_page(out: Path, records: Sequence[dict[str, Any]], model: str, body: Body | None) -> None:
@@ -170,19 +167,31 @@ def _shown_again(out: Path, record: dict[str, Any], body: Body) -> BodyMotion:
 
 
 def _make_batch(pipeline: TextToMotionPipeline, job: Job, batch: list[Item]) -> list[dict[str, Any]]:
-    """Generate together, then write the files of each in a thread of its own: encoding waits for ffmpeg."""
-    if job.timelines:
-        motions = [_timeline(pipeline, job, item) for item in batch]
-    else:
-        motions = pipeline.generate_rows(
-            [(item.prompt, item.seed) for item in batch],
-            seconds=job.seconds,
-            sampling=job.sampling,
-            batch_size=job.batch_size,
-            truncate=job.truncate,
-        )
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda pair: _write_item(job, *pair), zip(batch, motions, strict=True)))
+    """Generate together, and write the files of each motion as it gets ready, in threads: encoding waits for ffmpeg."""
+    records: dict[int, Future[dict[str, Any]]] = {}
+    pool = ThreadPoolExecutor(2)
+
+    def written(motions: Iterable[tuple[int, GeneratedMotion]]) -> Iterator[tuple[int, GeneratedMotion]]:
+        for number, made in motions:
+            records[number] = pool.submit(_write_item, job, batch[number], made)
+            yield number, made
+
+    try:
+        if job.timelines:
+            for _ in written((number, _timeline(pipeline, job, item)) for number, item in enumerate(batch)):
+                pass
+        else:
+            pipeline.generate_rows(
+                [(item.prompt, item.seed) for item in batch],
+                seconds=job.seconds,
+                sampling=job.sampling,
+                batch_size=job.batch_size,
+                truncate=job.truncate,
+                progress=written,
+            )
+        return [records[number].result() for number in range(len(batch))]
+    finally:
+        pool.shutdown(cancel_futures=True)  # what was not begun when something failed is not waited for
 
 
 def _timeline(pipeline: TextToMotionPipeline, job: Job, item: Item) -> GeneratedMotion:
@@ -261,12 +270,11 @@ def _settings(job: Job, pipeline: TextToMotionPipeline, fingerprint: str) -> dic
 
 def _versions() -> dict[str, str]:
     import torch
-    import transformers
 
     return {
         "hftrainer": __version__,
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),  # which importing would take longer than all the rest
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

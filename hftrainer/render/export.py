@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hftrainer.extras import need
+from hftrainer.extras import check
 from hftrainer.files import atomic_path
 from hftrainer.motion.animation import animate
 from hftrainer.motion.body import BodyMotion
@@ -93,7 +93,7 @@ def check_formats(names: Sequence[str], options: ExportOptions | None = None) ->
         raise ValueError(f"unknown formats {unknown}; known: {', '.join(known)}")
     for name in names:
         for module in _NEEDS.get(name, ()):
-            need(module, f"writing {name} files")
+            check(module, f"writing {name} files")
     if options is None:
         return
     if options.up == "z" and "bvh" not in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -85,6 +86,27 @@ def test_videos_side_by_side_are_kept_and_completed(tiny_model, tmp_path, monkey
     assert run("-n", "3") == 0
     together = {name: counts for name, counts in videos.items() if name.endswith("_all.mp4")}
     assert sorted(together.values()) == [[2], [2, 3]]
+
+
+def test_a_motion_is_written_while_others_are_made(tiny_model, tmp_path, monkeypatch):
+    from hftrainer.pipelines.motionmillion import MotionMillionPipeline
+    from hftrainer.pipelines.outputs import write_features
+
+    first_file, make = Event(), MotionMillionPipeline.run
+
+    def run(self, *arguments, **keywords):
+        made = make(self, *arguments, **keywords)
+        yield next(made)
+        assert first_file.wait(60), "the first motion waits for the second"
+        yield from made
+
+    monkeypatch.setattr(MotionMillionPipeline, "run", run)
+    monkeypatch.setattr(
+        "hftrainer.pipelines.outputs.write_features", lambda *given: (write_features(*given), first_file.set())
+    )
+    assert main(["generate", "walk", "run", "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6",
+                 "--formats", "npy"]) == 0  # fmt: skip
+    assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
 def test_export_does_not_overwrite_its_source_or_generated_files(tiny_model, tmp_path, capsys):

@@ -19,6 +19,7 @@ from hftrainer.interfaces import MotionTokenizer
 from hftrainer.models.motion.motionmillion import convert
 from hftrainer.models.motion.motionmillion.artifact import fetch
 from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle, check_dtype
+from hftrainer.models.motion.motionmillion.engine.inference import inference_model
 from hftrainer.models.motion.motionmillion.engine.prompts import PromptRunner
 from hftrainer.models.motion.motionmillion.engine.scheduler import Completion
 from hftrainer.models.motion.motionmillion.files import CONFIG
@@ -35,6 +36,7 @@ from hftrainer.pipelines.motionmillion.joining import JoinedRows
 from hftrainer.pipelines.motionmillion.streaming import StreamingPipeline
 from hftrainer.registry import PIPELINES
 from hftrainer.requests import GenerationRequest, SamplingParams
+from hftrainer.timing import timed
 
 _SPLITS = {
     "train": "the train split",
@@ -272,13 +274,17 @@ class MotionMillionPipeline(StreamingPipeline):
         said = [self.assess(request.caption) for request in requests]
         tokens = self.count_tokens([one.text for one in said])
         self.warn_of_cut_text([one.text for one in said], tokens)
+        if ar.prepared is None and not self.free_text_encoder:  # else the encoder leaves memory first
+            with timed("prepared weights"):
+                inference_model(ar)
         runner = PromptRunner(ar, self._text_encoder, batch_size, free_encoder=self.free_text_encoder)
         bounded = [self._bounded(request, one.text) for request, one in zip(requests, said, strict=True)]
         waiting: list[Completion] = []
+        together = 1 if self.bundle.device.type == "cpu" else DECODED_TOGETHER  # a CPU decodes one by one anyway
         shown = self._text_encoder.positions(tokens)
         for number, done in enumerate(runner.run(bounded, shown, sampling), start=1):
             waiting.append(done)
-            if len(waiting) < DECODED_TOGETHER and number < len(requests):
+            if len(waiting) < together and number < len(requests):
                 continue
             codes = pad_sequence([done.codes for done in waiting], batch_first=True)
             motions = self._decode(codes, torch.tensor([len(done.codes) for done in waiting]))
