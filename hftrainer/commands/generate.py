@@ -7,11 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from hftrainer.commands.common import (
-    add_device,
-    add_dtype,
     add_model,
     add_sampling,
-    device_of,
     one_sentence,
     progress_lines,
     read_prompts,
@@ -19,6 +16,7 @@ from hftrainer.commands.common import (
 )
 from hftrainer.commands.exporting import FORMATS_HELP, add_export, formats_of, options_of
 from hftrainer.commands.generated import show_made
+from hftrainer.commands.loading import add_loading, load_options
 
 EPILOG = """examples:
   hftrainer generate "a person walks forward, then waves" -n 4 --out out/
@@ -47,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truncate", action="store_true", help="truncate text that is longer than the model's limit")
     parser.add_argument("--strict", action="store_true", help="refuse prompts that the model does not know")
     parser.add_argument("--batch-size", type=int, default=16)
-    add_device(parser)
-    add_dtype(parser, "of the transformer, e.g. bf16; default: as stored")
-    parser.add_argument("--text-features", type=Path, help="precomputed features of the prompts, instead of an encoder")
-    parser.add_argument("--text-encoder", help="a folder or owner/repository, instead of the model's own")
-    parser.add_argument("--free-text-encoder", action="store_true", help="save memory: unload it before decoding")
-    parser.add_argument("--quantize", choices=["int8", "int4"], help="quantize the transformer while loading")
-    parser.add_argument("--compile", action="store_true", help="on CUDA: compile decoding steps, for long runs")
+    add_loading(parser)
     add_export(parser)
     parser.set_defaults(run=run)
 
@@ -65,15 +57,10 @@ def run(args: argparse.Namespace) -> int:
     formats = formats_of(args, options)
     from hftrainer.apps.generate import generate
 
-    load = {
-        "device": device_of(args), "dtype": args.dtype, "quantize": args.quantize, "text_features": args.text_features,
-        "free_text_encoder": args.free_text_encoder,
-        **{name: value for name, value in vars(args).items() if value and name in ("text_encoder", "compile")},
-    }  # fmt: skip
     made = generate(
         prompts, out=args.out, model=args.model, num_motions=args.num_motions, seed=args.seed, seconds=args.seconds,
         formats=formats, sampling=partial(sampling_of, args), batch_size=args.batch_size, truncate=args.truncate,
-        strict=args.strict, raw=args.raw, options=options, then=args.then or (), load=load,
+        strict=args.strict, raw=args.raw, options=options, then=args.then or (), load=load_options(args),
         progress=progress_lines("batches"),
     )  # fmt: skip
     return show_made(made, args.out)

@@ -34,6 +34,7 @@ from hftrainer.models.checkpoint import (
     check_fit,
     find_weights,
     open_checkpoint,
+    skeleton,
     with_matrices,
     write_int8_module,
     write_module,
@@ -52,6 +53,7 @@ from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.statistics import load_statistics
 from hftrainer.readers import inside
 from hftrainer.registry import TEXT_ENCODERS, Part
+from hftrainer.timing import timed
 
 if TYPE_CHECKING:
     from hftrainer.models.motion.motionmillion.bundle import MotionMillionBundle
@@ -150,23 +152,12 @@ def read(
         raise CheckpointError(f"{folder} is not a Go to Zero model: it has no {CONFIG}")
     raw = read_json(folder / CONFIG)
     config = read_config(raw, folder)
-    with torch.device("meta"):
-        vqvae = config.tokenizer.build()
-        ar = config.ar.build() if load_ar and config.ar is not None else None
-    path = find_weights(folder, "fsq")
-    assign(vqvae, open_checkpoint(path, keys=("net",)), source=str(path), dtype=torch.float32)
-    restore_buffers(vqvae)
-    if ar is not None:
-        path = find_weights(folder, "ar")
-        opened = open_checkpoint(path, keys=("trans",))
-        tied = getattr(ar.config, "tie_weights", False)
-        state = with_matrices(opened)
-        if tied and "lm_head.weight" not in state:
-            state = _with_tied_head(state)
-        assign(ar, state, source=str(path), dtype=dtype)
-        restore_buffers(ar)
-        if tied:
-            ar.lm_head.weight = ar.transformer.wte.weight
+    with timed("motion tokenizer"):
+        vqvae = _read_tokenizer(folder, config)
+    ar = None
+    if load_ar and config.ar is not None:
+        with timed("transformer"):
+            ar = _read_transformer(folder, config, dtype)
         check_vocabulary(vqvae, ar)
     mean, std = load_statistics(folder / "mean.npy", folder / "std.npy", get_representation(config.motions))
     encoder: Any
@@ -175,6 +166,31 @@ def read(
     else:
         encoder = _read_text_encoder(folder, raw, config, text_encoder, on_demand=text_on_demand, **hub)
     return Parts(config, vqvae, ar, encoder, mean, std, tokenizer_hash(folder))
+
+
+def _read_tokenizer(folder: Path, config: MotionMillionConfig) -> Any:
+    with skeleton():
+        vqvae = config.tokenizer.build()
+    path = find_weights(folder, "fsq")
+    assign(vqvae, open_checkpoint(path, keys=("net",)), source=str(path), dtype=torch.float32)
+    restore_buffers(vqvae)
+    return vqvae
+
+
+def _read_transformer(folder: Path, config: MotionMillionConfig, dtype: torch.dtype | None) -> Any:
+    with skeleton():
+        ar = config.ar.build()
+    path = find_weights(folder, "ar")
+    opened = open_checkpoint(path, keys=("trans",))
+    tied = getattr(ar.config, "tie_weights", False)
+    state = with_matrices(opened)
+    if tied and "lm_head.weight" not in state:
+        state = _with_tied_head(state)
+    assign(ar, state, source=str(path), dtype=dtype)
+    restore_buffers(ar)
+    if tied:
+        ar.lm_head.weight = ar.transformer.wte.weight
+    return ar
 
 
 def _with_tied_head(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
