@@ -1,10 +1,10 @@
 """Short names for what the zoo offers.
 
-A registry holds a table of the modules that define its built-ins. A module is imported when its name is first
-looked up, and its ``@REGISTRY.register("name")`` decorator fills the table; so nothing heavy is imported before it is
-needed and nothing can be forgotten (a test resolves every row). Installed packages add names through the entry-point
-group ``hftrainer.plugins``; see `hftrainer.plugins`. A name with a colon, ``package.module:Class``, is itself the
-target and needs no registration; it is checked like every other name.
+A registry holds a table of the modules that define its built-ins (`hftrainer.builtin_names`). A module is imported when
+its name is first looked up, and its ``@REGISTRY.register("name")`` decorator fills the table; so nothing heavy is
+imported before it is needed and nothing can be forgotten (a test resolves every row). Installed packages add names
+through the entry-point group ``hftrainer.plugins``; see `hftrainer.plugins`. A name with a colon,
+``package.module:Class``, is itself the target and needs no registration; it is checked like every other name.
 
 `Part` is a named part inside a configuration (``model.tokenizer.name: human_vqvae``); `part` makes a dataclass field
 that holds one.
@@ -19,6 +19,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeVar
 
+from hftrainer import builtin_names
 from hftrainer.config import ConfigError, plain, typed
 from hftrainer.plugins import load_plugins, plugin_failures
 
@@ -248,103 +249,30 @@ def withdraw(module: str) -> None:
         }
 
 
-_MILLION = "hftrainer.models.motion.motionmillion"
 _MODULE = "torch.nn:Module"
 
-MODELS = Registry(
-    "model",
-    {
-        "motionmillion": f"{_MILLION}.bundle",
-        "text_encoder": "hftrainer.models.text_encoder",
-        "action_classifier": "hftrainer.models.action_classifier",
-        "motionstreamer272": "hftrainer.models.motion.motionstreamer.evaluator",
-    },
-    base=_MODULE,
-)
-TOKENIZERS = Registry("tokenizer", {"human_vqvae": f"{_MILLION}.parts"}, base=_MODULE)
-QUANTIZERS = Registry("quantizer", {"fsq": f"{_MILLION}.parts", "ema": f"{_MILLION}.parts"}, base=_MODULE)
-TRANSFORMERS = Registry("transformer", {"llama": f"{_MILLION}.parts"}, base=_MODULE)
+MODELS = Registry("model", builtin_names.MODELS, base=_MODULE)
+TOKENIZERS = Registry("tokenizer", builtin_names.TOKENIZERS, base=_MODULE)
+QUANTIZERS = Registry("quantizer", builtin_names.QUANTIZERS, base=_MODULE)
+TRANSFORMERS = Registry("transformer", builtin_names.TRANSFORMERS, base=_MODULE)
 TEXT_ENCODERS = Registry(
     "text encoder",
-    {name: f"hftrainer.models.{'hf_' * (name != 't5')}text_encoder" for name in ("t5", "clip", "sentence")},
+    builtin_names.TEXT_ENCODERS,
     base=_MODULE,
     methods=["Config", "count_tokens", "positions", "sha256", "save_artifact", "load", "free"],
 )
 REPRESENTATIONS = Registry(
-    "representation",
-    {
-        "motion272": "hftrainer.motion.representation.motion272",
-        "motion135": "hftrainer.motion.representation.motion135",
-        "hml263": "hftrainer.motion.representation.hml263",
-        "joints": "hftrainer.motion.representation.joints",
-        "joints66": "hftrainer.motion.representation.joints",
-    },
-    base="hftrainer.motion.representation.base:Representation",
+    "representation", builtin_names.REPRESENTATIONS, base="hftrainer.motion.representation.base:Representation"
 )
-PIPELINES = Registry("pipeline", {"motionmillion": "hftrainer.pipelines.motionmillion"}, methods=["from_pretrained"])
-TASKS = Registry(
-    "task",
-    {
-        "motionmillion_tokenizer": "hftrainer.training.motionmillion.tokenizer",
-        "motionmillion_ar": "hftrainer.training.motionmillion.autoregressive",
-        "text_distillation": "hftrainer.training.text_distillation",
-        "action_classifier": "hftrainer.training.action_classifier",
-        "motionstreamer272": "hftrainer.training.motionstreamer",
-    },
-    base="hftrainer.training.task:Task",
-)
-DATASETS = Registry(
-    "dataset",
-    {
-        "motion_windows": "hftrainer.data.motion.windows",
-        "packed_windows": "hftrainer.data.motion.packed",
-        "text_tokens": "hftrainer.data.tokens.captioned",
-        "packed_tokens": "hftrainer.data.tokens.packed",
-        "sentences": "hftrainer.data.text_motion.sentences",
-        "labelled_clips": "hftrainer.data.text_motion.labelled",
-        "text_motion": "hftrainer.data.text_motion.pairs",
-        "synthetic_text_motion": "hftrainer.data.synthetic.datasets",
-        "synthetic_windows": "hftrainer.data.synthetic.datasets",
-        "synthetic_tokens": "hftrainer.data.synthetic.datasets",
-    },
-    methods=["train", "val", "collate"],
-)
+PIPELINES = Registry("pipeline", builtin_names.PIPELINES, methods=["from_pretrained"])
+TASKS = Registry("task", builtin_names.TASKS, base="hftrainer.training.task:Task")
+DATASETS = Registry("dataset", builtin_names.DATASETS, methods=["train", "val", "collate"])
 EVALUATORS = Registry(
-    "evaluator",
-    {
-        "motionstreamer272": "hftrainer.models.motion.motionstreamer.evaluator",
-        "humanml263": "hftrainer.models.motion.humanml263.evaluator",
-        "motionclip135": "hftrainer.models.motion.motionclip.evaluator",
-    },
-    methods=["from_pretrained", "encode_motions", "encode_texts"],
+    "evaluator", builtin_names.EVALUATORS, methods=["from_pretrained", "encode_motions", "encode_texts"]
 )
-_MEASURES = "hftrainer.evaluation.protocols.measures"
-METRICS = Registry(
-    "metric",
-    dict.fromkeys(["R@k", "MM-Dist", "FID", "FID-unit", "Diversity", "Diversity-unit-L1"], _MEASURES),
-    methods=["Config", "__call__"],
-)
-_TRAINING = "hftrainer.training"
-CALLBACKS = Registry(
-    "callback",
-    {
-        name: f"{_TRAINING}.callbacks.{name}"
-        for name in ("artifact", "ema", "reconstruction", "t2m_inference", "t2m_evaluation")
-    },
-    base="lightning.pytorch.callbacks:Callback",
-)
-LOGGERS = Registry(
-    "logger",
-    {**dict.fromkeys(["csv", "tensorboard"], f"{_TRAINING}.loggers"), "wandb": f"{_TRAINING}.wandb_log"},
-    base="lightning.pytorch.loggers:Logger",
-)
-OPTIMIZERS = Registry(
-    "optimizer",
-    dict.fromkeys(["adamw", "adam", "adamw8bit", "muon"], f"{_TRAINING}.optimizers"),
-    methods=["from_config"],
-)
-SCHEDULES = Registry(
-    "schedule",
-    dict.fromkeys(["constant", "cosine", "linear", "wsd", "inverse_sqrt", "steps"], f"{_TRAINING}.schedules"),
-)
-LOSSES = Registry("loss", {"reconstruction": f"{_TRAINING}.losses", "text_motion": f"{_TRAINING}.contrastive"})
+METRICS = Registry("metric", builtin_names.METRICS, methods=["Config", "__call__"])
+CALLBACKS = Registry("callback", builtin_names.CALLBACKS, base="lightning.pytorch.callbacks:Callback")
+LOGGERS = Registry("logger", builtin_names.LOGGERS, base="lightning.pytorch.loggers:Logger")
+OPTIMIZERS = Registry("optimizer", builtin_names.OPTIMIZERS, methods=["from_config"])
+SCHEDULES = Registry("schedule", builtin_names.SCHEDULES)
+LOSSES = Registry("loss", builtin_names.LOSSES)

@@ -37,7 +37,7 @@ BASE = {
 }
 MAY_IMPORT = {
     **{name: set() for name in ("version", "defaults", "dtypes", "english", "environment", "extras", "fields")},
-    **{name: set() for name in ("interfaces", "processes", "requests", "timing")},
+    **{name: set() for name in ("builtin_names", "interfaces", "processes", "requests", "timing")},
     "files": {"processes"},
     "hashes": {"files", "readers"},
     "manifest": {"files", "hashes", "readers"},
@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "blame": set(),
     "plugins": {"registry"},
     "config": BASE,
-    "registry": BASE | {"config", "plugins"},
+    "registry": BASE | {"builtin_names", "config", "plugins"},
     "motion": BASE | {"registry"}, "render": BASE | {"motion"}, "network": set(),
     "engine": {"network", "requests"},
     "models": BASE | {"registry", "config", "motion", "network", "engine"},
