@@ -12,7 +12,7 @@ from importlib import import_module
 
 from hftrainer.blame import TRACEBACK, explain, last_file
 from hftrainer.processes import die_with_parent_if_told
-from hftrainer.terminal import guarded_streams
+from hftrainer.terminal import guarded_streams, tidy_warnings
 from hftrainer.version import __version__
 
 COMMANDS = {
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0 only if everything that was asked for was done, 2 for wrong usage."""
     die_with_parent_if_told()
     argv = list(sys.argv[1:] if argv is None else argv)
-    with guarded_streams(), last_file() as opened:
+    with guarded_streams(), tidy_warnings(), last_file() as opened:
         args = _parse(argv)
         try:
             status = int(args.run(args))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -35,6 +36,21 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def tidy_warnings() -> Iterator[None]:
+    """Inside, a warning is one line: Python's own form shows which line of ours warned, which is nothing to a user."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _one_line(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -184,3 +186,15 @@ def test_train_check_prints_the_resolved_configuration(capsys):
     assert "max_steps: 3" in capsys.readouterr().out
     assert main(["train", str(config), "trainer.max_stepz=3", "--check"]) == 1
     assert "did you mean 'max_steps'" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line(tmp_path):
+    code = """
+import sys, warnings
+import hftrainer.commands.zoo as zoo
+from hftrainer.cli import main
+zoo.run_list = lambda args: warnings.warn("task.lr is\\nold; write task.optimizer.lr", FutureWarning) or 0
+sys.exit(main(["zoo"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: task.lr is old; write task.optimizer.lr\n"
