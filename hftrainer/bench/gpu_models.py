@@ -13,14 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from hftrainer.bench.gpu_common import Figures, Settings, timed
-from hftrainer.extras import quiet
 from hftrainer.models.motion.motionmillion.network.vqvae import HumanVQVAE
 from hftrainer.models.motion.motionstreamer.network import MotionEncoder
+from hftrainer.models.network.t5 import T5Encoder, T5Sizes
 from hftrainer.models.quantize import quantize_linears
 from hftrainer.models.text_sizes import t5_sizes
 
 XL = "google/flan-t5-xl"
-_SMALL_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 100}
+_SMALL_T5 = T5Sizes(
+    vocab_size=100, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+)
 
 
 def tests_stage(settings: Settings) -> Iterator[Figures]:
@@ -42,15 +44,13 @@ def tests_stage(settings: Settings) -> Iterator[Figures]:
 
 def text_stage(settings: Settings) -> Iterator[Figures]:
     """Flan-T5-XL with random weights: milliseconds of 32 captions of 24 tokens, and of one."""
-    with quiet():
-        from transformers import T5Config, T5EncoderModel
-
-    sizes = T5Config(**_SMALL_T5, feed_forward_proj="gated-gelu") if settings.pretend else t5_sizes(XL)
+    sizes = _SMALL_T5 if settings.pretend else t5_sizes(XL)
+    assert sizes is not None
     for dtype in (torch.bfloat16, torch.float32):
-        encoder: Any = settings.make(lambda: T5EncoderModel(sizes), dtype)
+        encoder: Any = settings.make(partial(T5Encoder, sizes), dtype)
         for captions in (1, 32):
             ids = torch.ones(captions, 24, dtype=torch.long, device="cuda:0")
-            work: Any = partial(encoder, input_ids=ids, attention_mask=torch.ones_like(ids))
+            work: Any = partial(encoder, ids, torch.ones_like(ids))
             first, later = timed(work, 1 if settings.pretend else 10)
             peak = torch.cuda.max_memory_allocated() / 2**30
             yield {"what": XL, "dtype": str(dtype).removeprefix("torch."), "captions": captions, "first_ms": first,
