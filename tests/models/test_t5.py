@@ -215,8 +215,8 @@ def test_a_sentencepiece_model_is_converted(tmp_path):
     config_of(tmp_path)
     (tmp_path / "text").write_text("a person walks forward and waves\nsomeone runs ahead\n" * 20)
     sentencepiece.SentencePieceTrainer.train(
-        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "spiece"), vocab_size=40, pad_id=0, eos_id=1,
-        unk_id=2, bos_id=-1, minloglevel=2,
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "spiece"), vocab_size=40, pad_id=0,
+        eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, hard_vocab_limit=False,
     )  # fmt: skip
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 0}))
     ours = read_t5_tokenizer(tmp_path)
