@@ -75,8 +75,10 @@ class _NoDraws(TorchFunctionMode):
     to import."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _DRAWS and args[0].is_meta:
-            return args[0]
+        draws = func in _DRAWS or getattr(func, "__module__", "") == nn.init.__name__
+        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        if draws and isinstance(tensor, Tensor) and tensor.is_meta:
+            return tensor
         return func(*args, **(kwargs or {}))
 
 
