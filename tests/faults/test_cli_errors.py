@@ -244,6 +244,29 @@ def test_a_mistyped_folder_does_not_ask_the_hub(tmp_path, monkeypatch):
             find_model(name)
 
 
+def test_a_job_of_the_server_cannot_name_files_elsewhere(tmp_path):
+    """The oldest jobs are deleted with their motions; ids are read from files."""
+    pytest.importorskip("starlette")  # of the extra `serve`
+    from hftrainer.serve.store import Store
+
+    folder, outside = tmp_path / "jobs", tmp_path / "kept.npy"
+    folder.mkdir()
+    outside.write_bytes(b"somebody's")
+    for number in range(3):
+        name = f"{number:024x}"
+        job = {"id": name, "model": "m", "request": {}, "motions": [{"id": "../kept"}], "representation": "motion272",
+               "created": "2026", "status": "done", "error": None, "answer": {}}  # fmt: skip
+        (folder / f"{name}.json").write_text(json.dumps(job))
+    store = Store(folder, 1, lambda motion: {})
+    assert len(store) == 0
+    store.close()
+    assert outside.read_bytes() == b"somebody's"
+    (folder / f"{name}.json").write_text(json.dumps({**job, "motions": [{"id": f"{name}-0"}]}))
+    store = Store(folder, 1, lambda motion: {})
+    assert len(store) == 1
+    store.close()
+
+
 # --- configurations ---------------------------------------------------------------------------------------------------
 
 
