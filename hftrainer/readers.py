@@ -162,7 +162,7 @@ def check_type(value: Any, expected: Kinds, what: str, *, error: type[ValueError
 
 
 def json_field(
-    value: dict[str, Any],
+    value: Mapping[str, Any],
     key: str,
     expected: Kinds,
     source: str | os.PathLike[str],
@@ -345,6 +345,6 @@ def _name(path: str | os.PathLike[str]) -> str:
     return os.fspath(path)
 
 
-def _some(value: dict[str, Any]) -> str:
+def _some(value: Mapping[str, Any]) -> str:
     keys = [key[:40] for key in list(value)[:8]]
     return f"{keys}" if keys else "nothing"

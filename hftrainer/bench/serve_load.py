@@ -94,7 +94,7 @@ async def _malformed(address: tuple[str, int], body: dict[str, Any], out: Load, 
 
 def _is_answer(answer: Any, body: dict[str, Any]) -> bool:
     (motion,) = answer["motions"]
-    return motion["prompt"] == body["prompt"] and motion["seed"] == body["seed"] and motion["frames"] > 0
+    return bool(motion["prompt"] == body["prompt"] and motion["seed"] == body["seed"] and motion["frames"] > 0)
 
 
 async def request(address: tuple[str, int], method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:

@@ -50,7 +50,7 @@ def tokenizer(args: argparse.Namespace) -> int:
 
 def actions(args: argparse.Namespace) -> int:
     """Generate, score, print and write."""
-    options = {"sampling": sampling_changes(args), "progress": progress("motions")}
+    options: dict[str, Any] = {"sampling": sampling_changes(args), "progress": progress("motions")}
     counts = {name: value for name in ("seeds", "pairs") if (value := getattr(args, name)) is not None}
     if args.evaluator is not None:
         from hftrainer.apps.evaluator_trials import EvaluatorTrials, evaluate_by_evaluator

@@ -159,5 +159,9 @@ def close(job: Job, store: Store, status: str) -> None:
     store.save(job)
     store.closed(job)
     if log is not None:
-        last = event("done", **job.answer) if job.answer is not None else event("error", **(job.error or {}))
+        last = (
+            event("done", None, **(job.answer or {}))
+            if job.answer is not None
+            else event("error", None, **(job.error or {}))
+        )
         log.append(last, close=True)

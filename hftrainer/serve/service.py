@@ -162,4 +162,8 @@ async def _told_again(job: Job) -> AsyncIterator[Event]:
         if job.answer is not None:
             yield event("start", index, **start_of(job, index))
             yield event("motion", index, **motion)
-    yield event("done", **job.answer) if job.answer is not None else event("error", **(job.error or {}))
+    yield (
+        event("done", None, **(job.answer or {}))
+        if job.answer is not None
+        else event("error", None, **(job.error or {}))
+    )

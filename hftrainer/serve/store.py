@@ -190,8 +190,8 @@ def _job_of(content: Any) -> Job:
         if not isinstance(content[name], kind):
             raise ValueError(f"{name} must be {kind.__name__}, got {content[name]!r}")
     for motion in content["motions"]:
-        name = motion.get("id") if isinstance(motion, dict) else None
-        if not isinstance(name, str) or not MOTION_ID.fullmatch(name):  # it becomes a file's name
-            raise ValueError(f"motions must have ids as this server gives them, got {name!r:.80}")
+        given = motion.get("id") if isinstance(motion, dict) else None
+        if not isinstance(given, str) or not MOTION_ID.fullmatch(given):  # it becomes a file's name
+            raise ValueError(f"motions must have ids as this server gives them, got {given!r:.80}")
     known = {one.name for one in fields(Job)}
     return Job(**{name: value for name, value in content.items() if name in known})

@@ -23,7 +23,11 @@ FORMATS = (FORMAT, "hftrainer-motionmillion-v1", "motius-motionmillion-v1")
 UNKNOWN_SOURCE = "text_encoder"  # of an encoder that lies, or lay, in the model's own folder
 _OR_NULL = type(None)
 _PARTS = dict.fromkeys(("vqvae", "ar"), (dict, _OR_NULL))
-_TEXT = {**dict.fromkeys(("source", "name", "path", "sha256"), (str, _OR_NULL)), "config": dict, "max_tokens": int}
+_TEXT: dict[str, readers.Kinds] = {
+    **dict.fromkeys(("source", "name", "path", "sha256"), (str, _OR_NULL)),
+    "config": dict,
+    "max_tokens": int,
+}
 _DEFAULTS = {"tokenizer": "human_vqvae", "ar": "llama", "text_encoder": "t5"}
 
 
