@@ -1,11 +1,12 @@
 """Package a trained text-to-motion model, or an evaluator, where the zoo finds it, with its card and manifest.
 
-    python tools/package_model.py gotozero-mini --model runs/mini_finetune/last --temperature 0.9 --top-p 0.95
+    python tools/package_model.py gotozero-mini --model runs/mini_ar/best --decoder runs/mini_decoder/best --int8 \
+        --body runs/mini_body/skeleton.json --temperature 0.9 --top-p 0.95
     python tools/package_model.py gotozero-nano --model runs/nano_finetune/last --decoder runs/nano_decoder/best \
         --actions runs/nano_actions/best --temperature 0.8 --top-p 0.9 --min-new-tokens 16
     python tools/package_model.py motionstreamer272-mini --evaluator runs/motionstreamer272_mini/best
 
-Weights of tokenizer and transformer are stored in float16. tools/<name>.md becomes the folder's README.md.
+Weights are stored in float16, with --int8 the transformer's in 8 bits. tools/<name>.md becomes the folder's README.md.
 `hftrainer data vocabulary DATASET --model checkpoints/<name>` then adds what the model knows; last,
 `python tools/package_model.py <name> --card` puts the hashes of all files into the card.
 """
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--actions", type=Path, help="an action classifier that comes along")
     parser.add_argument("--body", type=Path, help="as `hftrainer bench fit --measure` writes it; default: OUT's own")
     parser.add_argument("--out", type=Path, help="default: checkpoints/<name>")
+    parser.add_argument("--int8", action="store_true", help="store the transformer's matrices in 8 bits")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--top-k", type=int)
@@ -84,7 +86,7 @@ def package_model(args: argparse.Namespace, out: Path) -> None:
         use_decoder(bundle, MotionMillionBundle.from_pretrained(args.decoder))
     kept = {name: path.read_bytes() for name in (BODY_FILE, VOCABULARY, KNOWN, EXAMPLES)
             if (path := out / name).is_file()}  # fmt: skip
-    bundle.save_pretrained(out, dtype=torch.float16)
+    bundle.save_pretrained(out, dtype=torch.float16, int8_matrices=args.int8)
     for name, content in kept.items():
         (out / name).write_bytes(content)
     if args.actions is not None:

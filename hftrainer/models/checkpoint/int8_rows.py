@@ -43,7 +43,7 @@ def write_int8_module(
 
 
 def with_matrices(state: Checkpoint) -> Mapping[str, Tensor]:
-    """The tensors of a file, matrices in 8 bits as float32; `state` itself, mapped, where it has none."""
+    """The tensors of a file in float32, matrices in 8 bits among them; `state` itself, mapped, where it has none."""
     scaled = [name for name in state if name + SCALE in state and state.dtype_of(name) == torch.int8]
     if not scaled:
         return state
@@ -52,5 +52,9 @@ def with_matrices(state: Checkpoint) -> Mapping[str, Tensor]:
         if len(rows) != 2 or scales != rows[:1] or not state.dtype_of(name + SCALE).is_floating_point:
             raise CheckpointError(f"{state.path}: {name} has {rows} values and {scales} scales, expected one a row")
     scales_of = {name + SCALE for name in scaled}
-    out = {name: state[name] for name in state if name not in scales_of}
+    out = {name: _in_float32(state[name]) for name in state if name not in scales_of}
     return out | {name: out[name].float() * state[name + SCALE].float()[:, None] for name in scaled}
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
