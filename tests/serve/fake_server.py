@@ -1,7 +1,8 @@
 """A server that answers as `hftrainer serve` does, with figures that walk by formula: for tests of the page.
 
-What a test needs to happen is in the prompt: "slowly" takes seconds, "yodel" is an action that the model does not know,
-"break" fails after a second of motion. `python tests/serve/fake_server.py [PORT [TOKEN]]` serves it to look at.
+What a test needs to happen is in the prompt: "hold" waits half-way for GET /release, "yodel" is an action that the
+model does not know, "break" fails after a second of motion. `python tests/serve/fake_server.py [PORT [TOKEN]]` serves
+it to look at.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def motion_of(job: Job, index: int, prompt: str, frames: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def make(job: Job) -> None:
+async def make(job: Job, released: asyncio.Event) -> None:
     """Plays the model: a step of frames at a time, all motions together."""
     prompts = prompts_of(job.request)
     frames = [part["seconds"] * FPS for part in job.request.get("timeline") or []]
@@ -124,7 +125,9 @@ async def make(job: Job) -> None:
         seed = job.request.get("seed", 0) + index
         job.say("start", motion=index, prompt=prompt, seed=seed, fps=FPS, joints=22)
     for start in range(0, total, STEP):
-        await asyncio.sleep(0.4 if any("slowly" in prompt for prompt in prompts) else 0.02)
+        await asyncio.sleep(0.02)
+        while start >= total // 2 and "hold" in prompts[0] and not (released.is_set() or job.over):
+            await asyncio.sleep(0.02)
         if job.over:
             return
         for index in range(len(prompts)):
@@ -146,6 +149,7 @@ def fake_app(token: str | None = None) -> Starlette:
     jobs: dict[str, Job] = {}
     numbers = itertools.count(1)
     tasks: set[asyncio.Task[None]] = set()
+    released = asyncio.Event()
 
     def refusal(request: Request) -> Response | None:
         if token and request.headers.get("authorization") != f"Bearer {token}":
@@ -157,6 +161,10 @@ def fake_app(token: str | None = None) -> Starlette:
         if found is None:
             return Response("no such file", 404)
         return Response(found.body, media_type=found.media_type, headers=HEADERS)
+
+    async def release(request: Request) -> Response:
+        released.set()
+        return Response()
 
     async def models(request: Request) -> Response:
         return refusal(request) or JSONResponse({"default": "walker", "models": [MODEL, OTHER]})
@@ -173,7 +181,7 @@ def fake_app(token: str | None = None) -> Starlette:
             return JSONResponse({"error": "prompt", "message": message}, 422)
         job = jobs.setdefault(f"job{next(numbers)}", Job("", body))
         job.id = next(reversed(jobs))
-        task = asyncio.create_task(make(job))
+        task = asyncio.create_task(make(job, released))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         return JSONResponse({"id": job.id, "status": job.status, "url": f"/v1/jobs/{job.id}"}, 202)
@@ -246,6 +254,7 @@ def fake_app(token: str | None = None) -> Starlette:
         routes=[
             Route("/", page),
             Route("/page/{name}", page),
+            Route("/release", release),
             Route("/v1/models", models),
             Route("/v1/models/{name}/vocabulary", vocabulary),
             Route("/v1/jobs", post, methods=["POST"]),

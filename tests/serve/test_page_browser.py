@@ -70,16 +70,16 @@ def type_and_make(page: Any, prompt: str) -> None:
 def test_a_motion_plays_while_it_is_made(visit, address):
     page = visit()
     page.fill("#seconds", "3")
-    type_and_make(page, "a person walks slowly")
+    type_and_make(page, "a person holds on")
     page.wait_for_selector("#welcome", state="hidden")
-    first = frames(page)
     says(page, "Making the motion")
-    assert first[1] < 90  # frames are seen before all are made
+    assert 0 < frames(page)[1] < 90  # frames are seen before all are made
+    urllib.request.urlopen(f"{address}/release").close()
     says(page, "Done: 1 motion, 3.0 s")
     assert frames(page)[1] == 90
-    assert page.text_content("#now-title") == "a person walks slowly"
+    assert page.text_content("#now-title") == "a person holds on"
     assert jobs(address)[0]["request"] == {
-        "prompt": "a person walks slowly", "seconds": 3, "count": 1, "seed": 0, "model": "walker",
+        "prompt": "a person holds on", "seconds": 3, "count": 1, "seed": 0, "model": "walker",
     }  # fmt: skip
     seen = frames(page)[0]
     from playwright.sync_api import expect
@@ -103,10 +103,14 @@ def test_every_format_is_downloaded(visit):
     assert not page.is_visible("#downloads")
 
 
-def test_a_motion_is_cancelled(visit, address):
-    page = visit()
+def test_a_motion_is_cancelled(browser):
+    with fake_server() as served:
+        cancel_half_way(Visit(browser, served).ready(), served)
+
+
+def cancel_half_way(page: Any, address: str) -> None:
     page.fill("#seconds", "10")
-    type_and_make(page, "a person walks slowly on and on")
+    type_and_make(page, "a person holds on and on")
     page.wait_for_selector("#welcome", state="hidden")
     page.click("#cancel")
     says(page, "Cancelled")
@@ -286,14 +290,18 @@ def test_the_history_stays_and_is_used_again(visit, address):
     assert len(jobs(address)) == before - 1
 
 
-def test_a_page_that_is_loaded_again_finds_its_motion(visit):
-    page = visit()
+def test_a_page_that_is_loaded_again_finds_its_motion(browser):
+    with fake_server() as served:
+        reload_half_way(Visit(browser, served).ready())
+
+
+def reload_half_way(page: Any) -> None:
     page.fill("#seconds", "6")
-    type_and_make(page, "a person walks slowly")
+    type_and_make(page, "a person holds on")
     page.wait_for_selector("#welcome", state="hidden")
     page.reload()
     page.wait_for_selector("#cancel", state="visible")
-    page.wait_for_selector("#now-title >> text=a person walks slowly")
+    page.wait_for_selector("#now-title >> text=a person holds on")
     page.click("#cancel")
     says(page, "Cancelled")
 
