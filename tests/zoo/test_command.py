@@ -23,7 +23,7 @@ def listed(capsys, *arguments):
 def test_list_filters_by_task_and_representation(site, capsys):
     install_toy(site)
     assert {"gotozero-nano", "motionstreamer272-nano", "toy-263"} <= set(listed(capsys))
-    assert listed(capsys, "--task", "evaluator") == ["motionstreamer272-nano"]
+    assert listed(capsys, "--task", "evaluator") == ["motionstreamer272-mini", "motionstreamer272-nano"]
     assert listed(capsys, "--representation", "hml263") == ["toy-263"]
     assert listed(capsys, "--task", "evaluator", "--representation", "hml263") == []
     assert main(["zoo", "list", "--task", "evaluator", "--representation", "hml263"]) == 0
