@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from hftrainer.readers import parse_json
 from hftrainer.serve.live import LiveFeed
 from hftrainer.serve.refusal import Refusal
 from hftrainer.serve.service import Service
@@ -87,7 +87,7 @@ async def _listen(socket: WebSocket, feed: LiveFeed, longest: int) -> None:
 
 async def _message(socket: WebSocket) -> dict[str, Any]:
     try:
-        message = json.loads(await socket.receive_text())
+        message = parse_json(await socket.receive_text(), "message")
     except (ValueError, KeyError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}

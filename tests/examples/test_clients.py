@@ -66,7 +66,7 @@ def test_clients_are_thin_and_need_nothing_of_ours(path):
 
 def test_the_ten_lines_of_the_page(server, tmp_path, monkeypatch, capsys):
     page = (REPOSITORY / "docs" / "serving.md").read_text()
-    code = re.search(r"ten lines:\n\n```python\n(.*?)```", page, flags=re.S)[1]
+    code = re.search(r"in ten lines.*?\n\n```python\n(.*?)```", page, flags=re.S)[1]
     code = code.replace("http://127.0.0.1:8000", server)
     code = code.replace('{"Content-Type": "application/json"}', f'{{"Content-Type": "application/json", {_header()}}}')
     code = code.replace('motion["files"]["glb"]', f'motion["files"]["glb"] + "?token={TOKEN}"')

@@ -108,10 +108,9 @@ def test_models(case, refused, tmp_path, tiny_model, place):
 
 
 DATA = [
-    ("deep.json", "labels.json", ["data", "verify"]), ("deep.json", "labels.json", ["data", "split"]),
-    ("deep.json", "representation.json", ["data", "verify"]), ("deep.json", "packed.json", ["data", "verify"]),
-    ("deep.json", "tokens/tokens.json", ["data", "pack-tokens", "--out", "{out}"]),
-    ("deep.json", "import.jsonl", ["data", "import-motion", "--skeleton", "cmu", "--out", "{data}"]),
+    ("deep.json", "labels.json", ["data", "split"]),
+    ("deep.json", "representation.json", ["data", "verify"]),
+    ("deep.json", "tokens/made_from.json", ["data", "pack-tokens", "--out", "{out}"]),
     ("names_outside.txt", "split/train.txt", ["data", "verify"]),
     ("names_outside.txt", "split/train.txt", ["data", "stats"]),
     ("names_outside.txt", "split/train.txt", ["data", "pack-motions", "--out", "{out}"]),
@@ -141,7 +140,7 @@ def test_names_that_lead_out_are_never_written_over(case, refused, tmp_path, syn
         (data / "split/test.txt").write_text(f"{name}\n")
         for source in ("official_split", "evaluator"):
             refused("evaluate", "generate", "--model", "gotozero-nano", "--data", data, "--pair-source", source,
-                    "--device", "cpu", "--out", tmp_path / "out", naming="my_motion")  # fmt: skip
+                    "--device", "cpu", "--out", tmp_path / "out", naming="test.txt")  # fmt: skip
     assert victim.read_bytes() == b"mine"
 
 

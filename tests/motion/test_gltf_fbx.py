@@ -137,7 +137,7 @@ def change(document, path, value):
         (("accessors", 0, "bufferView"), 99, "not a readable glTF file"),
         (("buffers", 0, "uri"), "../../outside.bin", "a buffer"),
         (("buffers", 0, "uri"), "/etc/passwd", "a buffer"),
-        (("nodes",), {}, "move no node"),
+        (("nodes",), {}, "expected a list, got an object"),
     ],
 )
 def test_broken_gltf_files_are_refused(tmp_path, body, path, value, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -121,6 +122,8 @@ def test_models_and_server(client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/openapi.json").json()["paths"]["/v1/motions"]["post"]
     make(client, prompt=WALK, seconds=0.5)
-    text = client.get("/metrics").text
+    deadline = time.monotonic() + 30  # the result is counted after it is answered
+    while 'how="done"' not in (text := client.get("/metrics").text) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert 'hftrainer_motions_total{how="done",model="tiny"} 1' in text
     assert 'hftrainer_requests_total{method="POST",route="/v1/motions",status="200"} 1' in text

@@ -186,7 +186,8 @@ def test_recomputed_activations_give_the_same_loss_and_gradients(dtype):
         assert torch.equal(gradient, gradients[1][name]), name
     assert kept[1] < 0.6 * kept[0]
     with torch.no_grad():
-        assert torch.equal(ar.next_token_loss(rows, features, mask)[0], losses[0])
+        alone = ar.next_token_loss(rows, features, mask)[0]  # without gradients, the loss is not made in blocks
+    torch.testing.assert_close(alone, losses[0], rtol=1e-3, atol=0)  # bfloat16 sums in another order
 
 
 def losses_of(run: Path, *overrides: str, config: Path = CONFIG) -> list[float]:
