@@ -137,8 +137,10 @@ def test_workers_end_with_their_parent(tmp_path, signal):
         open({str(tmp_path)!r} + f"/{{os.getpid()}}.pid", "w").close()
         time.sleep(60)"""
     parent = f"""if True:
+        import signal
         from pathlib import Path
         from hftrainer.apps import launch
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
         launch.subprocess.Popen, original = (
             lambda command, **more: original([command[0], "-c", {worker!r}], **more), launch.subprocess.Popen)
         launch.run_workers([["x"]] * 3, [{{}}] * 3, [Path({str(tmp_path)!r}) / f"{{n}}.log" for n in range(3)])"""
