@@ -104,7 +104,7 @@ def server(model: str, jobs: Path, bench: ServeBench) -> Iterator[tuple[Address,
         yield (found[1], int(found[2])), process.pid
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()  # waits, and closes the pipe
 
 
 def _bodies() -> Iterator[dict[str, Any]]:
