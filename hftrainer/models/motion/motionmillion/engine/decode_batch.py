@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hftrainer.models.motion.motionmillion.engine.cuda_graphs import StepGraphs, kv_bucket
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
+from hftrainer.models.motion.motionmillion.engine.row_groups import plan_compaction
 from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache
 from hftrainer.models.motion.motionmillion.network.sampler import best_ids, sample_ids
 from hftrainer.requests import SamplingParams
@@ -207,3 +208,21 @@ class HostBatch:
     def keep(self, rows: int) -> None:
         """Continue with the first `rows` rows."""
         self.prompts, self.kv_lens, self.steps = self.prompts[:rows], self.kv_lens[:rows], self.steps[:rows]
+
+    def check_ends(self, limit_of: Callable[[int], int], late: int, device: torch.device) -> None:
+        """Raise ``RuntimeError`` if a row runs `late` steps beyond its limit, so that nothing loops for ever."""
+        for prompt, steps in zip(self.prompts, self.steps, strict=True):
+            if prompt is not None and steps > limit_of(prompt) + late:
+                raise RuntimeError(
+                    f"prompt {prompt} has not ended after {steps} steps, its limit is {limit_of(prompt)} codes: the "
+                    f"steps on {device} have no effect; this is a bug, please report it"
+                )
+
+
+def compact(batch: DecodeBatch, host: HostBatch) -> bool:
+    """Move rows in use together, those of like length side by side; whether any was moved."""
+    moves = plan_compaction(host.kv_lens)
+    if moves:
+        batch.move(moves, host.kv_lens)
+        host.move(moves)
+    return bool(moves)

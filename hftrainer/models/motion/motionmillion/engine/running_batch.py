@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hftrainer.models.motion.motionmillion.engine.decode_batch import DecodeBatch, HostBatch, reserve
+from hftrainer.models.motion.motionmillion.engine.decode_batch import DecodeBatch, HostBatch, compact, reserve
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA
-from hftrainer.models.motion.motionmillion.engine.row_groups import plan_compaction
 from hftrainer.models.motion.motionmillion.engine.scheduler import PREFILLED, SMALLEST, Occupancy
 from hftrainer.requests import SamplingParams
 
@@ -118,7 +117,7 @@ class RunningBatch:
     @torch.inference_mode()
     def step(self) -> list[RowProgress]:
         """Fill free rows, decode `check_every` codes; what is done, and the codes of watched rows now and then."""
-        changed = self._fill() | self._compact()
+        changed = self._fill() | (self.model.on_cpu and compact(self._batch, self._host))
         if not self._requests:
             return []
         if changed or self._view is None:
@@ -167,13 +166,6 @@ class RunningBatch:
             taken.append(self.waiting.popleft())
         return taken
 
-    def _compact(self) -> bool:
-        moves = plan_compaction(self._host.kv_lens) if self.model.on_cpu else []
-        if moves:
-            self._batch.move(moves, self._host.kv_lens)
-            self._host.move(moves)
-        return bool(moves)
-
     def _look(self) -> DecodeBatch:
         """The rows that a step computes, and how each chooses."""
         used = 1 + max((row for row, key in enumerate(self._host.prompts) if key is not None), default=0)
@@ -199,11 +191,7 @@ class RunningBatch:
             request, steps = self._requests[key], self._host.steps[row]
             if done[row] or (request.watched and steps % REPORTED < self.check_every):
                 told.append((row, key))
-            elif steps > request.limit + 2 * self.check_every:
-                raise RuntimeError(
-                    f"a request has not ended after {steps} steps, its limit is {request.limit} codes: the steps on "
-                    f"{self.model.device} have no effect; this is a bug, please report it"
-                )
+        self._host.check_ends(lambda key: self._requests[key].limit, 2 * self.check_every, self.model.device)
         if not told:
             return []
         results = view.results(torch.tensor([row for row, _ in told], device=self.model.device))

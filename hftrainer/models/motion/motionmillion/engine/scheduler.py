@@ -17,9 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hftrainer.models.motion.motionmillion.engine.decode_batch import DecodeBatch, HostBatch, reserve
+from hftrainer.models.motion.motionmillion.engine.decode_batch import DecodeBatch, HostBatch, compact, reserve
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
-from hftrainer.models.motion.motionmillion.engine.row_groups import plan_compaction
 from hftrainer.requests import SamplingParams
 
 TextSource = Callable[[list[int]], tuple[Tensor, Tensor]]
@@ -120,7 +119,7 @@ class Scheduler:
             elif free == len(host):
                 return
             elif self.shrink and (smaller := self._smaller(len(host), free)) < len(host):
-                self._compact(batch, host)
+                compact(batch, host)
                 batch = batch.first(smaller)
                 host.keep(smaller)
             self._steps(batch, host, limits)
@@ -137,7 +136,7 @@ class Scheduler:
 
     def _refill(self, batch: DecodeBatch, requests: DecodeRequests, ready: _Ready, host: HostBatch) -> None:
         if self.on_cpu:
-            self._compact(batch, host)
+            compact(batch, host)
         free = deque(host.free)
         while free and ready:
             prefix, prompts, theirs = ready.take(len(free))
@@ -168,11 +167,6 @@ class Scheduler:
         numbers = torch.tensor([rows, theirs, limits, floors], device=device)
         batch.fill(numbers[0], prefix, numbers[1], numbers[2], numbers[3], uniforms)
 
-    def _compact(self, batch: DecodeBatch, host: HostBatch) -> None:
-        if moves := plan_compaction(host.kv_lens):
-            batch.move(moves, host.kv_lens)
-            host.move(moves)
-
     def _steps(self, batch: DecodeBatch, host: HostBatch, limits: Sequence[int]) -> None:
         for _ in range(self.check_every):
             bound = host.advance(batch.max_seq_len)
@@ -182,12 +176,7 @@ class Scheduler:
                 batch.step(bound)
             self.occupancy.computed += len(host)
             self.occupancy.steps += 1
-        for prompt, steps in zip(host.prompts, host.steps, strict=True):
-            if prompt is not None and steps > limits[prompt] + 2 * self.check_every:
-                raise RuntimeError(
-                    f"prompt {prompt} has not ended after {steps} steps, its limit is {limits[prompt]} codes: the "
-                    f"steps on {batch.done.device} have no effect; this is a bug, please report it"
-                )
+        host.check_ends(limits.__getitem__, 2 * self.check_every, batch.done.device)
 
     def _harvest(self, batch: DecodeBatch, host: HostBatch) -> Iterator[Completion]:
         done = batch.status()
