@@ -11,12 +11,13 @@ from hftrainer.models.motion.motionmillion.network.attention import additive, at
 from hftrainer.models.motion.motionmillion.network.linear_cross_entropy import linear_cross_entropy
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [1, 7, 64])
-def test_loss_and_gradients_are_those_of_cross_entropy(rows, monkeypatch):
+def test_loss_and_gradients_are_those_of_cross_entropy(rows, dtype, monkeypatch):
     monkeypatch.setattr(blocks, "_LOGITS", 50 * 10)  # blocks of ten rows, the last one incomplete
     generator = torch.Generator().manual_seed(rows)
-    x = torch.randn(rows, 16, generator=generator, requires_grad=True)
-    table = torch.randn(51, 16, generator=generator, requires_grad=True)  # the last row has no logit: PAD
+    x = torch.randn(rows, 16, generator=generator, dtype=dtype, requires_grad=True)
+    table = torch.randn(51, 16, generator=generator, dtype=dtype, requires_grad=True)  # the last row has no logit: PAD
     targets = torch.randint(0, 50, (rows,), generator=generator)
 
     def grads(loss):
@@ -29,7 +30,9 @@ def test_loss_and_gradients_are_those_of_cross_entropy(rows, monkeypatch):
     torch.testing.assert_close(loss, expected)
     assert float(right) == pytest.approx(float((logits.argmax(dim=-1) == targets).float().mean()))
     for mine, theirs in zip(got, grads(expected), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)  # sums of float32 in another order
+        # sums in another order
+        rtol, atol = (1e-4, 1e-6) if dtype == torch.float32 else (1e-9, 1e-12)
+        torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol)
     assert not got[1][50].any()
 
 

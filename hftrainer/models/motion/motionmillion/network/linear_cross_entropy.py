@@ -19,11 +19,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         rows = max(1, _LOGITS // len(weight))
         low, heads = x.detach().to(dtype), weight.detach().to(dtype)
-        total, right = x.new_zeros((), dtype=torch.float32), x.new_zeros((), dtype=torch.float32)
-        of_x, of_weight = torch.empty_like(low), torch.zeros_like(weight, dtype=torch.float32)
+        wide = torch.promote_types(dtype, torch.float32)
+        total, right = x.new_zeros((), dtype=wide), x.new_zeros((), dtype=wide)
+        of_x, of_weight = torch.empty_like(low), torch.zeros_like(weight, dtype=wide)
         for start in range(0, len(x), rows):
             part, wanted = low[start : start + rows], targets[start : start + rows, None]
-            log_shares = (part @ heads.T).log_softmax(dim=-1, dtype=torch.float32)
+            log_shares = (part @ heads.T).log_softmax(dim=-1, dtype=wide)
             of_target = log_shares.gather(1, wanted)
             total -= of_target.sum()
             right += (of_target >= log_shares.amax(dim=-1, keepdim=True)).sum()
@@ -49,7 +50,8 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
     """Mean of ``cross_entropy(x @ weight.T, targets)``, and the share of rows whose arg-max is the target.
 
     `x` (n, d), `weight` (v, d), `targets` (n,) int64 below v; equal logits count as right. Products are made in the
-    dtype of autocast where that is on, everything else in float32. The gradient is made with the loss, for one use.
+    dtype of autocast where that is on, everything else in float32 or wider. The gradient is made with the loss, for one
+    use.
     """
     kind = x.device.type
     dtype = (
