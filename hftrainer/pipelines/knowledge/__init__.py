@@ -85,11 +85,12 @@ class Knowledge:
 
     def assess(self, prompt: str) -> Assessment:
         """What becomes of a prompt; the last few thousand are remembered."""
-        if prompt not in self._assessed:
-            self._assessed[prompt] = self._assess(prompt)
+        found = self._assessed.get(prompt)
+        if found is None:  # another thread may do the same, and may drop it at once
+            found = self._assessed[prompt] = self._assess(prompt)
             if len(self._assessed) > _KEPT:
                 self._assessed.popitem(last=False)
-        return self._assessed[prompt]
+        return found
 
     def _assess(self, prompt: str) -> Assessment:
         reading = self.known.reading
