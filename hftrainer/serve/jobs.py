@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from hftrainer.pipelines.joining import Wish
-from hftrainer.serve.events import EventLog, event, packed
+from hftrainer.serve.events import Event, EventLog, event, packed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +64,12 @@ class Job:
         """What the API says of it."""
         names = ("id", "status", "progress", "created", "model", "request", "answer", "error")
         return {name: getattr(self, name) for name in names}
+
+    def last_event(self) -> Event:
+        """What ends a stream: the answer, or why there is none."""
+        if self.answer is not None:
+            return event("done", None, **self.answer)
+        return event("error", None, **(self.error or {}))
 
     def watch(self) -> None:
         """Somebody wants to see the frames while they are made."""
@@ -159,9 +165,4 @@ def close(job: Job, store: Store, status: str) -> None:
     store.save(job)
     store.closed(job)
     if log is not None:
-        last = (
-            event("done", None, **(job.answer or {}))
-            if job.answer is not None
-            else event("error", None, **(job.error or {}))
-        )
-        log.append(last, close=True)
+        log.append(job.last_event(), close=True)

@@ -162,8 +162,4 @@ async def _told_again(job: Job) -> AsyncIterator[Event]:
         if job.answer is not None:
             yield event("start", index, **start_of(job, index))
             yield event("motion", index, **motion)
-    yield (
-        event("done", None, **(job.answer or {}))
-        if job.answer is not None
-        else event("error", None, **(job.error or {}))
-    )
+    yield job.last_event()
