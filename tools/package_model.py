@@ -1,6 +1,6 @@
 """Package a trained text-to-motion model, or an evaluator, where the zoo finds it, with its card and manifest.
 
-    python tools/package_model.py gotozero-mini --model runs/mini_ar/best --decoder runs/mini_decoder/best --int8 \
+    python tools/package_model.py gotozero-mini --model runs/mini_ar/best --int8 \
         --body runs/mini_body/skeleton.json --temperature 0.9 --top-p 0.95
     python tools/package_model.py gotozero-nano --model runs/nano_finetune/last --decoder runs/nano_decoder/best \
         --actions runs/nano_actions/best --temperature 0.8 --top-p 0.9 --min-new-tokens 16
