@@ -10,10 +10,12 @@ import pytest
 
 import hftrainer
 from hftrainer.bench import fit as bench_fit
+from hftrainer.bench.following import following
 from hftrainer.cli import main
 from hftrainer.manifest import verify_manifest
 from hftrainer.models.action_classifier import ActionClassifier
 from hftrainer.motion.representation import motion272
+from hftrainer.requests import SamplingParams
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "checkpoints" / "gotozero-nano"
@@ -67,6 +69,15 @@ def test_motions_do_what_the_text_says(made):
     for prompt, label in PROMPTS.items():
         seen, _ = judge.classify([m.motion for m in made[prompt]])
         assert Counter(seen).most_common(1)[0][0] == label, (prompt, seen)
+
+
+def test_parts_of_a_timeline_do_what_their_texts_say(pipe):
+    """With 48 codes of context instead of 4, a third of these parts did."""
+    prompts = ["a person walks forward", "a person waves with the right hand", "a person raises the left hand"]
+    drawn = SamplingParams(do_sample=True, temperature=1.0, top_p=0.95)
+    found = following(pipe, FOLDER / "actions", prompts, 4.0, 4, drawn)
+    assert found["by_itself"] >= 0.8
+    assert found["in_timelines"] > 0.6, found
 
 
 def test_a_seed_makes_the_same_motion_again(pipe, made):

@@ -161,7 +161,7 @@ STREAMED = [
     "a person walks forward",
     "someone runs",
     "a person waves with the right hand",
-    "someone kicks",
+    "a person raises the left hand",
     "a person takes a bow",
 ]
 KINDS: dict[str, tuple[str, Callable[[Callable[..., object]], None]]] = {

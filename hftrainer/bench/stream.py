@@ -1,7 +1,7 @@
 """``hftrainer bench stream``: whether motion is made faster than it plays, without stalls, jumps or growing memory.
 
-Five parts, each printed when it is known: what a frame depends on, the first frames, seams of timelines against real
-motion, a live session whose prompt keeps changing, and its memory.
+Printed when they are known: what a frame depends on, the first frames, seams of timelines against real motion, whether
+their parts are what was asked for, and a live session whose prompt keeps changing, with its memory.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import numpy as np
 import torch
 
 from hftrainer.arrays import read_npy
+from hftrainer.bench.following import following
 from hftrainer.bench.measure import machine
 from hftrainer.bench.processes import memory
 from hftrainer.bench.seams import at_seams, elsewhere, real_limits
 from hftrainer.files import write_json
 from hftrainer.requests import SamplingParams
-from hftrainer.zoo.load import load_pipeline
+from hftrainer.zoo.load import load_pipeline, locate
 
 Figures = dict[str, Any]
 DRAWN = SamplingParams(do_sample=True, temperature=1.0, top_p=0.95)
 _FLOAT_NOISE = 1e-6  # metres: below it, a frame does not depend on a code
+_FOLLOWED = 0.7  # of what prompts give by themselves
 _BOUND = 1.0  # MiB an hour by which the memory of a live session may grow
 
 
@@ -45,6 +47,7 @@ def main(args: argparse.Namespace) -> int:
         "depends": lambda: depends(pipe, args.prompt[0], args.tries),
         "first": lambda: first_frames(pipe, args.prompt[0], args.tries),
         "seams": lambda: seams(pipe, args.prompt, args.seconds, args.timelines, real, missed),
+        "follows": lambda: follows(pipe, args, missed),
         "live": lambda: live(pipe, args.prompt, args.minutes, args.seconds, missed),
     }
     for name, part in parts.items():
@@ -140,6 +143,19 @@ def seams(
         if figures["speed"]["largest"] > limits["speed"]:
             missed.append(f"a joint at a seam at {figures['speed']['largest']:.1f} m/s, real {limits['speed']:.1f}")
     return figures
+
+
+def follows(pipe: Any, args: argparse.Namespace, missed: list[str]) -> Figures | None:
+    """Whether timelines do what their parts ask for; None for a model without an action classifier."""
+    classifier = locate(args.model)[0] / "actions"
+    if not classifier.is_dir():
+        return None
+    found = following(pipe, classifier, args.prompt, args.seconds, args.timelines, DRAWN)
+    if found["in_timelines"] < _FOLLOWED * found["by_itself"]:
+        missed.append(
+            f"{found['in_timelines']:.0%} of parts follow their prompt, {found['by_itself']:.0%} by themselves"
+        )
+    return found
 
 
 def live(pipe: Any, prompts: Sequence[str], minutes: float, seconds: float, missed: list[str]) -> Figures:

@@ -64,6 +64,7 @@ def test_all_parts_are_measured_and_bars_count(tmp_path, tiny_model, capsys):
     assert [row["codes"] for row in found["first"]] == [radius + 1, 14, 11, 8]
     assert found["first"][0]["largest_mm"] < 0.01 < found["first"][-1]["largest_mm"]
     assert (found["seams"]["seams"], found["seams"]["real"]["clips"]) == (1, 1)
+    assert found["follows"] is None  # this model has no action classifier
     live = found["live"]
     assert 180 <= live["frames"] < 200
     assert live["changes"] == 3
