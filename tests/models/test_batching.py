@@ -12,10 +12,12 @@ from hftrainer.models.motion.motionmillion.engine import prompts as prompt_runne
 from hftrainer.models.motion.motionmillion.engine import row_groups
 from hftrainer.models.motion.motionmillion.engine.cuda_graphs import kv_bucket
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, inference_model
+from hftrainer.models.motion.motionmillion.engine.prepare import InPlaceNorm
 from hftrainer.models.motion.motionmillion.engine.prompts import PromptRunner, TextPrefetch, rows_that_fit
 from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
 from hftrainer.models.motion.motionmillion.network import LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.network.kv_cache import cache_dtype
+from hftrainer.models.motion.motionmillion.network.llama import RMSNorm
 from hftrainer.models.motion.motionmillion.network.sampler import best_ids, draw_uniforms
 from hftrainer.requests import GenerationRequest, SamplingParams
 from tests.tiny import make_tiny_bundle
@@ -355,3 +357,12 @@ def test_batches_fit_the_memory(monkeypatch):
     for room, want in ((2**40, 32), (10 * a_row, 6), (0, 1)):
         monkeypatch.setattr(prompt_runner, "_free", lambda model, room=room: room)
         assert rows_that_fit(inference, 40) == want
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_the_norm_that_decodes_bfloat16_rounds_as_the_released_one(rows):
+    norm = RMSNorm(64).bfloat16()
+    with torch.no_grad():
+        norm.scale.uniform_(0.5, 1.5)
+        x = torch.randn(rows, 1, 64).bfloat16()
+        assert torch.equal(InPlaceNorm(norm.scale)(x), norm(x))

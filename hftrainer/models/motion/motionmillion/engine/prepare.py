@@ -98,11 +98,22 @@ class CPUNorm(TorchNorm):
         return (x * torch.addcmul(self.epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt_()).mul_(self.scale)
 
 
+class InPlaceNorm(TorchNorm):
+    """`RMSNorm` with its roundings in bfloat16, in half as many allocations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d) to (..., d)."""
+        inverse = x.square().mean(dim=-1, keepdim=True).add_(RMSNorm.epsilon).rsqrt_()
+        return (x * inverse).mul_(self.scale)
+
+
 def _fast_norm(norm: Any) -> Any:
-    if not isinstance(norm, RMSNorm) or norm.scale.dtype not in (torch.float32, torch.float64):
+    if not isinstance(norm, RMSNorm):
         return norm
-    scale = norm.scale.detach()
-    return CPUNorm(scale) if scale.device.type == "cpu" else TorchNorm(scale)
+    scale, on_cpu = norm.scale.detach(), norm.scale.device.type == "cpu"
+    if scale.dtype in (torch.float32, torch.float64):
+        return CPUNorm(scale) if on_cpu else TorchNorm(scale)
+    return InPlaceNorm(scale) if on_cpu and scale.dtype == torch.bfloat16 else norm
 
 
 def _prepack(block: Block, head_size: int) -> None:

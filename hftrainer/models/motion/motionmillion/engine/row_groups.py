@@ -33,11 +33,14 @@ class RowGroups:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """As `network.attention.attend`."""
+        if len(self.spans) == 1:
+            kv_len = self.spans[0].kv_len
+            return attend(q, k[:, :, :kv_len], v[:, :, :kv_len], self.masks[0], scale)
         parts = [
             attend(q[start:stop], k[start:stop, :, :kv_len], v[start:stop, :, :kv_len], mask, scale)
             for (start, stop, kv_len, _), mask in zip(self.spans, self.masks, strict=True)
         ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)
 
 
 def _seen(positions: Tensor, kv_len: int, dtype: torch.dtype) -> Tensor:
