@@ -34,6 +34,23 @@ def test_text_features_are_rounded_as_they_were_when_the_release_was_trained(dty
     assert torch.equal(seen[0], exact.bfloat16().float() if dtype == "bfloat16" else exact)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_rows_is_trained_without_its_text_and_validated_with_it(share, monkeypatch):
+    task = ar_task(text_dropout=share)
+    monkeypatch.setattr(task, "log_step", lambda *args, **kwargs: None)
+    monkeypatch.setattr(task, "log_validation", lambda *args: None)
+    seen = []
+    monkeypatch.setattr(task, "loss", lambda batch: seen.append(batch.captions) or (torch.zeros(()), torch.zeros(())))
+    batch = TokenBatch(["a person walks"] * 400, torch.zeros(400, 3).long(), torch.full((400,), 3))
+    torch.manual_seed(0)
+    task.training_step(batch, 0)
+    task.validation_step(batch, 0)
+    trained, validated = seen
+    assert set(trained) <= {"", "a person walks"}
+    assert abs(trained.count("") / 400 - share) < 0.1  # four standard deviations
+    assert validated == batch.captions
+
+
 def test_draws_depend_on_seed_step_part_and_process():
     task = ar_task()
 

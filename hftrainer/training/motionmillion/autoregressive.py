@@ -39,7 +39,8 @@ class ARTaskConfig:
 
     `train_text_encoder`: the release keeps it frozen; `text_encoder_lr_scale` is its learning rate in units of the
     transformer's. `text_dtype`: features are rounded to it before they enter the transformer; the release trained on
-    bfloat16 features. `fsq_init`: start embedding and head from the codes' own coordinates, so that codes which are
+    bfloat16 features. `text_dropout`: the share of rows that are trained on an empty text, so that the model also knows
+    motions without a text. `fsq_init`: start embedding and head from the codes' own coordinates, so that codes that are
     neighbours in the tokenizer start as neighbours here (0 is upstream's independent start; the value is the share of
     variance that coordinates explain). `lora`: train a low-rank correction of the transformer of ``model.init.ar``
     instead of all of it.
@@ -49,6 +50,7 @@ class ARTaskConfig:
     train_text_encoder: bool = False
     text_encoder_lr_scale: float = number(1.0, at_least=0)
     text_dtype: str = choice("bfloat16", ["bfloat16", "float16", "float32"])
+    text_dropout: float = number(0.0, at_least=0, at_most=1)
     fsq_init: float = number(0.0, at_least=0, at_most=1)
     init_std: float | None = number(None, above=0)
     lora: LoRAConfig | None = None
@@ -115,7 +117,7 @@ class ARTask(Task):
 
     def training_step(self, batch: TokenBatch, index: int) -> Tensor:
         """Loss of one batch."""
-        loss, accuracy = self.loss(batch)
+        loss, accuracy = self.loss(self._without_some_texts(batch))
         self.log_step({"loss": loss, "accuracy": accuracy}, shown=["loss"])
         return loss
 
@@ -124,6 +126,13 @@ class ARTask(Task):
         loss, accuracy = self.loss(batch)
         tokens = int(batch.lengths.sum()) + len(batch.captions)
         self.log_validation({"loss": loss, "accuracy": accuracy}, tokens)
+
+    def _without_some_texts(self, batch: TokenBatch) -> TokenBatch:
+        """See `ARTaskConfig.text_dropout`; draws depend on seed, step and process."""
+        if not self.config.text_dropout:
+            return batch
+        dropped = (torch.rand(len(batch.captions)) < self.config.text_dropout).tolist()
+        return batch._replace(captions=["" if no else text for text, no in zip(batch.captions, dropped, strict=True)])
 
     def loss(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy over codes and END, and arg-max accuracy."""
