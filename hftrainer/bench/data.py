@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from hftrainer.bench.measure import Result, Way, interleave, machine, save, table
+from hftrainer.bench.measure import Result, Way, interleave, machine, machine_line, save, table
 from hftrainer.data.order import PlanSampler
 from hftrainer.data.synthetic.rows import write_synthetic_rows
 from hftrainer.data.tokens.packed import PackedTextTokens, PackedTextTokensConfig
@@ -142,7 +142,7 @@ def _print(bench: DataBench, facts: dict[str, Any], results: list[Result]) -> No
     middle = statistics.median(opened)
     spread = (max(opened) - min(opened)) / middle
     print(f"{facts['rows']:,} rows of {facts['entries']:,} entries, {facts['codes']:,} codes, batch {bench.batch}")
-    print(f"{machine(torch.device('cpu'))}\n")
+    print(f"{machine_line(machine(torch.device('cpu')))}\n")
     if built is not None:
         print(f"built in          {built:.1f} s")
     print(f"on disk           {facts['bytes'] / 1e6:,.1f} MB ({facts['bytes'] / facts['entries']:.0f} bytes an entry)")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hftrainer.bench import baselines
-from hftrainer.bench.measure import machine
+from hftrainer.bench.measure import machine, machine_line
 from hftrainer.bench.sample import SampleBench, load, random_texts
 from hftrainer.dtypes import dtype_name
 from hftrainer.files import write_json
@@ -96,7 +96,7 @@ def run(bench: EqualityBench, json_path: str | None = None) -> list[Equality]:
     model = load(SampleBench(size=bench.size, device=bench.device))
     results = [compare(model.to(getattr(torch, name)), bench, name) for name in sorted(bench.dtypes, reverse=True)]
     about = machine(torch.device(bench.device))
-    print(f"{bench.size}: {bench.rows} rows of up to {bench.codes} codes, batch {bench.batch}; {about}\n")
+    print(f"{bench.size}: {bench.rows} rows of up to {bench.codes} codes, batch {bench.batch}\n{machine_line(about)}\n")
     print(table(results))
     if json_path is not None:
         figures = [asdict(found) | {"kept": found.kept} for found in results]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from hftrainer.bench.measure import Result, Way, interleave, machine, read_bandwidth, save, table
+from hftrainer.bench.measure import Result, Way, interleave, machine, machine_line, read_bandwidth, save, table
 from hftrainer.bench.sample import EndingLLaMA, SampleBench, load, our_decoding_bytes, random_texts, read_by_ours
 from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
 
@@ -67,7 +67,8 @@ def run(bench: EvalsetBench, json_path: str | None = None) -> list[Result]:
     bandwidth = read_bandwidth(device)
     results = interleave(ways, bench.rounds, bandwidth=bandwidth)
     bound = sum(lengths) / bench.batch * our_decoding_bytes(model) / bandwidth
-    print(f"{bench.prompts} prompts, {sum(lengths)} codes, batch {bench.batch}, {bench.size}; {machine(device)}")
+    print(f"{bench.prompts} prompts, {sum(lengths)} codes, batch {bench.batch}, {bench.size}")
+    print(machine_line(machine(device)))
     print(f"read bandwidth {bandwidth / 1e9:.1f} GB/s; reading the weights alone would take {bound:.2f} s\n")
     print(table(results, "codes"))
     print("\noccupancy: " + ", ".join(f"{name} {share:.1%}" for name, share in occupancy.items()))

@@ -126,6 +126,14 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def machine_line(about: Mapping[str, Any]) -> str:
+    """What `machine` returned, as people read it."""
+    threads = f"{about['threads']} thread{'' if about['threads'] == 1 else 's'}"
+    load = "" if about["load"] is None else f", load {about['load']}"
+    versions = f"torch {about['torch']}, hftrainer {about['hftrainer']}, Python {about['python']}"
+    return f"{about['device']}, {threads}{load}; {versions}"
+
+
 def read_bandwidth(device: torch.device, size: int | None = None) -> float:
     """Bytes a second that a plain sum over `size` bytes of float32 reads, the best of five; more than caches hold."""
     size = size or (2**32 if device.type == "cuda" else 2**28)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftrainer.bench.measure import Result, Way, interleave, machine, save, table
+from hftrainer.bench.measure import Result, Way, interleave, machine, machine_line, save, table
 from hftrainer.data.synthetic.motions import CAPTIONS, make_motion
 from hftrainer.evaluation.metrics import frechet_distance
 from hftrainer.evaluation.physical import compute_physical_metrics
@@ -58,7 +58,7 @@ def run(bench: MetricsBench, json_path: str | None = None) -> list[Result]:
     motions = clips(bench.clips)
     about = machine(device)
     frames = sum(map(len, motions))
-    print(f"{about['device']}, {about['threads']} threads, load {about['load']}; {bench.clips} clips, {frames} frames")
+    print(f"{bench.clips} clips, {frames} frames\n{machine_line(about)}")
     apart = {width: fid_agreement(bench.clips, width) for width in bench.fid_widths}
     results = interleave(ways(bench, motions), bench.rounds, warm_up=False)
     print(table(results, "clips"))

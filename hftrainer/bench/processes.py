@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hftrainer.bench.measure import machine, read_bandwidth
+from hftrainer.bench.measure import machine, machine_line, read_bandwidth
 from hftrainer.files import write_json
 
 GIB = 1 << 30
@@ -146,7 +146,7 @@ def report(
     """Print the table and write everything; the medians of the first way, which are also top-level keys of the file."""
     first = next(iter(ways.values()))
     middle = medians(first)
-    print(f"{first[0]['machine']}; {len(first)} rounds, each of fresh processes\n")
+    print(f"{len(first)} rounds, each of fresh processes\n{machine_line(first[0]['machine'])}\n")
     print(figures_table(ways))
     if json_path is not None:
         everything = {"bench": what, **settings, "machine": first[0]["machine"], **middle, "ways": dict(ways)}

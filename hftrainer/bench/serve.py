@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from hftrainer.bench.measure import machine
+from hftrainer.bench.measure import machine, machine_line
 from hftrainer.bench.processes import memory
 from hftrainer.bench.serve_load import load, request
 from hftrainer.files import write_json
@@ -80,7 +80,7 @@ def run(bench: ServeBench, json_path: str | None = None) -> dict[str, Any]:
         "bench": "serve", **asdict(bench), "machine": machine(torch.device("cpu")), "rounds": rounds, "lost": lost[:20],
         "resident_mib": [round(value, 1) for value in memories],
     }  # fmt: skip
-    _print(bench, rounds, lost, memories)
+    _print(bench, figures["machine"], rounds, lost, memories)
     if json_path is not None:
         write_json(json_path, figures)
     return figures
@@ -144,8 +144,11 @@ def _until_idle(address: Address) -> None:
     raise ValueError("a minute after the last client has left, the server still makes motions: rows were not freed")
 
 
-def _print(bench: ServeBench, rounds: list[dict[str, Any]], lost: list[str], memories: list[float]) -> None:
-    print(f"{bench.requests} requests at once, {bench.rows} rows, {bench.model}; {machine(torch.device('cpu'))}\n")
+def _print(
+    bench: ServeBench, about: dict[str, Any], rounds: list[dict[str, Any]], lost: list[str], memories: list[float]
+) -> None:
+    print(f"{bench.requests} requests at once, {bench.rows} rows, {bench.model}")
+    print(f"{machine_line(about)}\n")
     print("| round | scheduler, codes/s | served, codes/s | ratio | p50, s | p99, s | mixed p50, s | p99, s |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|")
     for number, one in enumerate(rounds, start=1):

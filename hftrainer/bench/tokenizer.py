@@ -16,7 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
+from hftrainer.bench.measure import (
+    Result,
+    Way,
+    interleave,
+    machine,
+    machine_line,
+    matmul_rate,
+    read_bandwidth,
+    save,
+    table,
+)
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE
 from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
@@ -66,7 +76,8 @@ def run(bench: TokenizerBench, json_path: str | None = None) -> list[Result]:
     limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, torch.float32)}
     results = interleave(ways, bench.rounds, bandwidth=limits["bandwidth"], matmul=limits["matmul"])
     size = sum(p.numel() for p in model.parameters())
-    print(f"{size / 1e6:.1f} M parameters, {bench.batch} windows of {bench.window} frames; {machine(device)}")
+    print(f"{size / 1e6:.1f} M parameters, {bench.batch} windows of {bench.window} frames")
+    print(machine_line(machine(device)))
     print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s\n")
     print(table(results, "frames"))
     save(json_path, "tokenizer", asdict(bench), results, machine=machine(device), limits=limits)

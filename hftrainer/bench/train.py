@@ -16,7 +16,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from hftrainer.bench.measure import Result, Way, interleave, machine, matmul_rate, read_bandwidth, save, table
+from hftrainer.bench.measure import (
+    Result,
+    Way,
+    interleave,
+    machine,
+    machine_line,
+    matmul_rate,
+    read_bandwidth,
+    save,
+    table,
+)
 from hftrainer.bench.sample import SampleBench, decoding_bytes, load
 from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.network.llama import prefix_mask
@@ -73,7 +83,8 @@ def run(bench: TrainBench, json_path: str | None = None) -> list[Result]:
     device = torch.device(bench.device)
     limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, getattr(torch, bench.dtype))}
     results = interleave(ways, bench.rounds, bandwidth=limits["bandwidth"], matmul=limits["matmul"])
-    print(f"{bench.size}, batch {bench.batch}, {bench.dtype}; {machine(device)}")
+    print(f"{bench.size}, batch {bench.batch}, {bench.dtype}")
+    print(machine_line(machine(device)))
     print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s")
     print(f"both losses are {losses[0]:.4f}; tokens are text, codes and END, without padding\n")
     print(table(results, "tokens"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hftrainer.bench import baselines
-from hftrainer.bench.measure import Way, interleave
+from hftrainer.bench.measure import Way, interleave, machine, machine_line
 from hftrainer.bench.sample import SampleBench, decoding_bytes, ours, run
 from hftrainer.cli import main
 from hftrainer.models.motion.motionmillion.engine.int8_argmax import can_use_int8
@@ -44,6 +44,13 @@ def test_ratios_are_per_unit_of_work_and_round():
     assert results[1].bandwidth_share > 0
 
 
+def test_the_machine_is_a_line_of_text():
+    about = {"device": "AMD EPYC", "threads": 2, "load": 0.5, "torch": "2.13.0", "hftrainer": "0.1", "python": "3.11.4"}
+    assert machine_line(about) == "AMD EPYC, 2 threads, load 0.5; torch 2.13.0, hftrainer 0.1, Python 3.11.4"
+    assert machine_line({**about, "threads": 1, "load": None}).startswith("AMD EPYC, 1 thread; ")
+    assert torch.__version__ in machine_line(machine(torch.device("cpu")))
+
+
 def test_weights_that_a_step_reads_are_those_of_the_sheet():
     with torch.device("meta"):
         model = LLaMAHF(LLaMAHFConfig.from_name("44M"))
@@ -64,6 +71,8 @@ def test_the_command_prints_a_table_and_writes_json(monkeypatch, tmp_path, capsy
     assert all(len(row["seconds"]) == 2 for row in saved["results"])
     assert saved["limits"]["bandwidth"] > 0
     assert "| GB read | share of bandwidth |" in printed
+    assert f"torch {torch.__version__}" in printed
+    assert "{" not in printed  # no dictionary as Python writes it
     read = {row["name"]: row["read"] for row in saved["results"]}
     weights = (2 * (4 * 32 * 32 + 3 * 32 * 256 + 2 * 32) + 64001 * 32 + 32) * 4
     position = 2 * 2 * 32 * 4  # keys and values of two layers
