@@ -16,7 +16,7 @@ from hftrainer.requests import GenerationRequest, SamplingParams
 
 
 @dataclass(eq=False)
-class Wish:
+class MotionSpec:
     """One motion that is asked for: a `request`, or the `parts` (prompt, seconds) of a timeline drawn with `seed`.
 
     `watched` may be set at any time, by any thread: its codes are reported while they are made.
@@ -73,8 +73,8 @@ class JoinedMotions(Protocol):
     def encode(self, texts: Sequence[str]) -> list[Any]:
         """What `add` wants of texts: their features."""
 
-    def add(self, key: int, wish: Wish, features: Sequence[Any]) -> None:
-        """Put a motion in line, with the features of its texts; ``ValueError`` for one that cannot be made."""
+    def add(self, key: int, spec: MotionSpec, features: Sequence[Any]) -> None:
+        """Queue a motion, with the features of its texts; ``ValueError`` for one that cannot be made."""
 
     def cancel(self, key: int) -> None:
         """Drop a motion; its row is free for the next step."""
@@ -98,8 +98,8 @@ class MotionsInTurn:
 
     pipeline: TextToMotionPipeline
     rows: int = 16
-    _line: deque[tuple[int, Wish]] = field(default_factory=deque)
-    _batch: list[tuple[int, Wish]] = field(default_factory=list)
+    _line: deque[tuple[int, MotionSpec]] = field(default_factory=deque)
+    _batch: list[tuple[int, MotionSpec]] = field(default_factory=list)
 
     @property
     def running(self) -> int:
@@ -108,18 +108,18 @@ class MotionsInTurn:
 
     @property
     def waiting(self) -> int:
-        """Motions in line."""
+        """Queued motions."""
         return len(self._line)
 
     def encode(self, texts: Sequence[str]) -> list[Any]:
         """Nothing: the pipeline reads texts itself."""
         return [None] * len(texts)
 
-    def add(self, key: int, wish: Wish, features: Sequence[Any]) -> None:
-        """Put a motion in line."""
-        if wish.request is None:
+    def add(self, key: int, spec: MotionSpec, features: Sequence[Any]) -> None:
+        """Queue a motion."""
+        if spec.request is None:
             raise ValueError("this model makes one motion per prompt, and no timelines")
-        self._line.append((key, wish))
+        self._line.append((key, spec))
 
     def cancel(self, key: int) -> None:
         """Drop a motion that waits."""
@@ -137,14 +137,14 @@ class MotionsInTurn:
         return {}
 
     def step(self) -> list[MotionProgress]:
-        """Run the first in line, and those that go with it."""
+        """Run the first in the queue, and those that can run with it."""
         if not self._line:
             return []
         sampling = self._line[0][1].sampling
         batch = self._batch = [item for item in self._line if item[1].sampling == sampling][: self.rows]
         taken = {key for key, _ in batch}
         self._line = deque(item for item in self._line if item[0] not in taken)
-        requests = [wish.request for _, wish in batch if wish.request is not None]
+        requests = [spec.request for _, spec in batch if spec.request is not None]
         made = self.pipeline.generate(requests, sampling, batch_size=self.rows)
         self._batch = []
         return [_whole(key, motion) for (key, _), motion in zip(batch, made, strict=True)]

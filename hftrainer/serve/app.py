@@ -1,4 +1,4 @@
-"""The routes. What they do is in `service`; what every request passes before is in `guard`."""
+"""The routes. `service` does the work; `guard` checks every request first."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from hftrainer.render.export import ExportOptions
 from hftrainer.serve.exports import MEDIA, format_of_file
 from hftrainer.serve.guard import Guard
+from hftrainer.serve.jobs import BUG, Job
 from hftrainer.serve.live_route import add_live
 from hftrainer.serve.metrics import Metrics
 from hftrainer.serve.page import HEADERS, page_file
@@ -30,6 +32,23 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 _STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 _EVENTS = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}  # proxies would collect events
+
+
+class _Watched(StreamingResponse):
+    """The events of a job that ends with its client.
+
+    A client that leaves before the first event is not seen by `follow`, which then never begins.
+    """
+
+    def __init__(self, service: Service, job: Job):
+        super().__init__(service.follow(job), media_type="text/event-stream", headers=_EVENTS)
+        self.service, self.job = service, job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.service.abandon(self.job)
 
 
 def create_app(settings: Settings, pipelines: dict[str, Any] | None = None) -> FastAPI:
@@ -63,11 +82,11 @@ def _add_motions(app: FastAPI, service: Service) -> None:
     async def make(body: MotionRequest, request: Request) -> Response:
         """Make motions: the answer when all are done, or with `stream` server-sent events while they are made.
 
-        A client that leaves cancels them.
+        A client that disconnects cancels them.
         """
         job = await service.submit(body, kept=False)
         if body.stream:
-            return StreamingResponse(service.follow(job, leave=True), media_type="text/event-stream", headers=_EVENTS)
+            return _Watched(service, job)
 
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -91,20 +110,20 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/jobs/{job}", response_model=JobView, tags=["jobs"])
     async def one(job: str) -> Response:
-        """How far a job is, and its answer."""
+        """A job's progress and its answer."""
         return JSONResponse(service.store.get(job).view())
 
     streamed: dict[int | str, dict[str, Any]] = {200: {"content": _STREAM}}
 
     @app.get("/v1/jobs/{job}/events", response_class=StreamingResponse, responses=streamed, tags=["jobs"])
     async def events(job: str) -> Response:
-        """What happened to a job, from the start, and what happens."""
+        """A job's events, from the first on, as they happen."""
         found = service.store.get(job)
         return StreamingResponse(service.follow(found), media_type="text/event-stream", headers=_EVENTS)
 
     @app.delete("/v1/jobs/{job}", response_model=JobView, tags=["jobs"])
     def delete(job: str) -> Response:
-        """Cancel a job that runs; forget one that is over, with its motions."""
+        """Cancel a running job; delete a finished one, with its motions."""
         found = service.store.get(job)
         if found.over:
             service.store.forget(found)
@@ -116,7 +135,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
 def _add_files(app: FastAPI, service: Service) -> None:
     @app.get("/v1/motions/{motion}/viewer", response_class=Response, tags=["motions"])
     async def viewer(motion: str) -> Response:
-        """A page of its own that plays the motion, without any other file."""
+        """A standalone page that plays the motion."""
         path = await service.exports.file(motion, "html", ExportOptions())
         return FileResponse(path, media_type="text/html; charset=utf-8")
 
@@ -142,7 +161,7 @@ def _add_files(app: FastAPI, service: Service) -> None:
 def _add_server(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", response_model=ModelList, tags=["models"])
     async def models() -> Response:
-        """What is served."""
+        """The models."""
         views = [served.view() for served in service.models]
         return JSONResponse({"default": service.models.default.name, "models": views})
 
@@ -153,7 +172,7 @@ def _add_server(app: FastAPI, service: Service) -> None:
 
     @app.get("/healthz", tags=["server"])
     async def health() -> Response:
-        """200 while every model can be asked."""
+        """200 while every model's threads run."""
         return JSONResponse({"status": "ok" if service.healthy else "stopped"}, 200 if service.healthy else 503)
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["server"])
@@ -181,7 +200,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+        place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))[:80]  # as sent
         said = str(first["msg"]).removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             return Refusal(400, "not_json", "the body is not JSON").response()
@@ -194,4 +213,4 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:
-        return Refusal(500, "internal", "the server met an error of its own; its log says more").response()
+        return Refusal(500, "internal", BUG).response()

@@ -1,7 +1,7 @@
-"""What happens to a job, as server-sent events that any number of clients read at their own pace.
+"""The events of a job, as server-sent events that any number of clients read at their own pace.
 
-An event is written once and kept while the job runs or somebody reads. A reader has a position in the log and no queue
-of its own, so a slow client costs nothing and holds nobody up.
+An event is written once and kept while the job runs or a client reads. A reader has a position in the log and no queue
+of its own, so a slow client costs nothing and delays no one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-HEARTBEAT = 15.0  # seconds without an event after which a reader is told that the server is there
+HEARTBEAT = 15.0  # seconds without an event after which a comment shows that the server is there
 
 
 class Event(NamedTuple):

@@ -25,8 +25,9 @@ MEDIA = {
     "bvh": "text/plain", "glb": "model/gltf-binary", "vrma": "model/gltf-binary", "csv": "text/csv",
     "usd": "model/vnd.usda", "mp4": "video/mp4", "gif": "image/gif", "webp": "image/webp", "html": "text/html",
 }  # fmt: skip
-_POSED = 8  # fitted motions that are kept: who asks for one file often asks for the next
+_POSED = 8  # fitted motions that are kept: a client often asks for several files of one
 _WAITING = 64
+_FILES = 64  # of one motion that are kept; a frame rate has too many values to keep a file for each
 
 
 def formats() -> list[str]:
@@ -50,8 +51,16 @@ def format_of_file(name: str) -> str:
     raise Refusal(404, "unknown_format", f"there are files motion.X for X of {', '.join(formats())}")
 
 
+def _written(file: Path) -> float:
+    """When, in seconds; 0 where it is gone."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 class Exports:
-    """Writes files in a few threads of their own, so that a video delays no motion."""
+    """Writes files in a few separate threads, so that a video delays no motion."""
 
     def __init__(self, store: Store, models: Models, threads: int = 2):
         self.store, self.models = store, models
@@ -81,7 +90,7 @@ class Exports:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _made(self, path: Path, motion: str, kind: str, options: ExportOptions, raw: bool) -> asyncio.Future[None]:
-        """The work that makes a file; who asks for it meanwhile waits for the same."""
+        """The task that makes a file; further requests for it wait for the same task."""
         if path not in self._making:
             if len(self._making) >= _WAITING:
                 raise Refusal(429, "busy", f"{len(self._making)} files are being made; try later", retry_after=5)
@@ -98,6 +107,17 @@ class Exports:
             write(path, [shown], options, titles=[known["prompt"]], kind=kind, raw=raw)
         except ValueError as error:
             raise Refusal(422, "invalid", str(error)) from error
+        self._tidy(motion)
+
+    def _tidy(self, motion: str) -> None:
+        """Delete the oldest of too many files of a motion, and all if it was deleted while this one was written."""
+        files = sorted(self.store.exports.glob(f"{motion}.*"), key=_written)
+        try:
+            self.store.motion(motion)
+            files = files[:-_FILES]
+        finally:
+            for file in files:
+                file.unlink(missing_ok=True)
 
     def _fitted(self, model: str, motion: str, representation: str, raw: bool) -> BodyMotion:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What every request passes before anything else: who may call, from where, and with how large a body.
+"""Checks before anything else: who may call, from where, and with how large a body.
 
 A server on loopback is still reached by every page that its user's browser shows: such a page can send requests here,
 and, by pointing its own name at 127.0.0.1 (DNS rebinding), read the answers. So the Host header has to be one of this
@@ -8,6 +8,7 @@ server's names, and a request that a browser sends for another site's page (Orig
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +21,8 @@ from hftrainer.serve.refusal import Refusal
 from hftrainer.serve.settings import Settings
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d*)?")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OPEN = ("/", "/healthz")  # and /page/*: the code of the page, which asks for the token
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
@@ -29,6 +32,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics):
         self.app, self.settings, self.metrics = app, settings, metrics
+        self._names = {name.lower() for name in (*_LOCAL, settings.host, *settings.hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -67,7 +71,8 @@ class Guard:
             await refusal.response()(scope, receive, counted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.count("hftrainer_requests_total", route=route, method=scope["method"], status=str(status))
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # clients may invent any number
+            self.metrics.count("hftrainer_requests_total", route=route, method=method, status=str(status))
             self.metrics.time("hftrainer_request_seconds", time.monotonic() - began, route=route)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,11 +87,11 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
-        if self.settings.is_local and _name(host) not in (*_LOCAL, self.settings.host, *self.settings.hosts):
-            raise Refusal(403, "host", "this server is not called that; address it as localhost, or allow the name")
+        if self.settings.is_local and _name(host) not in self._names:
+            raise Refusal(403, "host", "the Host header is no name of this server; use localhost, or --allow-host NAME")
         origin = headers.get("origin")
-        if origin is not None and origin not in self.settings.origins and urlsplit(origin).netloc != host:
-            raise Refusal(403, "origin", "pages of other sites may not call this server; allow theirs when it starts")
+        if origin is not None and origin not in self.settings.origins and _authority(origin) != host.lower():
+            raise Refusal(403, "origin", "pages of other sites may not call this server; see --allow-origin")
         path = scope["path"]
         if self.settings.token and path not in _OPEN and not path.startswith("/page/"):
             self._check_token(scope, headers)
@@ -154,6 +159,13 @@ def _too_large(most: int) -> Refusal:
 
 def _name(host: str) -> str:
     """The name in a Host header: without the port, and without the brackets of an IPv6 address."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if ":" in host else host
+    match = _HOST.fullmatch(host.lower())
+    return match[1].strip("[]") if match else ""
+
+
+def _authority(origin: str) -> str:
+    """Name and port of an Origin header; nothing where it is not a web address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

@@ -1,7 +1,8 @@
-"""Jobs: what was asked for, how far it is, and what came of it."""
+"""Jobs: a request, its progress and its result."""
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import threading
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from hftrainer.pipelines.joining import Wish
+from hftrainer.pipelines.joining import MotionSpec
 from hftrainer.serve.events import Event, EventLog, event, packed
 
 if TYPE_CHECKING:
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from hftrainer.pipelines.base import GeneratedMotion
     from hftrainer.serve.store import Store
 
+log = logging.getLogger(__name__)
 JOB_ID = re.compile(r"[0-9a-f]{24}")
 MOTION_ID = re.compile(r"([0-9a-f]{24})-(\d{1,4})")
 OVER = ("done", "failed", "cancelled")
-BUG = "the server met an error of its own; its log says more"
+BUG = "internal error of the server; see its log"
 
 
 def new_id() -> str:
@@ -46,7 +48,9 @@ class Job:
     answer: dict[str, Any] | None = None
     tasks: list[MotionTask] = field(default_factory=list, repr=False)
     log: EventLog | None = field(default=None, repr=False)
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)  # never held during a write
+    files: threading.Lock = field(default_factory=threading.Lock, repr=False)  # held by who writes or deletes
+    forgotten: bool = False  # deleted: nothing more of it may be written
 
     @property
     def over(self) -> bool:
@@ -72,18 +76,18 @@ class Job:
         return event("error", None, **(self.error or {}))
 
     def watch(self) -> None:
-        """Somebody wants to see the frames while they are made."""
+        """A client wants the frames while they are made."""
         for task in self.tasks:
-            task.wish.watched = True
+            task.spec.watched = True
 
 
 @dataclass(eq=False)
 class MotionTask:
-    """One motion of a job under way; what a worker tells it goes into the job's log and to the store."""
+    """One motion of a running job; what a worker reports goes into the job's log and to the store."""
 
     job: Job
     index: int
-    wish: Wish
+    spec: MotionSpec
     store: Store = field(repr=False)
     created: float = field(default_factory=time.monotonic)
     cancelled: bool = False
@@ -115,7 +119,7 @@ class MotionTask:
         if not len(made.motion):
             known["error"] = "the model ended this motion before its first frame; try another seed"
         else:
-            self.store.save_motion(known["id"], made.motion)
+            self.store.save_motion(self.job, known["id"], made.motion)
             known |= {"frames": len(made.motion), "seconds": round(made.seconds, 3), "ended": bool(made.ended)}
             known["files"] = self.store.files_of(known["id"])
         self._end(known)
@@ -145,24 +149,31 @@ def start_of(job: Job, index: int) -> dict[str, Any]:
 
 
 def finish(job: Job, store: Store) -> None:
-    """All motions of a job have ended, one way or another: keep it, then tell who waits."""
+    """All motions of a job have ended, made or failed: save it, then notify those who wait."""
     errors = [motion["error"] for motion in job.motions if "error" in motion]
     if len(errors) == len(job.motions):
-        job.error = {"error": "internal" if errors[0] == BUG else "no_motion", "message": errors[0]}
-        close(job, store, "failed")
-        return
-    job.answer = {"id": job.id, "model": job.model, "motions": job.motions}
-    close(job, store, "done")
+        error = {"error": "internal" if errors[0] == BUG else "no_motion", "message": errors[0]}
+        close(job, store, "failed", error=error)
+    else:
+        close(job, store, "done", answer={"id": job.id, "model": job.model, "motions": job.motions})
 
 
-def close(job: Job, store: Store, status: str) -> None:
-    """The job is over: it is on disk before anybody is told."""
-    with job.lock:
+def close(
+    job: Job, store: Store, status: str, *, error: dict[str, str] | None = None, answer: dict[str, Any] | None = None
+) -> None:
+    """The job is over, unless it already was: on disk first, then for everyone who asks or waits."""
+    with job.files:
         if job.over:
             return
-        job.status = status
-    job.tasks, log = [], job.log
-    store.save(job)
+        try:
+            store.write(job, status=status, error=error, answer=answer)
+        except OSError:
+            log.exception("a finished job could not be written")
+            if status == "done":  # the next start would not find it
+                status, error, answer = "failed", {"error": "internal", "message": BUG}, None
+        with job.lock:
+            job.error, job.answer, job.status = error, answer, status
+    job.tasks, events = [], job.log
     store.closed(job)
-    if log is not None:
-        log.append(job.last_event(), close=True)
+    if events is not None:
+        events.append(job.last_event(), close=True)

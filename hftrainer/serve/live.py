@@ -1,4 +1,4 @@
-"""Live sessions: a figure that moves without an end while one types what comes next."""
+"""Live sessions: an endless motion whose prompt changes while it plays."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ class LiveFeed:
         self.wake()
         return message
 
+    async def room(self) -> None:
+        """Wait until the client has read most messages, so that answers to one that never reads do not pile up."""
+        while self._unsent >= 2 * UNSENT:
+            await asyncio.sleep(0.1)
+
     def due(self, now: float) -> float:
         """Seconds until the next frames should be made; 0 if now, infinity if something must happen first."""
         if self.closed or not self._spoken or self._unsent >= UNSENT:
@@ -65,17 +70,17 @@ class LiveFeed:
         now = time.monotonic()
         if not self._began or now > self._began + self._made / self.fps:
             self._began = now - self._made / self.fps  # the first, or late: what was missed is not made up for
-        self.tell(
+        self.send(
             start=self._made, positions=packed(self._joints.push(frames)), prompt=self.session.prompt_at(self._made)
         )
         self._made += len(frames)
 
     def fail(self, kind: str, message: str) -> None:
-        """Tell the client why this is the end."""
+        """Send the reason why the session ends."""
         self.closed = True
-        self.tell(error=kind, message=message)
+        self.send(error=kind, message=message)
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Send a message; any thread may."""
         self._unsent += 1
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it the client

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hftrainer.readers import parse_json
@@ -19,8 +19,10 @@ def add_live(app: FastAPI, service: Service) -> None:
     """Adds ``/v1/live``."""
 
     @app.websocket("/v1/live")
-    async def live(socket: WebSocket, model: str | None = None, seed: int = 0) -> None:
-        """``{"say": "walks"}`` changes what the figure does, ``{"stop": true}`` ends; frames come as they are made."""
+    async def live(
+        socket: WebSocket, model: str | None = None, seed: Annotated[int, Query(ge=0, lt=2**63)] = 0
+    ) -> None:
+        """``{"say": "walks"}`` changes the prompt, ``{"stop": true}`` ends; frames are sent as they are made."""
         await socket.accept()
         try:
             feed = await _open(service, model, seed)
@@ -51,7 +53,7 @@ async def _open(service: Service, model: str | None, seed: int) -> LiveFeed:
 
 
 async def _talk(socket: WebSocket, feed: LiveFeed, listening: asyncio.Task[None]) -> None:
-    """Send what comes until the client has had enough."""
+    """Send messages until the client stops or leaves."""
     while True:
         coming = asyncio.ensure_future(feed.next_message())
         await asyncio.wait({coming, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -67,8 +69,9 @@ async def _talk(socket: WebSocket, feed: LiveFeed, listening: asyncio.Task[None]
 
 
 async def _listen(socket: WebSocket, feed: LiveFeed, longest: int) -> None:
-    """Read what is said; returns when the client stops or leaves."""
+    """Read prompts; returns when the client stops or leaves."""
     while True:
+        await feed.room()
         try:
             message = await _message(socket)
         except WebSocketDisconnect:
@@ -77,12 +80,12 @@ async def _listen(socket: WebSocket, feed: LiveFeed, longest: int) -> None:
             return
         said = message.get("say")
         if not isinstance(said, str) or not said.strip() or len(said) > longest:
-            feed.tell(error="invalid", message=f'say something in 1 to {longest} characters: {{"say": "walks"}}')
+            feed.send(error="invalid", message=f'say something in 1 to {longest} characters: {{"say": "walks"}}')
             continue
         try:
             await asyncio.to_thread(feed.say, said)
         except (ValueError, TypeError) as error:
-            feed.tell(error="invalid", message=str(error))
+            feed.send(error="invalid", message=str(error))
 
 
 async def _message(socket: WebSocket) -> dict[str, Any]:

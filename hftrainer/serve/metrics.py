@@ -26,7 +26,7 @@ _HELP = {
 
 
 class Metrics:
-    """What is counted. `gauges` are asked for their values when somebody looks."""
+    """Counters and histograms. `gauges` are functions, called when the metrics are requested."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

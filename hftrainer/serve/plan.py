@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hftrainer.pipelines.joining import Wish
+from hftrainer.pipelines.joining import MotionSpec
 from hftrainer.pipelines.knowledge import joined
 from hftrainer.pipelines.prompts import seeded_rows
 from hftrainer.requests import SamplingParams
@@ -23,19 +23,19 @@ def plan(request: MotionRequest, served: Served, store: Store) -> Job:
     try:
         sampling = _sampling(request, served)
         with served.reading:
-            wishes = _timelines(request, served, sampling) if request.timeline else _motions(request, served, sampling)
-            said = [_said(pipeline, wish) for wish in wishes]
+            specs = _timelines(request, served, sampling) if request.timeline else _motions(request, served, sampling)
+            said = [_said(pipeline, spec) for spec in specs]
             if request.strict:
-                pipeline.refuse_unknown([text for wish in wishes for text in wish.texts])
+                pipeline.refuse_unknown([text for spec in specs for text in spec.texts])
     except (ValueError, TypeError) as error:
         raise Refusal(422, "invalid", one_line(error)) from error
     name, fps = new_id(), pipeline.motion_format.fps
     motions: list[dict[str, Any]] = [
-        {"id": f"{name}-{index}", "index": index, "prompt": wish.prompt, "seed": wish.seed, "fps": fps, **known}
-        for index, (wish, known) in enumerate(zip(wishes, said, strict=True))
+        {"id": f"{name}-{index}", "index": index, "prompt": spec.prompt, "seed": spec.seed, "fps": fps, **known}
+        for index, (spec, known) in enumerate(zip(specs, said, strict=True))
     ]
     job = Job(name, served.name, request.model_dump(exclude={"stream"}), motions, pipeline.representation)
-    job.tasks = [MotionTask(job, index, wish, store) for index, wish in enumerate(wishes)]
+    job.tasks = [MotionTask(job, index, spec, store) for index, spec in enumerate(specs)]
     return job
 
 
@@ -51,7 +51,7 @@ def _check_size(request: MotionRequest, settings: Settings) -> None:
         raise Refusal(422, "too_many", f"count is {request.count}, at most {settings.max_count} are made of a prompt")
     motions = request.count * (1 if request.timeline else len(texts))
     if max(motions, len(texts)) > settings.max_motions:
-        raise Refusal(422, "too_many", f"{motions} motions are asked for, at most {settings.max_motions} may be")
+        raise Refusal(422, "too_many", f"{motions} motions are requested, at most {settings.max_motions} may be")
 
 
 def _sampling(request: MotionRequest, served: Served) -> SamplingParams:
@@ -66,20 +66,20 @@ def _sampling(request: MotionRequest, served: Served) -> SamplingParams:
     return sampling
 
 
-def _motions(request: MotionRequest, served: Served, sampling: SamplingParams) -> list[Wish]:
+def _motions(request: MotionRequest, served: Served, sampling: SamplingParams) -> list[MotionSpec]:
     pipeline = served.pipeline
     texts = [request.prompt] if request.prompt is not None else request.prompts or []
     pipeline.check_prompt_lengths(texts)
     frames = None if request.seconds is None else pipeline.check_seconds(request.seconds)
     rows = seeded_rows([text for text in texts for _ in range(request.count)], request.seed)
-    wishes = []
+    specs = []
     for text, seed in rows:
         made = pipeline.request(text, seed, sampling, frames or pipeline.frames_asked(text))
-        wishes.append(Wish(text, seed, sampling, made))
-    return wishes
+        specs.append(MotionSpec(text, seed, sampling, made))
+    return specs
 
 
-def _timelines(request: MotionRequest, served: Served, sampling: SamplingParams) -> list[Wish]:
+def _timelines(request: MotionRequest, served: Served, sampling: SamplingParams) -> list[MotionSpec]:
     pipeline, settings = served.pipeline, served.settings
     if not hasattr(pipeline, "timeline"):
         raise ValueError(f"the model {served.name} makes one motion per prompt, and no timelines")
@@ -89,18 +89,18 @@ def _timelines(request: MotionRequest, served: Served, sampling: SamplingParams)
     if total > settings.max_seconds or round(total * pipeline.motion_format.fps) < 1:
         raise ValueError(f"a timeline lasts up to {settings.max_seconds:g} s and at least a frame, got {total:g} s")
     text = "; ".join(text for text, _ in parts)
-    return [Wish(text, request.seed + j, sampling, parts=parts) for j in range(request.count)]
+    return [MotionSpec(text, request.seed + j, sampling, parts=parts) for j in range(request.count)]
 
 
-def _said(pipeline: Any, wish: Wish) -> dict[str, Any]:
-    """What the model says of the prompts, and where the parts of a timeline are."""
-    found = [pipeline.assess(text) for text in wish.texts]
-    fields = joined(found) if wish.parts else found[0].fields()
+def _said(pipeline: Any, spec: MotionSpec) -> dict[str, Any]:
+    """What the model knows of the prompts, and where the parts of a timeline are."""
+    found = [pipeline.assess(text) for text in spec.texts]
+    fields = joined(found) if spec.parts else found[0].fields()
     out = {name: fields[name] for name in ("known", "similarity", "nearest", "warnings")}
-    if wish.parts:
-        starts = [sum(seconds for _, seconds in wish.parts[:i]) for i in range(len(wish.parts))]
+    if spec.parts:
+        starts = [sum(seconds for _, seconds in spec.parts[:i]) for i in range(len(spec.parts))]
         out["segments"] = [
             {"prompt": text, "start": round(start, 3), "seconds": seconds}
-            for (text, seconds), start in zip(wish.parts, starts, strict=True)
+            for (text, seconds), start in zip(spec.parts, starts, strict=True)
         ]
     return out

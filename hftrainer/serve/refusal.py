@@ -1,4 +1,4 @@
-"""Why a request is not done: a status, a word for programs and a sentence for people."""
+"""Why a request is refused: a status, a word for programs and a sentence for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error that says several things on lines of their own."""
+    """The message of an error, whose lines become one."""
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 

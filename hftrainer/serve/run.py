@@ -6,8 +6,10 @@ import socket
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 
 from hftrainer.serve.app import create_app
+from hftrainer.serve.connections import HeadInTime
 from hftrainer.serve.settings import Settings
 
 _BACKLOG = 2048
@@ -19,14 +21,18 @@ def serve(settings: Settings) -> int:
     listening = _listen(settings)
     app = create_app(settings)
     sys.setswitchinterval(_SWITCH)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, backlog=_BACKLOG,
-        timeout_graceful_shutdown=3, ws_max_size=1 << 16, ws_ping_interval=20.0,
-    )  # fmt: skip
     names = ", ".join(served.name for served in app.state.service.models)
     print(f"{names} at {_address(settings, listening)} (Ctrl-C ends)", flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config_of(app)).run(sockets=[listening])
     return 0
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn runs the app."""
+    return uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, backlog=_BACKLOG, http=HeadInTime,
+        timeout_graceful_shutdown=3, ws_max_size=1 << 16, ws_ping_interval=20.0,
+    )  # fmt: skip
 
 
 def _listen(settings: Settings) -> socket.socket:

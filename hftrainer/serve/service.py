@@ -57,7 +57,7 @@ class Service:
     # --- jobs -------------------------------------------------------------------------------------------------------
 
     async def submit(self, request: MotionRequest, *, kept: bool) -> Job:
-        """A new job in line; with `kept`, one that a later start of the server remembers. Raises `Refusal`."""
+        """A new job in the queue; with `kept`, one that a later start of the server knows. Raises `Refusal`."""
         served = self.models.get(request.model)
         worker = served.worker
         job = await asyncio.to_thread(plan, request, served, self.store)
@@ -76,13 +76,12 @@ class Service:
         return job
 
     def cancel(self, job: Job) -> None:
-        """End a job; what it made so far is dropped, and its rows are free."""
+        """End a job: its motions so far are dropped, its rows are freed."""
         self.models.get(job.model).worker.cancel(job.tasks)
-        job.error = {"error": "cancelled", "message": "the job was cancelled"}
-        close(job, self.store, "cancelled")
+        close(job, self.store, "cancelled", error={"error": "cancelled", "message": "the job was cancelled"})
 
     def abandon(self, job: Job) -> None:
-        """End a job that nobody can ask for any more."""
+        """End a job whose client has left."""
         if not job.over:
             self.cancel(job)
             self.store.forget(job)
@@ -106,20 +105,16 @@ class Service:
             raise Refusal(_STATUS.get(kind, 500), kind, error.get("message", "the client has left"))
         return job.answer
 
-    async def follow(self, job: Job, *, leave: bool = False) -> AsyncIterator[bytes]:
-        """The job's events from the first on; with `leave`, a client that leaves before the end abandons it."""
-        try:
-            shown: set[int | None] = set()
-            async for one in self._events(job):
-                if one.name == "frames":
-                    shown.add(one.motion)
-                elif one.name == "motion" and one.motion not in shown:
-                    async for frames in self._frames(job, one.motion or 0):
-                        yield frames.text
-                yield one.text
-        finally:
-            if leave and not job.over:
-                self.abandon(job)
+    async def follow(self, job: Job) -> AsyncIterator[bytes]:
+        """The job's events from the first on."""
+        shown: set[int | None] = set()
+        async for one in self._events(job):
+            if one.name == "frames":
+                shown.add(one.motion)
+            elif one.name == "motion" and one.motion not in shown:
+                async for frames in self._frames(job, one.motion or 0):
+                    yield frames.text
+            yield one.text
 
     def _events(self, job: Job) -> AsyncIterator[Event]:
         if job.log is not None:
@@ -134,7 +129,7 @@ class Service:
             return
         try:
             features = await asyncio.to_thread(self.store.features, motion["id"])
-        except (OSError, ValueError):  # it was deleted meanwhile
+        except (OSError, ValueError):  # deleted in the meantime
             return
         joints = WorldJoints(get_representation(job.representation)).push(features)
         for start in range(0, len(joints), _REPLAYED):

@@ -1,7 +1,7 @@
 """Finished jobs on disk: ``ID.json`` and ``ID-0.npy``, ``ID-1.npy``, ... with the model's own features.
 
 A motion's file is there before its job's, and every file is complete or absent, so a server that is killed leaves
-complete jobs; what belongs to no job is removed at the next start.
+complete jobs; files that belong to no job are removed at the next start.
 """
 
 from __future__ import annotations
@@ -94,8 +94,14 @@ class Store:
         return job, job.motions[index]
 
     def save(self, job: Job) -> None:
-        """Write a job."""
-        write_json(self.folder / f"{job.id}.json", {name: getattr(job, name) for name in _SAVED})
+        """Write a job, unless it was deleted."""
+        with job.files:
+            self.write(job)
+
+    def write(self, job: Job, **changed: Any) -> None:
+        """The same for who holds `job.files`; `changed`: fields as they will be once they are on disk."""
+        if not job.forgotten:
+            write_json(self.folder / f"{job.id}.json", {**{name: getattr(job, name) for name in _SAVED}, **changed})
 
     def closed(self, job: Job) -> None:
         """A job is over: drop what it held in memory, and the oldest jobs."""
@@ -114,9 +120,11 @@ class Store:
         """Delete a job and its files; the job first, so that no job is without its motions."""
         with self._lock:
             self._jobs.pop(job.id, None)
-        (self.folder / f"{job.id}.json").unlink(missing_ok=True)
-        for motion in job.motions:
-            self._remove_motion(motion["id"])
+        with job.files:
+            job.forgotten = True
+            (self.folder / f"{job.id}.json").unlink(missing_ok=True)
+            for motion in job.motions:
+                self._remove_motion(motion["id"])
 
     # --- motions ----------------------------------------------------------------------------------------------------
 
@@ -124,9 +132,11 @@ class Store:
         """Where the features of a motion are."""
         return self.folder / f"{motion}.npy"
 
-    def save_motion(self, motion: str, features: NDArray[np.float32]) -> None:
-        """Write the features (t, width) of a motion."""
-        write_features(self.features_file(motion), features)
+    def save_motion(self, job: Job, motion: str, features: NDArray[np.float32]) -> None:
+        """Write the features (t, width) of a motion, unless its job was deleted."""
+        with job.files:
+            if not job.forgotten:
+                write_features(self.features_file(motion), features)
 
     def features(self, motion: str) -> NDArray[np.float32]:
         """Features (t, width) of a motion."""
@@ -154,7 +164,7 @@ class Store:
         return stream
 
     def close(self) -> None:
-        """Let another server have the folder."""
+        """Release the folder."""
         self._held.close()
 
     def _read(self) -> None:
@@ -167,7 +177,7 @@ class Store:
             try:
                 job = _job_of(read_json(path))
             except (ValueError, OSError) as error:
-                log.warning("%s is not a job, and is left alone: %s", path, error)
+                log.warning("%s is not a job; it is ignored: %s", path, error)
                 continue
             if not job.over:
                 message = "the server was stopped before this job was finished; send it again"

@@ -64,7 +64,7 @@ class Worker:
             thread.start()
 
     def stop(self) -> None:
-        """End after the current step; what is not finished stays unfinished."""
+        """End after the current step; unfinished motions stay unfinished."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -90,13 +90,14 @@ class Worker:
         return len(self._feeds)
 
     def submit(self, tasks: list[MotionTask]) -> None:
-        """Put motions in line; a `Refusal` if the line is too long."""
+        """Queue motions; a `Refusal` if the queue is full."""
         with self._changed:
             if self.waiting + len(tasks) > self.settings.queue:
                 raise Refusal(
-                    429, "busy", f"{self.waiting} motions wait already, at most {self.settings.queue} may; try later",
+                    429, "busy", f"{self.waiting} motions are waiting, at most {self.settings.queue} may; try later",
                     retry_after=5,
                 )  # fmt: skip
+            tasks = [task for task in tasks if not task.cancelled]  # by a client that found the job in the list
             keys = [next(self._keys) for _ in tasks]
             self._tasks.update(zip(keys, tasks, strict=True))
         for key in keys:
@@ -152,7 +153,7 @@ class Worker:
 
     def _encode(self, tasks: dict[int, MotionTask]) -> list[tuple[int, list[Any]]]:
         known = self._features
-        texts = {text: None for task in tasks.values() for text in task.wish.texts}
+        texts = {text: None for task in tasks.values() for text in task.spec.texts}
         new = [text for text in texts if text not in known]
         found = {text: known[text] for text in texts if text in known}
         for start in range(0, len(new), _TEXTS):
@@ -163,7 +164,7 @@ class Worker:
             known.move_to_end(text)
         while len(known) > _REMEMBERED:
             known.popitem(last=False)
-        return [(key, [found[text] for text in task.wish.texts]) for key, task in tasks.items()]
+        return [(key, [found[text] for text in task.spec.texts]) for key, task in tasks.items()]
 
     # --- engine -----------------------------------------------------------------------------------------------------
 
@@ -191,7 +192,7 @@ class Worker:
             now = time.monotonic()
             if now - shares_at >= _SHARES_EVERY or incoming:
                 shares_at = now
-                self._tell_shares()
+                self._report_progress()
             self._advance(feeds)
 
     def _admit(self, incoming: list[tuple[int, list[Any]]], dropped: list[int]) -> None:
@@ -200,14 +201,14 @@ class Worker:
             if task is None:
                 continue
             try:
-                self.joined.add(key, task.wish, features)
+                self.joined.add(key, task.spec, features)
             except ValueError as error:
                 self._fail([key], error)
         for key in dropped:
             self.joined.cancel(key)
             self._shown.pop(key, None)
 
-    def _tell_shares(self) -> None:
+    def _report_progress(self) -> None:
         for key, share in self.joined.shares().items():
             task = self._tasks.get(key)
             if task is not None:
@@ -240,16 +241,18 @@ class Worker:
                 self._shown.pop(report.key, None)
                 continue
             try:
-                self._tell(task, report)
+                self._take(task, report)
             except Exception as error:
                 log.exception("a motion could not be finished")
-                if self._tasks.pop(report.key, None) is not None:
-                    task.failed(str(error) if isinstance(error, (ValueError, OSError)) else BUG)
+                self._tasks.pop(report.key, None)
+                self._shown.pop(report.key, None)
+                if task.progress < 1.0:  # its client is waiting
+                    task.failed(str(error) if isinstance(error, ValueError) else BUG)
                     self.metrics.count("hftrainer_motions_total", model=self.name, how="failed")
 
-    def _tell(self, task: MotionTask, report: MotionProgress) -> None:
+    def _take(self, task: MotionTask, report: MotionProgress) -> None:
         shown = self._shown.get(report.key)
-        if shown is None and task.wish.watched and not report.done:
+        if shown is None and task.spec.watched and not report.done:
             shown = self._shown[report.key] = _Shown(self.joined.decoder(), self.pipeline.motion_format)
         if shown is not None and shown.decoder is not None and not report.done:
             task.started()

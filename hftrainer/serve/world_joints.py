@@ -13,7 +13,7 @@ from hftrainer.motion.representation.base import Representation
 class WorldJoints:
     """Frames (t, width) in, joints (t, 22, 3) out: those of the whole motion, which is read again for every piece.
 
-    Some representations say where the body is by the sum of all steps before, so a piece alone would begin at the
+    Some representations say where the body is by the sum of all steps before, so a piece by itself would begin at the
     origin.
     """
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from contextlib import aclosing
 
 import numpy as np
 import pytest
 
-from hftrainer.serve.schema import MotionRequest
+from hftrainer.files import write_json
 from hftrainer.serve.store import Store
 from tests.serve.test_motions import RUN, WALK, events_of, make, positions_of
 
@@ -71,23 +69,6 @@ def test_cancelling_frees_the_row_and_ends_the_events(make_client):
     assert client.get(first["url"]).status_code == 404
 
 
-def test_a_stream_whose_client_leaves_is_dropped(make_client):
-    client = make_client(rows=1)
-    body = {"timeline": [{"prompt": WALK, "seconds": 100.0}], "stream": True}
-    service = client.app.state.service
-
-    async def leave():
-        job = await service.submit(MotionRequest(**body), kept=False)
-        async with aclosing(service.follow(job, leave=True)) as events:
-            async for text in events:
-                if b"start" in text:
-                    return job
-
-    job = asyncio.run(leave())
-    assert job.status == "cancelled"
-    assert make(client, prompt=RUN, seconds=0.5)["motions"]
-
-
 def test_a_line_that_is_too_long_is_refused(make_client):
     client = make_client(rows=1, queue=2)
     long = [{"prompt": WALK, "seconds": 100.0}]
@@ -118,6 +99,53 @@ def test_finished_jobs_survive_and_unfinished_ones_say_so(make_client, tmp_path)
     assert (stopped["status"], stopped["error"]["error"]) == ("failed", "stopped")
     assert not (folder / f"{'a' * 24}-0.npy").exists()
     assert (folder / f"{'b' * 24}.json").exists()
+
+
+@pytest.mark.parametrize("what", ["write_features", "write_json"])
+def test_a_full_disk_is_an_error_and_nobody_waits_for_ever(client, monkeypatch, what):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"hftrainer.serve.store.{what}", full)
+        answer = client.post("/v1/motions", json={"prompts": [WALK, RUN], "seconds": 0.2})
+    assert (answer.status_code, answer.json()["error"]) == (500, "internal")
+    assert "space" not in answer.text  # paths are in the log only
+    assert make(client, prompt=WALK, seconds=0.2)["motions"]
+
+
+def test_a_job_ends_once(client):
+    made = make(client, prompt=WALK, seconds=0.2)
+    job = client.app.state.service.store.get(made["id"])
+    client.app.state.service.cancel(job)  # a moment too late
+    assert (job.status, job.error) == ("done", None)
+    assert client.get(f"/v1/jobs/{made['id']}").json()["answer"] == made
+
+
+def test_a_job_is_on_disk_before_it_is_seen_to_be_done(client, monkeypatch):
+    seen = []
+
+    def write(path, content):
+        store = client.app.state.service.store
+        seen.append((store.get(content["id"]).status, content["status"]))
+        write_json(path, content)
+
+    monkeypatch.setattr("hftrainer.serve.store.write_json", write)
+    make(client, prompt=WALK, seconds=0.2)
+    assert seen == [("running", "done")]
+
+
+def test_nothing_of_a_deleted_job_is_written(client, drawing, tmp_path):
+    job = start(client, timeline=[{"prompt": WALK, "seconds": 100.0}])
+    wait(client, job, ["running"])
+    service = client.app.state.service
+    found = service.store.get(job["id"])
+    (task,) = found.tasks
+    service.cancel(found)
+    service.store.forget(found)
+    task.done(drawing(WALK, seconds=0.2)[0])  # its last code was made at the same moment
+    service.store.save(found)
+    assert [path.name for path in (tmp_path / "jobs").iterdir() if job["id"] in path.name] == []
 
 
 def test_the_newest_jobs_are_kept(make_client, tmp_path):

@@ -17,7 +17,7 @@ from hftrainer.models.motion.motionmillion.engine.prompts import rows_that_fit
 from hftrainer.models.motion.motionmillion.engine.running_batch import RowProgress, RowRequest, RunningBatch
 from hftrainer.models.motion.motionmillion.engine.stream import CONTEXT
 from hftrainer.pipelines.base import GeneratedMotion
-from hftrainer.pipelines.joining import MotionProgress, Wish
+from hftrainer.pipelines.joining import MotionProgress, MotionSpec
 from hftrainer.pipelines.knowledge import joined
 from hftrainer.pipelines.motionmillion.streaming import FrameDecoder
 
@@ -30,7 +30,7 @@ class _Making:
     """A motion under way. `todo`: texts with the codes that there are when their part ends; none for one that ends by
     itself."""
 
-    wish: Wish
+    spec: MotionSpec
     todo: deque[tuple[Tensor, int]] = field(default_factory=deque)
     generator: torch.Generator | None = None
     codes: list[int] = field(default_factory=list)
@@ -69,9 +69,9 @@ class JoinedRows:
         counts = encoded.mask.sum(dim=1).tolist()
         return [row[:count].clone() for row, count in zip(encoded.features, counts, strict=True)]
 
-    def add(self, key: int, wish: Wish, features: Sequence[Tensor]) -> None:
+    def add(self, key: int, spec: MotionSpec, features: Sequence[Tensor]) -> None:
         """Put a motion in line."""
-        making = self._begin(wish, features)
+        making = self._begin(spec, features)
         row = making.row = self._next_row(making)
         assert row is not None
         self.batch.add(key, row)
@@ -102,7 +102,7 @@ class JoinedRows:
         """One code more for every row (several on a GPU)."""
         for making in self._making.values():
             if making.row is not None:
-                making.row.watched = making.wish.watched
+                making.row.watched = making.spec.watched
         return [self._advance(row) for row in self.batch.step()]
 
     def decoder(self) -> FrameDecoder:
@@ -111,23 +111,23 @@ class JoinedRows:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _begin(self, wish: Wish, features: Sequence[Tensor]) -> _Making:
-        making = _Making(wish, text_tokens=max(len(text) for text in features))
-        if wish.sampling.do_sample:
+    def _begin(self, spec: MotionSpec, features: Sequence[Tensor]) -> _Making:
+        making = _Making(spec, text_tokens=max(len(text) for text in features))
+        if spec.sampling.do_sample:
             making.generator = torch.Generator()
-            if wish.seed is None:
+            if spec.seed is None:
                 making.generator.seed()
             else:
-                making.generator.manual_seed(wish.seed)
-        if wish.request is not None:
-            request = self.pipeline._bounded(wish.request, wish.prompt)
+                making.generator.manual_seed(spec.seed)
+        if spec.request is not None:
+            request = self.pipeline._bounded(spec.request, spec.prompt)
             assert request.max_new_tokens is not None
             making.total = request.max_new_tokens
             making.row = self._row(making, features[0], request.max_new_tokens, request.max_new_tokens)
             making.row.floor = request.min_new_tokens
             return making
         frames, per_code = 0, self.pipeline.frames_per_code
-        for (_, seconds), text in zip(wish.parts, features, strict=True):
+        for (_, seconds), text in zip(spec.parts, features, strict=True):
             frames += round(seconds * self.pipeline.motion_format.fps)
             making.todo.append((text, -(-frames // per_code)))
         making.total = max(1, making.todo[-1][1])
@@ -136,7 +136,7 @@ class JoinedRows:
     def _next_row(self, making: _Making) -> RowRequest | None:
         """What is decoded next for a motion; None if it is complete. A part that is longer than a row begins again with
         the last codes, as in a `CodeStream`, whose draws these are."""
-        if making.wish.request is not None:
+        if making.spec.request is not None:
             return making.row if not making.codes else None
         while making.todo and making.todo[0][1] <= len(making.codes):
             making.todo.popleft()
@@ -157,7 +157,7 @@ class JoinedRows:
         if making.generator is not None:
             uniforms = torch.rand(draws, generator=making.generator, dtype=torch.float64)[:limit]
         context = making.codes[-CONTEXT:]
-        return RowRequest(text, limit, limit, making.wish.sampling, uniforms, context, making.wish.watched)
+        return RowRequest(text, limit, limit, making.spec.sampling, uniforms, context, making.spec.watched)
 
     def _advance(self, row: RowProgress) -> MotionProgress:
         making = self._making[row.key]
@@ -166,36 +166,36 @@ class JoinedRows:
         if not row.done:
             return MotionProgress(row.key, codes, share)
         making.codes = codes
-        following = None if making.wish.request is not None else self._next_row(making)
+        following = None if making.spec.request is not None else self._next_row(making)
         if following is not None:
             making.row = following
             self.batch.add(row.key, following, first=True)
             return MotionProgress(row.key, codes, share)
         del self._making[row.key]
-        finish = partial(finished, self.pipeline, making.wish, codes, row.ended, making.text_tokens)
+        finish = partial(finished, self.pipeline, making.spec, codes, row.ended, making.text_tokens)
         return MotionProgress(row.key, codes, 1.0, True, finish)
 
 
 def finished(
-    pipeline: MotionMillionPipeline, wish: Wish, codes: list[int], ended: bool, text_tokens: int
+    pipeline: MotionMillionPipeline, spec: MotionSpec, codes: list[int], ended: bool, text_tokens: int
 ) -> GeneratedMotion:
-    """The motion of all codes of a wish."""
-    said = [pipeline.assess(text) for text in wish.texts]
-    if wish.request is not None:
-        frames = wish.request.frames
+    """The motion of all codes of a spec."""
+    said = [pipeline.assess(text) for text in spec.texts]
+    if spec.request is not None:
+        frames = spec.request.frames
     else:
-        frames = sum(round(seconds * pipeline.motion_format.fps) for _, seconds in wish.parts)
+        frames = sum(round(seconds * pipeline.motion_format.fps) for _, seconds in spec.parts)
     motion = np.zeros((0, pipeline.motion_format.width), np.float32)
     if codes:
         motion = pipeline._decode_all(codes)[:frames]
     return GeneratedMotion(
         motion=motion,
-        prompt=wish.prompt,
-        seed=wish.seed,
+        prompt=spec.prompt,
+        seed=spec.seed,
         tokens=np.array(codes, dtype=np.int64),
         ended=ended,
         text_tokens=text_tokens,
         representation=pipeline.representation,
         body=pipeline.bundle.body,
-        **(said[0].fields() if wish.request is not None else joined(said)),
+        **(said[0].fields() if spec.request is not None else joined(said)),
     )
