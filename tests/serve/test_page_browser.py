@@ -141,7 +141,7 @@ def test_a_timeline_is_edited_and_made(visit, address):
     assert [part["prompt"] for part in parts] == ["a person sits down", "a person jumps", "a person waves"]
     assert parts[0]["seconds"] > 2  # dragged
     assert parts[1]["seconds"] == 1.5  # by keys
-    assert page.text_content("#parts-total") == f"{sum(part['seconds'] for part in parts):.1f} s in all"
+    assert page.text_content("#parts-total") == f"{sum(part['seconds'] for part in parts):.1f} s in total"
     page.wait_for_selector(".playhead", state="visible")
     page.click("[aria-label='Remove part 2']")
     assert page.locator(".part").count() == 2

@@ -101,11 +101,11 @@ export class Composer {
     if (focused) byId(busy ? "cancel" : "make").focus();
   }
 
-  // What is known of the job's way; said aloud only when it enters a new stage.
+  // The job's progress; read aloud only when it enters a new stage.
   follow(job) {
     const bar = byId("progress");
     if (job.progress) bar.value = job.progress;
-    else bar.removeAttribute("value"); // nobody knows how long it gets
+    else bar.removeAttribute("value"); // its length is not known
     const text = stage(job);
     if (byId("status").textContent !== text) this.say(text);
   }
@@ -132,7 +132,7 @@ export class Composer {
 
 function stage(job) {
   const { status, position, request, motions, error } = job;
-  if (status === "queued") return position ? `Waiting: ${plural(position, "request")} before this one.` : "Waiting for the model.";
+  if (status === "queued") return position ? `Waiting: ${plural(position, "motion")} ahead of this one.` : "Waiting for the model.";
   if (status === "running") {
     const count = motions.length || (request.prompts?.length ?? 1) * (request.count ?? 1);
     return `Making ${count === 1 ? "the motion" : `${count} motions`}${job.progress > 0.5 ? ", more than half is done" : ""}.`;

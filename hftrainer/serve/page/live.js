@@ -1,4 +1,4 @@
-// Live mode: the figure moves on and on, and what is typed is what it does next.
+// Live mode: an endless motion; what is typed is what the figure does next.
 
 import { byId, el } from "./dom.js";
 
@@ -40,7 +40,7 @@ export class Live {
     const socket = (this.socket = this.server.socket(`/v1/live?model=${encodeURIComponent(this.model())}`));
     socket.addEventListener("open", () => socket.send(JSON.stringify({ say: this.first })));
     socket.addEventListener("message", ({ data }) => socket === this.socket && this.take(JSON.parse(data)));
-    socket.addEventListener("close", () => socket === this.socket && this.end(this.problem ?? "The server has ended the live motion."));
+    socket.addEventListener("close", () => socket === this.socket && this.end(this.problem ?? "The server ended the live motion."));
     this.player.play([this.motion]);
     this.show();
     this.say("Live. Type what happens next.");

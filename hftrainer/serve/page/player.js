@@ -7,7 +7,7 @@ const { GrowingClip, Viewer } = globalThis.hftrainerViewer;
 const AT_MOST = 6;
 
 export class Player {
-  // `on` is told: shown(motions), drawn(motions, seconds), next(step), download(motion).
+  // `on` is called with shown(motions), drawn(motions, seconds), next(step), download(motion).
   constructor(on) {
     this.on = on;
     this.motions = [];
@@ -18,7 +18,7 @@ export class Player {
       next: (step) => on.next(step),
       drawn: (seconds) => on.drawn(this.motions, seconds),
     });
-    this.viewer.show([standing(GrowingClip)]); // somebody to talk to
+    this.viewer.show([standing(GrowingClip)]); // a figure before the first motion
     this.viewer.run();
   }
 
@@ -58,7 +58,7 @@ export class Player {
 
   describe() {
     const [motion, ...more] = this.motions;
-    byId("stage").classList.toggle("alone", Boolean(motion && !more.length && motion.job && !motion.job.request.timeline));
+    byId("stage").classList.toggle("single", Boolean(motion && !more.length && motion.job && !motion.job.request.timeline));
     byId("now").hidden = !motion;
     if (!motion) return;
     const same = more.every(({ prompt }) => prompt === motion.prompt);

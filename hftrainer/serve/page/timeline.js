@@ -100,7 +100,7 @@ export class Timeline {
   }
 
   sum() {
-    byId("parts-total").textContent = `${this.total.toFixed(1)} s in all`;
+    byId("parts-total").textContent = `${this.total.toFixed(1)} s in total`;
   }
 
   handle(part, index) {
@@ -114,7 +114,7 @@ export class Timeline {
         this.stretch(part, part.seconds + change, handle);
       },
     });
-    this.tell(part, handle);
+    this.describe(part, handle);
     return handle;
   }
 
@@ -137,11 +137,11 @@ export class Timeline {
     part.seconds = Math.min(this.longest, Math.max(SHORTEST, rounded));
     part.field.value = part.seconds;
     handle.previousElementSibling.style.setProperty("flex-grow", String(part.seconds));
-    this.tell(part, handle);
+    this.describe(part, handle);
     this.sum();
   }
 
-  tell({ seconds }, handle) {
+  describe({ seconds }, handle) {
     handle.setAttribute("aria-valuenow", String(seconds));
     handle.setAttribute("aria-valuetext", `${seconds} seconds`);
   }
