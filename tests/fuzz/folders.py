@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
@@ -20,7 +20,7 @@ from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.import_records import ImportRecords
 from hftrainer.data.tokens.folder import TokenSet
 from hftrainer.evaluation.compare import read_run
-from hftrainer.manifest import ManifestError, verify_manifest
+from hftrainer.manifest import verify_manifest, write_manifest
 from hftrainer.models.motion.humanml263.words import WordVectors
 from hftrainer.models.motion.motionmillion.adapter import merge_adapter
 from hftrainer.models.motion.motionmillion.artifact import read_folder_config
@@ -48,7 +48,7 @@ class Folder(Reader):
     def __init__(
         self,
         files: Callable[[], dict[str, bytes]],
-        read: Callable[[Path], Any],
+        read: Callable[..., Any],
         *,
         only: tuple[str, ...] = (),
         fit: Callable[[Path, str], None] = lambda folder, name: None,
@@ -89,14 +89,14 @@ class Folder(Reader):
             self._place = os.getpid(), place
         return self._place[1]
 
-    def _replaced(self, path: Path, read: Callable[[Path], Any]) -> None:
+    def _replaced(self, path: Path, read: Callable[..., Any]) -> None:
         data = path.read_bytes()
         folder = self._folder(path.parent)
         name = self.names[(data[0] if data else 0) % len(self.names)]
         (folder / name).write_bytes(data[1:])
         try:
             self.fit(folder, name)
-            read(folder)
+            read(folder, name) if read is _read_model_files else read(folder)
         finally:
             (folder / name).write_bytes(self.content[name])
 
@@ -220,18 +220,18 @@ def _model_files() -> dict[str, bytes]:
 
     place = Path(mkdtemp())
     make_tiny_bundle().save_pretrained(place / "m")
-    kept = ("model_index.json", "mm_config.json", "mean.npy", "std.npy", "manifest.json")
+    kept = ("model_index.json", "mm_config.json", "mean.npy", "std.npy")
+    for path in (place / "m").iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_manifest(place / "m")
     sampling = as_json({"do_sample": True, "temperature": 0.9, "top_p": 0.9, "top_k": 5})
-    files = {name: (place / "m" / name).read_bytes() for name in kept}
+    files = {name: (place / "m" / name).read_bytes() for name in (*kept, "manifest.json")}
     files["config.json"] = as_json({"architectures": ["X"], "model_type": "x"})
     return {**files, "generation_config.json": sampling}
 
 
-def _read_model_files(folder: Path) -> None:
-    list(declared_names(folder)), declared_representation(folder), read_sampling(folder)
-    load_statistics(folder / "mean.npy", folder / "std.npy", get_representation(DEFAULT))
-    with contextlib.suppress(ManifestError):
-        verify_manifest(folder)
+def _model_config(folder: Path) -> None:
     config = read_folder_config(folder)
     if crc32((folder / "mm_config.json").read_bytes()) % 50:
         return  # building takes longer than all the rest
@@ -239,6 +239,27 @@ def _read_model_files(folder: Path) -> None:
         config.tokenizer.build()
         if config.ar is not None:
             config.ar.build()
+
+
+def _statistics(folder: Path) -> None:
+    load_statistics(folder / "mean.npy", folder / "std.npy", get_representation(DEFAULT))
+
+
+def _declared(folder: Path) -> None:
+    list(declared_names(folder)), declared_representation(folder)
+
+
+_MODEL_READERS: dict[str, Callable[[Path], Any]] = {
+    "mm_config.json": _model_config, "mean.npy": _statistics, "std.npy": _statistics, "model_index.json": _declared,
+    "config.json": _declared, "generation_config.json": read_sampling, "manifest.json": verify_manifest,
+}  # fmt: skip
+
+
+def _read_model_files(folder: Path, changed: str | None = None) -> None:
+    """All of it, or only by what reads the file that was changed; the others say what they always say."""
+    for name, read in _MODEL_READERS.items():
+        if changed in (None, name):
+            read(folder)
 
 
 def _run() -> dict[str, bytes]:
