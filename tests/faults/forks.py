@@ -128,6 +128,8 @@ def _child(
 
 def _command(line: Sequence[str]) -> int:
     try:
+        if line[0].startswith("tests."):  # a job that is no command: a module with `main(arguments)`
+            return int(importlib.import_module(line[0]).main(line[1:]))
         return hftrainer(line)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
@@ -174,7 +176,7 @@ def import_what_it_imports(lines: Lines) -> None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             for line in lines:
                 with contextlib.suppress(BaseException):
-                    hftrainer(line)
+                    _command(line)
         with open(sink, "w") as out:
             out.write("\n".join(sys.modules))
         os._exit(0)
@@ -192,7 +194,8 @@ def import_what_it_imports(lines: Lines) -> None:
 
 _LOADED = ("hftrainer", "torch", "lightning", "numpy", "scipy", "transformers", "tokenizers", "safetensors", "einops",
            "tqdm", "PIL", "imageio_ffmpeg", "huggingface_hub", "sentencepiece", "lightning_fabric", "torchmetrics",
-           "csv", "concurrent", "multiprocessing", "sklearn", "peft", "fsspec", "http", "email", "asyncio")  # fmt: skip
+           "csv", "concurrent", "multiprocessing", "sklearn", "peft", "fsspec", "http", "email", "asyncio", "fastapi",
+           "starlette", "uvicorn", "anyio", "pydantic", "httpx", "h11", "pyarrow", "pandas")  # fmt: skip
 
 
 class ForkedWorker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import torch
 
 from hftrainer.apps import launch
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.data.prepare import workers
 from hftrainer.data.synthetic.motions import CAPTIONS, make_motion, write_dataset
 from hftrainer.files import sha256
 from hftrainer.models.motion.motionmillion import convert
@@ -23,6 +25,7 @@ from hftrainer.models.motion.motionmillion.network.llama import PRESETS
 from hftrainer.readers import read_jsonl
 from tests.clips import write_clip
 from tests.evaluation.runs import make_judge, noisy
+from tests.faults import served
 from tests.faults.forks import ForkedWorker
 from tests.tiny import SENTENCES, make_tiny_bundle, tiny_text_encoder, tiny_vqvae_config
 
@@ -45,6 +48,7 @@ def prepare(place: Path) -> None:
     """What the jobs read: a model, released files, data sets, motion files, predictions, an evaluator."""
     torch.set_num_threads(1)
     launch.subprocess.Popen = ForkedWorker  # type: ignore[misc,assignment]
+    workers.get_context = lambda _: multiprocessing.get_context("fork")  # type: ignore[assignment]
     convert.MotionMillionConfig = _small  # type: ignore[assignment]
     make_tiny_bundle().save_pretrained(place / "model")
     (place / "prompts.txt").write_text("\n".join(SENTENCES[:3]) + "\n")
@@ -131,8 +135,8 @@ def _evaluate_generate(given: Path, out: Path, *more: str) -> list[list[str]]:
 
 JOBS: dict[str, Job] = {
     "generate": Job(lambda given, out: [["generate", "--prompts", str(given / "prompts.txt"), "--model",
-        str(given / "model"), "--seconds", "1", "--formats", "npy,npz,bvh", "--out", str(out / "made"), "--batch-size",
-        "2", "-n", "2", "--temperature", "1"]], _generated),
+        str(given / "model"), "--seconds", "0.5", "--formats", "npy,npz,bvh", "--out", str(out / "made"),
+        "--batch-size", "2", "-n", "2", "--temperature", "1"]], _generated),
     "evaluate-generate": Job(_evaluate_generate, _recorded),
     "evaluate-generate-sharded": Job(lambda given, out: _evaluate_generate(
         given, out, "--workers", "3", "--logs", str(out / "_logs")), _recorded, workers=True),
@@ -156,6 +160,8 @@ JOBS: dict[str, Job] = {
         "--cache", str(out / "cache"), "--set", "batches.size=4", "--set", "repeats=2"]]),
     "export": Job(lambda given, out: [["export", *map(str, sorted((given / "predictions").glob("*.npy"))[:3]),
         "--formats", "npz,bvh,glb", "--out", str(out / "made")]]),
+    "serve-queue": Job(
+        lambda given, out: [["tests.faults.served", str(given / "model"), str(out)]], served.finished),
 }  # fmt: skip
 if os.path.isdir("/dev/shm"):
     os.environ.setdefault("TMPDIR", "/dev/shm")

@@ -27,7 +27,7 @@ from tests.faults.forks import Ended, import_what_it_imports, moments, run
 from tests.faults.jobs import JOBS, Job, copied, prepare
 
 STARTS = re.compile(r"config\.\d+\.yaml")  # a run's record of each time that it was started
-LEFT_OUT = ("logs", "_logs", "wandb", "lightning_logs")
+LEFT_OUT = ("logs", "_logs", "wandb", "lightning_logs", "_served")
 FOLDER = "folder"
 
 
@@ -36,6 +36,7 @@ class Outcome:
     """What was tried of a job, and what held: `kept`: finished items that reruns found and left."""
 
     job: str
+    seed: int = 0
     kills: int = 0
     at_operations: int = 0
     reruns: int = 0
@@ -69,14 +70,14 @@ def stamps(job: Job, out: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in job.finished(out)}
 
 
-def killed_and_rerun(name: str, given: Path, out: Path, kills: int, chain: int = 3) -> Outcome:
+def killed_and_rerun(name: str, given: Path, out: Path, kills: int, seed: int = 0, chain: int = 3) -> Outcome:
     """Kill a job so often, and compare each time after a run that is left to end; up to `chain` kills come first."""
-    job, rng, begun = JOBS[name], random.Random(name), time.monotonic()
+    job, rng, begun = JOBS[name], random.Random(f"{name} {seed}"), time.monotonic()
     lines = job.lines(given, out)
     copied(job, given, out)
     import_what_it_imports(lines)
     shutil.rmtree(out)
-    clean, outcome = [], Outcome(name)
+    clean, outcome = [], Outcome(name, seed)
     for _ in range(2):
         copied(job, given, out)
         ended = done(run(lines, out))
@@ -130,12 +131,18 @@ def main() -> int:
     parser.add_argument("jobs", nargs="+", choices=["all", *JOBS])
     parser.add_argument("--place", type=Path, required=True, help="a new folder")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="which moments")
+    parser.add_argument("--results", type=Path, help="append the lines to a file, too")
     args = parser.parse_args()
     given = args.place / "given"
     given.mkdir(parents=True)
     prepare(given)
     for name in JOBS if "all" in args.jobs else args.jobs:
-        print(json.dumps(asdict(killed_and_rerun(name, given, args.place / "out", args.kills))), flush=True)
+        line = json.dumps(asdict(killed_and_rerun(name, given, args.place / "out", args.kills, args.seed)))
+        print(line, flush=True)
+        if args.results is not None:
+            with open(args.results, "a") as stream:
+                stream.write(line + "\n")
     return 0
 
 
