@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: checkpoints/<name>")
     parser.add_argument("--int8", action="store_true", help="store the transformer's matrices in 8 bits")
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--guidance-scale", type=float)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--min-new-tokens", type=int, default=8)
@@ -93,7 +94,7 @@ def package_model(args: argparse.Namespace, out: Path) -> None:
         shutil.copytree(args.actions, out / "actions")
     if args.body is not None:
         shutil.copyfile(args.body, out / BODY_FILE)
-    sampling = SamplingParams(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens)
+    sampling = SamplingParams(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens, args.guidance_scale)
     write_json(out / GENERATION_CONFIG, asdict(sampling))
     size = {
         name: sum(p.numel() for p in part.parameters()) for name, part in bundle.parts().items() if part is not None

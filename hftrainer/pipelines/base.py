@@ -159,6 +159,7 @@ class TextToMotionPipeline(PromptReading):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        guidance_scale: float | None = None,
         batch_size: int | None = None,
         truncate: bool = False,
         strict: bool = False,
@@ -171,10 +172,10 @@ class TextToMotionPipeline(PromptReading):
 
         `seconds`: exactly so long; the model keeps moving until then (END is not allowed before) and is cut there.
         Without it a motion ends when the model says so, after at most `max_sample_steps` codes. `temperature`, `top_k`
-        and `top_p` replace those of `sampling` and imply that codes are drawn at random. Text longer than the model is
-        shown is an error unless `truncate`; a prompt that the model does not know is a `PromptWarning`, or an
-        `UnknownPrompt` error if `strict`. `progress` wraps the motions as they get ready: by default a bar, on a
-        terminal or in a notebook.
+        and `top_p` replace those of `sampling` and imply that codes are drawn at random; `guidance_scale` replaces that
+        of `sampling`. Text longer than the model is shown is an error unless `truncate`; a prompt that the model does
+        not know is a `PromptWarning`, or an `UnknownPrompt` error if `strict`. `progress` wraps the motions as they get
+        ready: by default a bar, on a terminal or in a notebook.
         """
         if isinstance(num_motions, bool) or not isinstance(num_motions, int) or num_motions < 1:
             raise ValueError(f"num_motions must be a whole number of at least 1, got {num_motions!r}")
@@ -186,7 +187,9 @@ class TextToMotionPipeline(PromptReading):
         return self.generate_rows(
             rows,
             seconds=seconds,
-            sampling=self.sampling_for(sampling, temperature=temperature, top_k=top_k, top_p=top_p),
+            sampling=self.sampling_for(
+                sampling, temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance_scale
+            ),
             batch_size=batch_size,
             truncate=truncate,
             progress=progress,
@@ -236,6 +239,7 @@ class TextToMotionPipeline(PromptReading):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        guidance_scale: float | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
         num_return_sequences: int = 1,
@@ -263,7 +267,7 @@ class TextToMotionPipeline(PromptReading):
             GenerationRequest(text, seed, steps if cut is None else min(steps, self.codes_for(cut)), 0, cut)
             for (text, cut), (_, seed) in zip(rows, seeded_rows([text for text, _ in rows], seed), strict=True)
         ]
-        sampling = SamplingParams(do_sample, temperature, top_k, top_p)
+        sampling = SamplingParams(do_sample, temperature, top_k, top_p, guidance_scale=guidance_scale)
         return [made.motion for made in self.generate(requests, sampling, batch_size=batch_size)]
 
     # --- requests and their checks, before work is spent ----------------------------------------------------------
@@ -283,7 +287,8 @@ class TextToMotionPipeline(PromptReading):
             raise TypeError(f"sampling must be SamplingParams, got {sampling!r}")
         sampling = sampling or self.sampling
         chosen = {key: value for key, value in given.items() if value is not None}
-        return dataclasses.replace(sampling, **chosen, do_sample=True) if chosen else sampling
+        drawn = sampling.do_sample or bool(chosen.keys() - {"guidance_scale"})
+        return dataclasses.replace(sampling, **chosen, do_sample=drawn) if chosen else sampling
 
     def codes_for(self, frames: int) -> int:
         """Codes after which the first `frames` frames no longer change."""

@@ -55,11 +55,9 @@ def _check_size(request: MotionRequest, settings: Settings) -> None:
 
 
 def _sampling(request: MotionRequest, served: Served) -> SamplingParams:
-    given = {name: getattr(request, name) for name in ("temperature", "top_p", "guidance")}
-    if given["guidance"] is None:
-        del given["guidance"]
-    elif not hasattr(served.pipeline.sampling, "guidance"):
-        raise ValueError(f"the model {served.name} has no guidance; leave it out")
+    given = {name: getattr(request, name) for name in ("temperature", "top_p", "guidance_scale")}
+    if request.guidance_scale is not None and served.pipeline.sampling.guidance_scale is None:
+        raise ValueError(f"the model {served.name} was not made for guidance; leave guidance_scale out")
     sampling: SamplingParams = served.pipeline.sampling_for(**given)
     if request.count > 1 and not sampling.do_sample:
         raise ValueError(f"{request.count} greedy motions of a prompt are identical; give a temperature")

@@ -48,7 +48,7 @@ class MotionRequest(_Body):
     seed: int = Field(0, ge=0, lt=2**63)
     temperature: float | None = None
     top_p: float | None = None
-    guidance: float | None = None
+    guidance_scale: float | None = None
     model: str | None = None
     strict: bool = False
     stream: bool = False

@@ -46,7 +46,7 @@ class Served:
             "sampling": {
                 "temperature": sampling.temperature if sampling.do_sample else None,
                 "top_p": (1.0 if sampling.top_p is None else sampling.top_p) if sampling.do_sample else None,
-                "guidance": getattr(sampling, "guidance", None),
+                "guidance_scale": sampling.guidance_scale,
             },
             "examples": list(EXAMPLES),
         }

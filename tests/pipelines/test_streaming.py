@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hftrainer.models.motion.motionmillion.engine.stream import CodeStream, between
+from hftrainer.models.motion.motionmillion.engine.stream import CONTEXT, CodeStream, between
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline
 from hftrainer.requests import SamplingParams
 
@@ -54,10 +54,11 @@ def test_frames_come_as_soon_as_they_are_final_or_as_asked(pipe, counted):
 
 
 def greedy(pipe, prompt, codes, count):
-    """The un-cached continuation of codes, END not allowed."""
+    """The un-cached continuation of the last of `codes`, END not allowed."""
+    codes = list(codes)[-CONTEXT:]
     ar, text = pipe.bundle.ar, pipe.bundle.encode_text([prompt])
     words = text.mask.shape[1]
-    row = torch.tensor([[ar.config.pad_id] * words + list(codes)])
+    row = torch.tensor([[ar.config.pad_id] * words + codes])
     for _ in range(count):
         logits = ar(row, text.features, text.mask)[0, -1]
         logits[ar.config.end_id] = -torch.inf
@@ -104,7 +105,7 @@ def test_a_live_session_changes_its_prompt_and_stays_small(pipe, counted):
     with torch.no_grad():
         assert counted[before : before + 5] == greedy(pipe, RUN, counted[:before], 5)
     assert len(live._decoder.codes) <= 2 * pipe.lookahead_codes + 8
-    assert len(live._codes.recent) <= 48
+    assert len(live._codes.recent) <= CONTEXT
     assert len(counted) > 200  # several rows long
     live.stop()
     rest = list(frames)

@@ -32,10 +32,15 @@ FORMATS = ("glb", "vrma", "bvh", "npz", "amass", "csv", "usd", "mp4", "gif", "we
 VERBS = {"walk": 412, "run": 230, "jump": 118, "wave": 64, "sit": 51, "dance": 40, "kick": 33, "crawl": 12}
 MODEL = {
     "name": "walker", "title": "Walker", "licence": "Apache-2.0", "fps": FPS, "max_seconds": 10.0,
-    "max_prompt": 300, "max_count": 4, "sampling": {"temperature": 1.0, "top_p": 0.95, "guidance": None},
+    "max_prompt": 300, "max_count": 4, "sampling": {"temperature": 1.0, "top_p": 0.95, "guidance_scale": None},
     "examples": ["a person walks forward", "a person runs in a circle", "a person waves with the right hand"],
 }  # fmt: skip
-OTHER = {**MODEL, "name": "other", "title": "Other", "sampling": {"temperature": 1.0, "top_p": None, "guidance": 3.0}}
+OTHER = {
+    **MODEL,
+    "name": "other",
+    "title": "Other",
+    "sampling": {"temperature": 1.0, "top_p": None, "guidance_scale": 3.0},
+}
 
 
 def walk(start: int, frames: int, pace: float = 1.0) -> np.ndarray:

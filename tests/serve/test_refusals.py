@@ -30,7 +30,7 @@ BAD = [
     ({"prompt": WALK, "seed": 2**63}, 422, "seed"),
     ({"prompt": WALK, "temperature": 0.0}, 422, "temperature"),
     ({"prompt": WALK, "top_p": 2.0}, 422, "top_p"),
-    ({"prompt": WALK, "guidance": 3.0}, 422, "no guidance"),
+    ({"prompt": WALK, "guidance_scale": 3.0}, 422, "not made for guidance"),
     ({"prompt": WALK, "colour": "red"}, 422, "colour"),
     ({"prompt": WALK, "model": "../../etc/passwd"}, 404, "there are tiny"),
     ({"prompt": WALK, "strict": True}, 422, "cannot tell which prompts"),

@@ -51,6 +51,7 @@ class JoinedRows:
         self.rows = rows or rows_that_fit(self.model, slots)
         self.batch = RunningBatch(self.model, self.rows, most, slots)
         self._making: dict[int, _Making] = {}
+        self._no_text: Tensor | None = None
 
     @property
     def running(self) -> int:
@@ -65,7 +66,11 @@ class JoinedRows:
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> list[Tensor]:
         """Features (n, c) of each text."""
-        encoded = self.pipeline.bundle.encode_text([self.pipeline.assess(text).text for text in texts])
+        return self._features([self.pipeline.assess(text).text for text in texts])
+
+    @torch.inference_mode()
+    def _features(self, texts: Sequence[str]) -> list[Tensor]:
+        encoded = self.pipeline.bundle.encode_text(texts)
         counts = encoded.mask.sum(dim=1).tolist()
         return [row[:count].clone() for row, count in zip(encoded.features, counts, strict=True)]
 
@@ -157,7 +162,11 @@ class JoinedRows:
         if making.generator is not None:
             uniforms = torch.rand(draws, generator=making.generator, dtype=torch.float64)[:limit]
         context = making.codes[-CONTEXT:]
-        return RowRequest(text, limit, limit, making.spec.sampling, uniforms, context, making.spec.watched)
+        sampling = making.spec.sampling
+        if sampling.is_guided and self._no_text is None:
+            (self._no_text,) = self._features([""])
+        no_text = self._no_text if sampling.is_guided else None
+        return RowRequest(text, limit, limit, sampling, uniforms, context, making.spec.watched, no_text)
 
     def _advance(self, row: RowProgress) -> MotionProgress:
         making = self._making[row.key]

@@ -173,7 +173,8 @@ class StreamingPipeline(TextToMotionPipeline):
             yield rest
 
     def _code_stream(self, sampling: SamplingParams, seed: int | None, known: list[int]) -> CodeStream:
-        return CodeStream(self._ar, sampling, seed, window=self.max_sample_steps, codes=known)
+        no_text = self._features("") if sampling.is_guided else None
+        return CodeStream(self._ar, sampling, seed, window=self.max_sample_steps, codes=known, no_text=no_text)
 
     @property
     def _ar(self) -> Any:
@@ -181,9 +182,12 @@ class StreamingPipeline(TextToMotionPipeline):
             raise ValueError("this model has no transformer; it can tokenize motions but not generate them")
         return self.bundle.ar
 
-    @torch.inference_mode()
     def _text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        encoded = self.bundle.encode_text([self.assess(prompt).text])
+        return self._features(self.assess(prompt).text)
+
+    @torch.inference_mode()
+    def _features(self, text: str) -> tuple[Tensor, Tensor]:
+        encoded = self.bundle.encode_text([text])
         device = self._ar.lm_head.weight.device
         return encoded.features.to(device), encoded.mask.to(device)
 

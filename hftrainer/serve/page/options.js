@@ -6,7 +6,7 @@ import { button, byId, el } from "./dom.js";
 const SETTINGS = {
   temperature: ["Temperature", 0, 2, 0.05, "low: typical motions, high: more varied ones"],
   top_p: ["Top-p", 0.05, 1, 0.05, "how much of the likely next poses may be drawn"],
-  guidance: ["Guidance", 0, 10, 0.5, "how closely the motion keeps to the text"],
+  guidance_scale: ["Guidance", 0, 10, 0.5, "how closely the motion keeps to the text"],
 };
 
 export class Options {

@@ -52,6 +52,7 @@ class T2MEvaluationConfig:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    guidance_scale: float | None = None
     pool: int = 32
     repeats: int = 5
 
@@ -87,7 +88,9 @@ class T2MEvaluationCallback(L.Callback):
     def __init__(self, config: T2MEvaluationConfig):
         self.config = config
         self.cadence, self.timer = Cadence(config.every, config.unit), Timer()
-        self.sampling = SamplingParams(config.do_sample, config.temperature, config.top_k, config.top_p)
+        self.sampling = SamplingParams(
+            config.do_sample, config.temperature, config.top_k, config.top_p, guidance_scale=config.guidance_scale
+        )
         folder = DatasetFolder(config.root)
         self.names = folder.names(config.split)[: config.max_clips]
         if len(self.names) < 2:
@@ -149,7 +152,8 @@ class T2MEvaluationCallback(L.Callback):
             return {}
         settings: dict[str, Any] = {
             "do_sample": self.sampling.do_sample, "temperature": self.sampling.temperature,
-            "top_k": self.sampling.top_k, "top_p": self.sampling.top_p, "seed": seed,
+            "top_k": self.sampling.top_k, "top_p": self.sampling.top_p,
+            "guidance_scale": self.sampling.guidance_scale, "seed": seed,
         }  # fmt: skip
         try:
             rate = pipeline.motion_format.fps / self.data_format.fps

@@ -53,6 +53,7 @@ class T2MInferenceConfig:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    guidance_scale: float | None = None
     every: int = 1
     unit: str = "validations"
     formats: list[str] = field(default_factory=lambda: ["npy", "html"])
@@ -93,7 +94,9 @@ class T2MInferenceCallback(L.Callback):
         self.config, self.output_dir = config, output_dir
         self.cadence, self.timer = Cadence(config.every, config.unit), Timer()
         self.body = smpl_body()
-        self.sampling = SamplingParams(config.do_sample, config.temperature, config.top_k, config.top_p)
+        self.sampling = SamplingParams(
+            config.do_sample, config.temperature, config.top_k, config.top_p, guidance_scale=config.guidance_scale
+        )
 
     def on_fit_start(self, trainer: L.Trainer, task: Any) -> None:
         """Time is counted from here."""

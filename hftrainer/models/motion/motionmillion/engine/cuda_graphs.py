@@ -25,6 +25,7 @@ class Stepped(Protocol):
 
     params: Any
     model: Any
+    guidance: Any
 
     def __len__(self) -> int: ...
 
@@ -47,7 +48,7 @@ class StepGraphs:
     def step(self, batch: Stepped, kv_len_bound: int) -> None:
         """As the batch's own `step`, replayed. Batches of as many rows must be the same memory."""
         kv_len = batch.slots_of_graph(kv_len_bound)
-        key = (len(batch), kv_len, batch.params)
+        key = (len(batch), kv_len, batch.params, batch.guidance is None)
         # whatever device is current: work for another one would miss the capture, and the replay would do nothing
         with torch.cuda.device(self.device):
             if key in self.graphs:

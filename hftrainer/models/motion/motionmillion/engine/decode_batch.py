@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hftrainer.models.motion.motionmillion.engine.cuda_graphs import StepGraphs, kv_bucket
+from hftrainer.models.motion.motionmillion.engine.guidance import Guidance
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.engine.row_groups import plan_compaction
 from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache
@@ -41,6 +42,7 @@ class DecodeBatch:
         wide = max_new_tokens + 1 if params.do_sample else 0
         self.uniforms = torch.zeros(rows, wide, dtype=torch.float64, device=device)
         self.index = torch.arange(rows, device=device)
+        self.guidance = Guidance(model, rows, max_seq_len) if params.is_guided else None
         self.graphs = StepGraphs(device)
 
     def __len__(self) -> int:
@@ -59,18 +61,26 @@ class DecodeBatch:
         limits: Tensor,
         floors: Tensor,
         uniforms: Tensor | None,
+        no_text: Prefix | None = None,
+        scales: Tensor | None = None,
     ) -> None:
-        """Put texts `theirs` (r,) of `prefix` into rows (r,)."""
+        """Put texts `theirs` (r,) of `prefix` into rows (r,); where some are guided, also `no_text`, with `scales` (r,)
+        or that of `params`."""
         self.cache.write(rows, prefix.cache, theirs)
         self.inputs[rows], self.text[rows], self.counts[rows] = prefix.last[theirs], prefix.lengths[theirs], 0
         self.limits[rows], self.floors[rows], self.fault[rows] = limits, floors, 0.0
         self.done[rows], self.ended[rows] = False, False
         if uniforms is not None:
             self.uniforms[rows, : uniforms.shape[1]] = uniforms
+        if self.guidance is not None and no_text is not None:
+            same = torch.full_like(rows, self.params.guidance_scale or 1.0, dtype=torch.float32)
+            self.guidance.fill(rows, no_text, same if scales is None else scales)
 
     def release(self, rows: Tensor) -> None:
         """Rows (r,) that are free read one slot and write none of a prompt's."""
         self.text[rows], self.counts[rows], self.done[rows] = 0, 0, True
+        if self.guidance is not None:
+            self.guidance.release(rows)
 
     def step(self, kv_len_bound: int) -> None:
         """One more code for every row that has not ended."""
@@ -78,7 +88,7 @@ class DecodeBatch:
         hidden = self.model.decode(self.inputs, positions, self.cache, kv_len_bound)
         self.fault += hidden.sum(dim=-1, dtype=torch.float32) * 0.0  # NaN stays, and infinity becomes NaN
         may_end = self.counts >= self.floors
-        ids = self._choose(hidden, may_end)
+        ids = self._choose(hidden, may_end, kv_len_bound)
         end, pad = self.model.config.end_id, self.model.config.pad_id
         self.ended |= (ids == end) & ~self.done
         self.done |= self.ended
@@ -86,12 +96,20 @@ class DecodeBatch:
         self.counts += ~self.done
         self.done |= self.counts >= self.limits
         self.inputs.copy_(self.model.embed(ids))
+        if self.guidance is not None:
+            self.guidance.inputs.copy_(self.inputs)
 
-    def _choose(self, hidden: Tensor, may_end: Tensor) -> Tensor:
+    def _choose(self, hidden: Tensor, may_end: Tensor, kv_len_bound: int) -> Tensor:
         """Ids (rows,) of hidden states (rows, d)."""
-        if not self.groups and not self.params.do_sample:
+        if self.guidance is not None:
+            without = self.guidance.hidden(self.counts, kv_len_bound)
+            logits = self.guidance.logits(hidden, without, may_end)
+        elif not self.groups and not self.params.do_sample:
             return self.model.best(hidden, may_end)
-        logits = self.model.logits(hidden, may_end)
+        else:
+            logits = self.model.logits(hidden, may_end)
+        if not self.groups and not self.params.do_sample:
+            return best_ids(logits)
         uniforms = self.uniforms[self.index, self.counts]
         if not self.groups:
             return sample_ids(logits, uniforms, self.params)
@@ -136,6 +154,8 @@ class DecodeBatch:
             if name != "index":
                 tensor: Tensor = getattr(self, name)
                 tensor[targets] = tensor[sources]
+        if self.guidance is not None:
+            self.guidance.move(moves, kv_lens)
         left = sorted({source for source, _ in moves} - {target for _, target in moves})
         self.release(torch.tensor(left, device=self.done.device))
 
@@ -146,6 +166,7 @@ class DecodeBatch:
         for name in self._PER_ROW:
             setattr(part, name, getattr(self, name)[:rows])
         part.cache = self.cache.first(rows)
+        part.guidance = self.guidance.first(rows) if self.guidance is not None else None
         return part  # type: ignore[no-any-return]
 
 
@@ -157,13 +178,16 @@ def reserve(
         return DecodeBatch(model, rows, max_new_tokens, max_seq_len, params)
     model.config.check_length(max_seq_len)
     kept: DecodeBatch | None = model.workspace
-    if kept is None or len(kept) < rows or kept.max_seq_len < max_seq_len:
+    small = kept is None or len(kept) < rows or kept.max_seq_len < max_seq_len
+    if kept is None or small or (params.is_guided and kept.guidance is None):
         model.workspace = None  # the old memory is free before the new one is taken
         widest = replace(params, do_sample=True)  # room for draws, whatever this call does
         kept = model.workspace = DecodeBatch(model, rows, model.config.block_size, max_seq_len, widest)
     kept.release(kept.index)
     batch = kept.first(rows)
     batch.params = params
+    if not params.is_guided:
+        batch.guidance = None
     return batch
 
 

@@ -65,6 +65,7 @@ class PromptRunner:
         its `max_new_tokens`; a seed of None is any."""
         limits = [_limit(request) for request in requests]
         order = sorted(range(len(requests)), key=lambda p: -limits[p])  # as the scheduler takes them
+        no_text = self._no_text() if params.is_guided else None
         texts = TextPrefetch(self.encoder, [r.caption for r in requests], text_tokens, order, self._device)
         if self.free_encoder:
             texts.encode_all()
@@ -76,8 +77,9 @@ class PromptRunner:
             max_seq_len=max((n + limit for n, limit in zip(text_tokens, limits, strict=True)), default=1),
             min_new_tokens=[request.min_new_tokens for request in requests],
             uniforms=_draws([r.seed for r in requests], max(limits, default=0)) if params.do_sample else None,
+            no_text=no_text,
         )
-        rows = self.rows or rows_that_fit(inference, work.max_seq_len)
+        rows = self.rows or rows_that_fit(inference, work.max_seq_len, guided=params.is_guided)
         left = dict.fromkeys(order)
         while left:
             scheduler = Scheduler(inference_model(self.model), rows, params)
@@ -95,6 +97,10 @@ class PromptRunner:
                 self.occupancy.useful += scheduler.occupancy.useful
             if left:
                 self._release()
+
+    def _no_text(self) -> tuple[Tensor, Tensor]:
+        encoded = self.encoder([""])
+        return encoded.features.to(self._device), encoded.mask.to(self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -155,13 +161,14 @@ class TextPrefetch:
             self.ready.update({text: features[i, : counts[i]] for i, text in enumerate(part)})
 
 
-def rows_that_fit(model: InferenceLLaMA, max_seq_len: int) -> int:
-    """Rows whose caches and logits fit into two thirds of the free memory, at most as many as are worthwhile."""
+def rows_that_fit(model: InferenceLLaMA, max_seq_len: int, *, guided: bool = False) -> int:
+    """Rows whose caches and logits, two each if `guided`, fit into two thirds of the free memory, at most as many as
+    are worthwhile."""
     config, kept = model.config, model.workspace
     most = _ROWS.get(model.device.type, 32)
-    if kept is not None and kept.max_seq_len >= max_seq_len:
+    if kept is not None and kept.max_seq_len >= max_seq_len and not (guided and kept.guidance is None):
         return min(len(kept), most)  # what is there already needs no memory
-    a_row = model.row_bytes(max_seq_len) + 4 * 4 * config.vocab_size
+    a_row = (model.row_bytes(max_seq_len) + 4 * 4 * config.vocab_size) * (2 if guided else 1)
     return max(1, min(int(_free(model) * 2 / 3 / a_row), most))
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.models.motion.motionmillion.engine.decode_batch import DecodeBatch, HostBatch, compact, reserve
-from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA
+from hftrainer.models.motion.motionmillion.engine.guidance import Guidance
+from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.engine.scheduler import PREFILLED, SMALLEST, Occupancy
 from hftrainer.requests import SamplingParams
 
@@ -29,7 +30,7 @@ class RowRequest:
     """A text's `features` (n, c), the codes that it continues, and at most `limit` new ones, END not before `floor`.
 
     `uniforms` (limit,): one number in [0, 1) for each choice, if choices are drawn. `watched` may change at any time:
-    its codes are reported while they are made.
+    its codes are reported while they are made. `no_text`: features (n, c) of an empty text, for guidance.
     """
 
     features: Tensor
@@ -39,6 +40,7 @@ class RowRequest:
     uniforms: Tensor | None = None
     context: Sequence[int] = ()
     watched: bool = False
+    no_text: Tensor | None = None
 
     @property
     def positions(self) -> int:
@@ -92,6 +94,8 @@ class RunningBatch:
                 f"{request.positions} positions, {request.limit} of them codes, do not fit into a row, which has "
                 f"{self._batch.max_seq_len}, {self.max_new_tokens} of them for codes; shorten text or motion"
             )
+        if request.sampling.is_guided and request.no_text is None:
+            raise ValueError("guidance_scale needs the features of an empty text: RowRequest(no_text=...)")
         if first:
             self.waiting.appendleft((key, request))
         else:
@@ -152,12 +156,27 @@ class RunningBatch:
             numbers = torch.tensor([rows, list(range(len(rows))), limits, floors], device=device)
             draws = [torch.zeros(1).double() if r.uniforms is None else r.uniforms for _, r in coming]
             uniforms = pad_sequence(draws, batch_first=True).to(device)
-            self._batch.fill(numbers[0], prefix, numbers[1], numbers[2], numbers[3], uniforms)
+            guiding = self._guiding([request for _, request in coming], context[0])
+            self._batch.fill(numbers[0], prefix, numbers[1], numbers[2], numbers[3], uniforms, *guiding)
             for row, (key, request) in zip(rows, coming, strict=True):
                 self._host.fill(row, key, prefix.width - 1)  # the first step repeats the last position
                 self._requests[key] = request
             filled = True
         return filled
+
+    def _guiding(self, requests: list[RowRequest], context: list[int]) -> tuple[Prefix | None, Tensor | None]:
+        """The empty text, with the codes that a request continues, and each request's scale; nothing if none is
+        guided."""
+        empty = next((request.no_text for request in requests if request.sampling.is_guided), None)
+        if empty is None:
+            return None, None
+        device = self.model.device
+        if self._batch.guidance is None:  # from now on there is memory for it
+            self._batch.guidance = Guidance(self.model, len(self._batch), self._batch.max_seq_len)
+        mask = torch.ones(1, len(empty), dtype=torch.bool, device=device)
+        codes = torch.tensor([context], device=device) if context else None
+        scales = [request.sampling.guidance_scale if request.sampling.is_guided else 1.0 for request in requests]
+        return self.model.prefill(empty[None].to(device), mask, codes), torch.tensor(scales, device=device)
 
     def _next(self, most: int) -> list[tuple[int, RowRequest]]:
         """Those that are prefilled together: texts without codes, or one that continues some."""
@@ -172,6 +191,8 @@ class RunningBatch:
         if not self.model.on_cpu:  # powers of two, so that few graphs serve all numbers of rows
             used = min(len(self._host), max(1 << (used - 1).bit_length(), SMALLEST))
         view = self._batch.first(used)
+        if not any(request.sampling.is_guided for request in self._requests.values()):
+            view.guidance = None
         kinds: dict[SamplingParams, list[int]] = {}
         for row, key in enumerate(self._host.prompts):
             if key is not None:
@@ -218,4 +239,5 @@ class RunningBatch:
 
 def _choosing(sampling: SamplingParams) -> SamplingParams:
     """Only what changes how a code is chosen, so that rows that choose alike are one group."""
-    return replace(sampling, min_new_tokens=0) if sampling.do_sample else SamplingParams()
+    plain = replace(sampling, min_new_tokens=0, guidance_scale=None)  # each row has its own scale
+    return plain if sampling.do_sample else SamplingParams()

@@ -33,6 +33,7 @@ class DecodeRequests:
     `texts` gives features (r, n, c) and mask (r, n) of prompts by number; `max_new_tokens` are the most codes for each,
     `min_new_tokens` the number of codes before which END is not allowed, `uniforms` (n, at least max(max_new_tokens))
     one number in [0, 1) for each choice, if choices are drawn. `max_seq_len`: at least text and codes of any prompt.
+    `no_text`: features (1, n, c) and mask (1, n) of an empty text, for guidance.
     """
 
     texts: TextSource
@@ -40,6 +41,7 @@ class DecodeRequests:
     max_seq_len: int
     min_new_tokens: Sequence[int] | None = None
     uniforms: Tensor | None = None
+    no_text: tuple[Tensor, Tensor] | None = None
 
 
 class Completion(NamedTuple):
@@ -89,6 +91,7 @@ class Scheduler:
         self.check_every = check_every or (1 if self.on_cpu else 8)
         self.occupancy = Occupancy()
         self._cancelled: set[int] = set()
+        self._no_text: Prefix | None = None
 
     def cancel(self, prompt: int) -> None:
         """Drop a prompt: it is not finished, and its row is free at the next look."""
@@ -110,6 +113,7 @@ class Scheduler:
         count = self._count(min(self.rows, len(waiting)))
         batch = reserve(self.model, count, max(limits), requests.max_seq_len, self.params)
         host = HostBatch(count)
+        self._no_text = self._prefill_no_text(requests)
         ready = _Ready(self.model, requests, waiting, min(count, PREFILLED), self.occupancy)
         while True:
             self._drop_cancelled(batch, host, ready)
@@ -124,6 +128,13 @@ class Scheduler:
                 host.keep(smaller)
             self._steps(batch, host, limits)
             yield from self._harvest(batch, host)
+
+    def _prefill_no_text(self, requests: DecodeRequests) -> Prefix | None:
+        if not self.params.is_guided:
+            return None
+        if requests.no_text is None:
+            raise ValueError("guidance_scale needs the features of an empty text: DecodeRequests(no_text=...)")
+        return self.model.prefill(*requests.no_text)
 
     def _count(self, rows: int) -> int:
         """Rows to begin with: graphs are kept for powers of two, so that few of them serve all calls."""
@@ -165,7 +176,7 @@ class Scheduler:
             [0] * len(prompts) if requests.min_new_tokens is None else [requests.min_new_tokens[p] for p in prompts]
         )
         numbers = torch.tensor([rows, theirs, limits, floors], device=device)
-        batch.fill(numbers[0], prefix, numbers[1], numbers[2], numbers[3], uniforms)
+        batch.fill(numbers[0], prefix, numbers[1], numbers[2], numbers[3], uniforms, self._no_text)
 
     def _steps(self, batch: DecodeBatch, host: HostBatch, limits: Sequence[int]) -> None:
         for _ in range(self.check_every):

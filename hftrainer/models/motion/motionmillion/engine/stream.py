@@ -25,7 +25,8 @@ class CodeStream:
     """`say` a text, then ask for codes by `next`, in memory that does not grow.
 
     A row holds the text, the last `context` codes and up to `window` new ones; when it is full, or the text changes,
-    the next begins with the last `context` codes. `codes`: those of a motion to continue from.
+    the next begins with the last `context` codes. `codes`: those of a motion to continue from. `no_text`: features and
+    mask of an empty text, for guidance.
     """
 
     def __init__(
@@ -37,9 +38,12 @@ class CodeStream:
         window: int,
         context: int = CONTEXT,
         codes: Iterable[int] = (),
+        no_text: tuple[Tensor, Tensor] | None = None,
     ):
         if window < 1 or context < 0:
             raise ValueError(f"a stream needs window >= 1 and context >= 0, got {window} and {context}")
+        if params.is_guided and no_text is None:
+            raise ValueError("guidance_scale needs the features of an empty text: CodeStream(no_text=...)")
         self.model, self.params, self.window = inference_model(model), params, window
         self.recent: deque[int] = deque(codes, maxlen=context)
         self.generator = torch.Generator()
@@ -48,6 +52,7 @@ class CodeStream:
         else:
             self.generator.seed()
         self._text: tuple[Tensor, Tensor] | None = None
+        self._no_text = no_text
         self._batch: DecodeBatch | None = None  # one for all texts, as on CUDA its graphs are captured once
         self._begun = False
         self._made = self._bound = self._room = 0
@@ -93,7 +98,8 @@ class CodeStream:
         if self.params.do_sample:
             uniforms = torch.rand(1, self._room, generator=self.generator, dtype=torch.float64).to(device)
         limit, floor = torch.full_like(batch.index, self._room), torch.zeros_like(batch.index)
-        batch.fill(batch.index, prefix, batch.index, limit, floor, uniforms)
+        no_text = self.model.prefill(*self._no_text, codes) if self._no_text is not None else None
+        batch.fill(batch.index, prefix, batch.index, limit, floor, uniforms, no_text)
         self._begun, self._made, self._bound = True, 0, prefix.width - 1
         return batch
 
