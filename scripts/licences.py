@@ -12,7 +12,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("train", "eval", "viz", "deepspeed", "lora", "quant")
+EXTRAS = ("train", "eval", "viz", "serve", "deepspeed", "lora", "quant")
 ALLOWED = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|HPND|CMU|Unlicense|Zlib|CC0|0BSD|PIL|Historical Permission",
     re.I,

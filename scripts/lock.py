@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("train", "eval", "viz", "deepspeed", "lora", "quant")
+EXTRAS = ("train", "eval", "viz", "serve", "deepspeed", "lora", "quant")
 # torch 2.13.0+cpu for Python 3.11 on x86-64, from download.pytorch.org/whl/cpu
 CPU_WHEEL = "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
 HEAD = "# Every package that hftrainer brings, with the hashes of its files. Made by `make lock`; not to be edited.\n"

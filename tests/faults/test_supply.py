@@ -41,6 +41,15 @@ def test_the_lock_has_the_tested_versions():
     assert locked["torch"] == "2.13.0"
 
 
+def test_the_lock_has_every_extra_of_all():
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    extras = re.search(r'^all = \["hftrainer\[([\w,]+)\]"\]', project, re.M)[1].split(",")
+    assert {"train", "serve"} <= set(extras)
+    for extra in extras:
+        needs = re.findall(r'"([\w.-]+)', re.search(rf"^{extra} = \[(.*)\]", project, re.M)[1])
+        assert {re.sub(r"[-_.]+", "-", name).lower() for name in needs} <= set(pins(LOCK))
+
+
 WITHOUT_NETWORK = """if True:
     import socket, sys
 

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.serve.browsing import PATIENCE, Visit, chromium, fake_server, real_server
 
 pytestmark = pytest.mark.slow
+AXE = REPOSITORY / "tools" / "web" / "node_modules" / "axe-core" / "axe.min.js"
+RUN_AXE = "axe.run().then((found) => found.violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]))"
 
 
 @pytest.fixture(scope="module")
@@ -336,6 +339,35 @@ def test_everything_is_done_by_keyboard(visit):
     page.focus("#prompt") if page.is_visible("#prompt") else page.focus("#live-say")
     page.keyboard.type("l")  # typed, and no command
     assert page.get_attribute("[data-part=loop]", "aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit, scheme):
+    """Deque's checks of contrast, names, roles and landmarks, in every state of the page."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed (npm ci in tools/web)")
+    page = visit(color_scheme=scheme, bypass_csp=True)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+
+    def check(state: str) -> None:
+        assert page.evaluate(RUN_AXE) == [], state
+
+    check("welcome")
+    page.click("#sampling summary")
+    page.click("#vocabulary summary")
+    check("open details")
+    type_and_make(page, "a person walks\na person will yodel")
+    says(page, "Done: 2 motions")
+    page.wait_for_selector("#warning", state="visible")
+    check("compared, with a warning")
+    page.click(".row .only")
+    page.click("#now-actions button")
+    check("downloads")
+    page.keyboard.press("Escape")
+    page.click("#tab-timeline")
+    check("timeline")
+    page.click("#tab-live")
+    check("live")
 
 
 def test_a_phone_is_enough(visit):
