@@ -49,15 +49,21 @@ def explain(error: BaseException, opened: Opened) -> str | None:
         return f"not enough memory ({_one_line(error)}){where}"
     if isinstance(error, EOFError):
         return f"a file ends too early ({_one_line(error)}){where}"
-    if isinstance(error, (RuntimeError, UnicodeError, OverflowError)) or _of_library(error):
+    if isinstance(error, (RuntimeError, UnicodeError, OverflowError)) or _of_library(error) or is_panic(error):
         return f"{_one_line(error)}{where}; set {TRACEBACK}=1 for the traceback"
     return None
 
 
+_MEMORY = ("allocate memory", "out of memory", "Cannot allocate", "can't start new thread", "ThreadPoolBuildError")
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("allocate memory", "out of memory", "Cannot allocate")
-    )
+    return (isinstance(error, RuntimeError) or is_panic(error)) and any(text in str(error) for text in _MEMORY)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is the end of a library in Rust, which is no `Exception`."""
+    return type(error).__name__ == "PanicException"
 
 
 def _of_library(error: BaseException) -> bool:

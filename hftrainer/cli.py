@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from hftrainer.blame import TRACEBACK, explain, last_file
+from hftrainer.blame import TRACEBACK, explain, is_panic, last_file
 from hftrainer.processes import die_with_parent_if_told
 from hftrainer.terminal import guarded_streams, tidy_warnings
 from hftrainer.version import __version__
@@ -52,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except Exception as error:
-            message = explain(error, opened)
+        except BaseException as error:
+            known = isinstance(error, Exception) or is_panic(error)
+            message = explain(error, opened) if known else None
             if message is None or os.environ.get(TRACEBACK):
-                raise  # a bug: its traceback is what is needed
+                raise  # a bug: its traceback is what is needed; or the end of the process
             print(f"hftrainer {args.command}: {message}", file=sys.stderr)
             return 1
 

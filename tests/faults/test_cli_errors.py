@@ -44,6 +44,10 @@ class SafetensorError(Exception):
     pass
 
 
+class PanicException(BaseException):
+    """As a library in Rust ends."""
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -51,6 +55,8 @@ class SafetensorError(Exception):
         RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: 4 bytes\nmore"),
         RuntimeError("shape '[2]' is invalid"), SafetensorError("header too large"), zipfile.BadZipFile("no zip"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), OverflowError("too large"),
+        PanicException("The global thread pool has not been initialized.: ThreadPoolBuildError { kind: IOError }"),
+        PanicException("index out of bounds"), RuntimeError("can't start new thread"),
     ],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
