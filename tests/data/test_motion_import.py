@@ -243,6 +243,19 @@ def test_one_bad_file_never_ends_an_import(source, tmp_path, monkeypatch, fault)
     assert "stand.bvh" in next(iter(report.failed.values()))
 
 
+def test_a_pool_whose_own_thread_ends_is_no_wait_for_ever(monkeypatch, capsys):
+    """As with little memory, where the library cannot start a thread and tells nobody."""
+    from concurrent.futures import process
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(process._ExecutorManagerThread, "add_call_item_to_queue", fail)
+    with pytest.raises(MemoryError, match="has ended"):
+        list(run_all(abs, range(8), 2, abs))
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def _die_of_three(item):
     if item == 3:
         os.kill(os.getpid(), signal.SIGKILL)

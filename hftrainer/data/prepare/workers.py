@@ -30,12 +30,13 @@ def run_all(
             yield item, work(item)
         return
     left = iter(items)
+    _quieten()
     while True:
         suspects: list[Item] = []
         with _pool(workers) as pool:
             pending = {pool.submit(work, item): item for item in islice(left, 2 * workers)}
             while pending:
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                done = _next(pool, pending)
                 for future in done:
                     item = pending.pop(future)
                     try:
@@ -55,9 +56,39 @@ def _alone(work: Callable[[Item], Result], item: Item, died: Callable[[Item], Re
     with _pool(1) as pool:
         future: Future[Result] = pool.submit(work, item)
         try:
-            return future.result()
+            return next(iter(_next(pool, [future]))).result()
         except BrokenProcessPool:
             return died(item)
+
+
+def _next(pool: ProcessPoolExecutor, pending: Iterable[Future[Result]]) -> set[Future[Result]]:
+    """Those of the futures that are done, at least one; ``MemoryError`` if none ever will be.
+
+    A pool's thread that runs out of memory ends, and the library does not say so to anybody: its workers wait for work,
+    and we would wait for them.
+    """
+    while True:
+        thread = getattr(pool, "_executor_manager_thread", None)
+        dead = thread is not None and not thread.is_alive()
+        done, _ = wait(pending, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+        if done:
+            return done
+        if dead:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            raise MemoryError("the thread that gives workers their work has ended")
+
+
+def _quieten() -> None:
+    """No traceback of the thread of a pool: that it ended is said by `_next`."""
+    print_it = threading.excepthook
+
+    def hook(error: threading.ExceptHookArgs) -> None:
+        if not isinstance(error.exc_value, (MemoryError, RuntimeError)):
+            print_it(error)
+
+    if getattr(print_it, "__module__", "") != __name__:
+        threading.excepthook = hook
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
