@@ -250,3 +250,31 @@ def test_deepspeed_folders_and_other_forms_convert_too(released, tmp_path):
         archive.write(tmp_path / "fsq.safetensors", "x/fsq.safetensors")
     changed = ["--ar", str(tmp_path / "ar.pth"), "--fsq", str(tmp_path / "outer.zip"), "--verify"]
     assert main(arguments(released, tmp_path / "made", *changed)) == 0
+
+
+@pytest.mark.parametrize("name", ["text_encoder/model.safetensors", "fsq.safetensors"])
+def test_a_part_that_is_deleted_meanwhile_is_noticed_and_made_again(released, tmp_path, monkeypatch, capsys, name):
+    describe = module._describe
+
+    def disturbed(job, folder, config):
+        describe(job, folder, config)
+        (folder / name).unlink()
+
+    monkeypatch.setattr(module, "_describe", disturbed)
+    assert main(arguments(released, tmp_path / "made")) == 1
+    assert "were deleted meanwhile; run the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+    monkeypatch.undo()
+    assert main(arguments(released, tmp_path / "made", "--verify")) == 0
+
+
+def test_a_text_encoder_that_changed_meanwhile_is_not_mixed_in(released, tmp_path, monkeypatch, capsys):
+    source = shutil.copytree(released / "t5", tmp_path / "t5")
+    line = [*arguments(released, tmp_path / "made")[:-1], str(source)]
+    monkeypatch.setattr(module, "_describe", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(line)
+    monkeypatch.undo()
+    tiny_text_encoder(64).save_pretrained(source)
+    assert main([*line, "--verify"]) in (0, 1)  # its width is another one, so that the model may be refused
+    assert "from a different source; starting over" in capsys.readouterr().out

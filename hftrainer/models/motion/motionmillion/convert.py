@@ -82,6 +82,11 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
     for name, values in (("mean.npy", mean), ("std.npy", std)):
         np.save(staging / name, values)
     _describe(job, staging, config)
+    for part in _parts(staging):
+        if not _is_done(staging, part):
+            raise CheckpointError(
+                f"files of the {part} in {staging} were deleted meanwhile; run the same command again"
+            )
     (staging / "progress.json").unlink()
     write_manifest(staging)
     if job.out.exists():
@@ -242,7 +247,10 @@ def _identity(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> dict[str, Any
         size = path.stat().st_size if path.is_file() else 0
         return [str(path.resolve()), size, path.stat().st_mtime_ns, len(state)]
 
-    return {"ar": of(job.ar, ar), "fsq": of(job.fsq, fsq), "dtype": str(job.dtype), "text": str(job.text_encoder)}
+    text: list[Any] = [str(job.text_encoder)]
+    if job.text_encoder is not None:
+        text += [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in _plain_files(job.text_encoder)]
+    return {"ar": of(job.ar, ar), "fsq": of(job.fsq, fsq), "dtype": str(job.dtype), "text": text}
 
 
 def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
@@ -256,14 +264,24 @@ def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
         say(f"{staging} was from a different source; starting over")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    write_json(progress, {"source": source, "done": []})
+    write_json(progress, {"source": source, "done": {}})
+
+
+def _parts(staging: Path) -> dict[str, dict[str, int]]:
+    """Finished parts: each with its files and their bytes."""
+    done = read_json(staging / "progress.json")["done"]
+    return done if isinstance(done, dict) else {}  # an earlier release had a list of names
 
 
 def _is_done(staging: Path, part: str) -> bool:
-    return part in read_json(staging / "progress.json")["done"]
+    found = _parts(staging).get(part)
+    return found is not None and all(
+        (staging / name).is_file() and (staging / name).stat().st_size == size for name, size in found.items()
+    )
 
 
 def _note_done(staging: Path, part: str) -> None:
-    content = read_json(staging / "progress.json")
-    content["done"].append(part)
+    written = [path for path in _plain_files(staging) if path.relative_to(staging).parts[0].startswith(part)]
+    sizes = {path.relative_to(staging).as_posix(): path.stat().st_size for path in written}
+    content = {**read_json(staging / "progress.json"), "done": {**_parts(staging), part: sizes}}
     write_json(staging / "progress.json", content)
