@@ -30,6 +30,7 @@ from hftrainer.cli import main as hftrainer
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "os.link")
 Lines = Sequence[Sequence[str]]
+HUNG = 300.0  # seconds after which a job that nobody kills is killed: it would never end
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def run(lines: Lines, folder: Path, moment: Moment | None = None, *, before: Cal
             os.setpgid(pid, pid)
         handle = os.pidfd_open(pid)
         try:
-            left = moment.seconds if moment is not None else None
+            left = moment.seconds if moment is not None and moment.seconds is not None else HUNG
             if not select.select([handle], [], [], left)[0]:
                 with contextlib.suppress(ProcessLookupError):
                     (os.killpg if moment is not None and moment.everyone else os.kill)(pid, signal.SIGKILL)

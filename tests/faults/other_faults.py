@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import threading
 from collections import Counter
@@ -59,6 +60,14 @@ class Trial:
             shutil.rmtree(self.out)
         self.clean, self.operations = found[0], ended.operations
         self.timed = {name for name in found[0] if found[1][name] != found[0][name]}
+
+    def restore(self) -> None:
+        """Put back files of `given` that were deleted."""
+        spare = self.given.with_name("spare")
+        for path in spare.rglob("*"):
+            target = self.given / path.relative_to(spare)
+            if path.is_file() and not target.exists():
+                shutil.copy2(path, target)
 
     def end(self, when: str) -> None:
         """The run after a fault, compared."""
@@ -116,11 +125,7 @@ def deleted(trial: Trial, rng: random.Random) -> str:
 
     moment = Moment(operation=rng.randrange(max(1, trial.operations)), act=act)
     ended = run(trial.lines, trial.out, moment)
-    spare = trial.given.with_name("spare")
-    for path in spare.rglob("*"):
-        target = trial.given / path.relative_to(spare)
-        if path.is_file() and not target.exists():
-            shutil.copy2(path, target)
+    trial.restore()
     for name in trial.job.copies:  # what the job works in came from there, too
         for path in (trial.given / name).rglob("*"):
             target = trial.out / path.relative_to(trial.given)
@@ -134,6 +139,8 @@ def little_memory(trial: Trial, rng: random.Random) -> str:
     """From 256 kB to 64 MB more than what is mapped already."""
     room = int(2 ** rng.uniform(18, 26))
     ended = run(trial.lines, trial.out, before=memory_limit(room))
+    if ended.status in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
+        return "crashed"  # in a library that does not look whether it got the memory; the next run has to cope
     return told(ended, f"{trial.name} with {room} bytes")
 
 
@@ -153,34 +160,43 @@ FAULTS: dict[str, Callable[[Trial, random.Random], str]] = {
 }  # fmt: skip
 
 
-def try_fault(trial: Trial, fault: str, tries: int) -> dict[str, Any]:
-    """How disturbed runs ended; raises ``AssertionError`` where something was lost."""
-    rng, seen = random.Random(f"{trial.name} {fault}"), Counter[str]()
+def try_fault(trial: Trial, fault: str, tries: int, seed: int = 0) -> dict[str, Any]:
+    """How disturbed runs ended; `wrong`: what was lost, or said as it should not be."""
+    rng, seen, wrong = random.Random(f"{trial.name} {fault} {seed}"), Counter[str](), []
     for number in range(tries):
         copied(trial.job, trial.given, trial.out)
-        seen[FAULTS[fault](trial, rng)] += 1
-        trial.end(f"{trial.name}, {fault}, try {number}")
-    return {"job": trial.name, "fault": fault, "tries": tries, **seen}
+        try:
+            seen[FAULTS[fault](trial, rng)] += 1
+            trial.end(f"{trial.name}, {fault}, try {number}")
+        except AssertionError as error:
+            wrong.append(str(error))
+            shutil.rmtree(trial.out, ignore_errors=True)
+            trial.restore()
+    return {"job": trial.name, "fault": fault, "seed": seed, "tries": tries, **seen, "wrong": wrong}
 
 
 def main() -> int:
-    """Try faults on the jobs that are named; a line of JSON for each pair."""
+    """Try faults on the jobs that are named; a line of JSON for each pair, and status 1 where something is wrong."""
     parser = argparse.ArgumentParser()
     parser.add_argument("jobs", nargs="+", choices=["all", *JOBS])
     parser.add_argument("--place", type=Path, required=True, help="a new folder")
     parser.add_argument("--tries", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="which moments")
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     args = parser.parse_args()
     given = args.place / "given"
     given.mkdir(parents=True)
     prepare(given)
     shutil.copytree(given, given.with_name("spare"))
+    lost = 0
     for name in JOBS if "all" in args.jobs else args.jobs:
         trial = Trial(name, given, args.place / "out")
         trial.begin()
         for fault in args.faults:
-            print(json.dumps(try_fault(trial, fault, args.tries)), flush=True)
-    return 0
+            found = try_fault(trial, fault, args.tries, args.seed)
+            lost += len(found["wrong"])
+            print(json.dumps(found), flush=True)
+    return 1 if lost else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ job is left. What was made is copied to `made`, under names that do not change w
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> int:
     from hftrainer.serve.app import create_app
     from hftrainer.serve.settings import Settings
 
+    logging.disable()  # where the server says more of a disk that is full
     model, out = map(Path, arguments)
     try:
         app = create_app(Settings(jobs=out / JOBS, rows=4), {"tiny": _pipeline(model)})
@@ -98,7 +100,14 @@ def _note(out: Path, what: str) -> None:
 def _ask(client: Any, out: Path) -> None:
     """Send what is not done yet, and wait."""
     views = _said(client.get("/v1/jobs"))["jobs"]
-    done = {view["request"]["prompt"] for view in views if view["status"] == "done"}
+    done = set()
+    for view in views:
+        motions = (view["answer"] or {}).get("motions", [])
+        if all(client.get(f"/v1/motions/{motion['id']}/motion.npy").status_code == 200 for motion in motions):
+            done |= {view["request"]["prompt"]} if motions else set()
+        else:  # a file was deleted
+            _note(out, f"-{view['id']}")
+            _said(client.delete(f"/v1/jobs/{view['id']}"))
     for number, prompt in enumerate(PROMPTS):
         if prompt in done:
             continue
