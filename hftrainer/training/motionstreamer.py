@@ -27,11 +27,13 @@ class EvaluatorTaskConfig:
     `train_text_model`: also the language model, which a new one needs; a released one stays frozen. `sentence_model`: a
     folder or hub name; captions whose cosine under it is above `alike_above` are no negatives. Nor are equal captions
     (the release's bound of 1 - 1e-100 is 1, so that it keeps exact duplicates) or rows of one group of the data.
+    `init`: the folder of an evaluator of the same sizes, whose weights and tokenizer training starts from.
     `decoder_layers`: as many as an encoder has, if not given; two passes through it are most of what a step costs.
     """
 
     loss: Part = loss_part("text_motion")
     train_text_model: bool = False
+    init: str | None = None
     sentence_model: str | None = None
     alike_above: float = number(0.85, at_least=-1, at_most=1)
     decoder_layers: int | None = number(None, at_least=1)
@@ -58,12 +60,14 @@ class EvaluatorTask(Task):
             raise ConfigError(
                 f"the evaluator (model) reads {bundle.representation}, but the dataset (data.root) is {holds}"
             )
-        if bundle.config.text.source is None and not config.train_text_model:
+        if bundle.config.text.source is None and not config.train_text_model and config.init is None:
             raise ConfigError(
                 "task.train_text_model must be true: model.text.source is null, so its weights are untrained"
             )
         self.config, self.loss_terms = config, config.loss.build()
         bundle.set_statistics(*source.statistics)
+        if config.init is not None:
+            start_from(bundle, config.init)
         if bundle.tokenizer is None:
             bundle.tokenizer = new_tokenizer(source.train_captions(), bundle.config.text.vocab_size)
         self.decoder = bundle.new_decoder(config.decoder_layers)
@@ -126,3 +130,14 @@ class EvaluatorTask(Task):
         if self._similar is not None:
             alike |= self._similar(batch.captions).to(alike.device)
         return alike
+
+
+def start_from(bundle: MotionStreamer272Evaluator, folder: str) -> None:
+    """Copy both encoders and the tokenizer of an evaluator's folder; `ConfigError` if its sizes are others."""
+    other = MotionStreamer272Evaluator.from_pretrained(folder)
+    for name in ("text_encoder", "motion_encoder"):
+        try:
+            getattr(bundle, name).load_state_dict(getattr(other, name).state_dict())
+        except RuntimeError as error:
+            raise ConfigError(f"task.init: {folder} is of other sizes than the model section: {error}") from error
+    bundle.tokenizer = other.tokenizer

@@ -17,7 +17,7 @@ from torch.distributions import Normal, kl_divergence
 from hftrainer.config import ConfigError, load_experiment
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.text_motion.pairs import TextMotionBatch
-from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
+from hftrainer.models.motion.motionstreamer import MotionStreamer272Config, MotionStreamer272Evaluator
 from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecoder
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
 from hftrainer.registry import TASKS
@@ -205,6 +205,25 @@ def test_what_cannot_be_trained(synthetic):
         task_of(synthetic, train_text_model=False)
     with pytest.raises(ConfigError, match="motions with captions"):
         TASKS.build({"name": "motionstreamer272", "train_text_model": True}, bundle=tiny_evaluator(), source=object())
+
+
+def test_training_starts_from_an_evaluators_weights_and_tokenizer(synthetic, tmp_path):
+    first = tiny_evaluator()
+    for weight in first.parameters():
+        torch.nn.init.normal_(weight)
+    first.save_pretrained(tmp_path / "first")
+    bundle = tiny_evaluator()
+    bundle.tokenizer = None
+    task = task_of(synthetic, bundle=bundle, init=str(tmp_path / "first"))
+    for name, weight in first.named_parameters():
+        assert torch.equal(bundle.get_parameter(name), weight)
+    assert bundle.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+    assert bundle.text_encoder.mu_token.requires_grad
+    task_of(synthetic, bundle=bundle, init=str(tmp_path / "first"), train_text_model=False)
+    with pytest.raises(ConfigError, match=r"task\.init: .* of other sizes"):
+        small = MotionStreamer272Config(**{**vars(bundle.config), "ff_size": 16})
+        task_of(synthetic, bundle=MotionStreamer272Evaluator.from_config(small), init=str(tmp_path / "first"))
+    assert task.bundle is bundle
 
 
 def test_the_vocabulary_is_that_of_the_captions():
