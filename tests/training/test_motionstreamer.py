@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.distributions import Normal, kl_divergence
 from hftrainer.config import ConfigError, load_experiment
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.text_motion.pairs import TextMotionBatch
-from hftrainer.models.motion.motionstreamer import MotionStreamer272Config, MotionStreamer272Evaluator
+from hftrainer.models.motion.motionstreamer import MotionStreamer272Evaluator
 from hftrainer.models.motion.motionstreamer.network import Gaussian, MotionDecoder
 from hftrainer.models.motion.motionstreamer.text_model import new_tokenizer
 from hftrainer.registry import TASKS
@@ -220,9 +221,9 @@ def test_training_starts_from_an_evaluators_weights_and_tokenizer(synthetic, tmp
     assert bundle.tokenizer.get_vocab() == first.tokenizer.get_vocab()
     assert bundle.text_encoder.mu_token.requires_grad
     task_of(synthetic, bundle=bundle, init=str(tmp_path / "first"), train_text_model=False)
+    small = MotionStreamer272Evaluator.from_config(replace(bundle.config, ff_size=16))
     with pytest.raises(ConfigError, match=r"task\.init: .* of other sizes"):
-        small = MotionStreamer272Config(**{**vars(bundle.config), "ff_size": 16})
-        task_of(synthetic, bundle=MotionStreamer272Evaluator.from_config(small), init=str(tmp_path / "first"))
+        task_of(synthetic, bundle=small, init=str(tmp_path / "first"))
     assert task.bundle is bundle
 
 
