@@ -256,6 +256,18 @@ def test_a_pool_whose_own_thread_ends_is_no_wait_for_ever(monkeypatch, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_pool_that_cannot_start_its_thread_says_that(monkeypatch):
+    """The library then fails to join what never started, and would say only that."""
+    from concurrent.futures import process
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(process._ExecutorManagerThread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(run_all(abs, range(8), 2, abs))
+
+
 def _die_of_three(item):
     if item == 3:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
+
+from hftrainer.processes import die_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,7 +35,7 @@ def run_all(
     _quieten()
     while True:
         suspects: list[Item] = []
-        with _pool(workers) as pool:
+        with _workers(workers) as pool:
             pending = {pool.submit(work, item): item for item in islice(left, 2 * workers)}
             while pending:
                 done = _next(pool, pending)
@@ -53,7 +55,7 @@ def run_all(
 
 
 def _alone(work: Callable[[Item], Result], item: Item, died: Callable[[Item], Result]) -> Result:
-    with _pool(1) as pool:
+    with _workers(1) as pool:
         future: Future[Result] = pool.submit(work, item)
         try:
             return next(iter(_next(pool, [future]))).result()
@@ -74,8 +76,7 @@ def _next(pool: ProcessPoolExecutor, pending: Iterable[Future[Result]]) -> set[F
         if done:
             return done
         if dead:
-            for process in list((pool._processes or {}).values()):
-                process.kill()
+            _kill(pool)
             raise MemoryError("the thread that gives workers their work has ended")
 
 
@@ -91,17 +92,21 @@ def _quieten() -> None:
         threading.excepthook = hook
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+@contextlib.contextmanager
+def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
     # spawned, not forked: a fork of a process with threads may hang
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=die_with_parent, initargs=(os.getpid(),)
+    )
+    try:
+        yield pool
+    finally:
+        try:
+            pool.shutdown()
+        except RuntimeError:  # its thread never started; the error that says so is under way already
+            _kill(pool)
 
 
-def _end_with(parent: int) -> None:
-    """Watch the parent in a thread: a killed one cannot say that its workers should stop."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK_EVERY)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
