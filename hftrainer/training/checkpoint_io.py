@@ -60,7 +60,7 @@ def point_at(link: Path, target: Path) -> None:
 
     A file of two names takes its room once, and is there until both are removed.
     """
-    temporary = link.with_name(f".{link.name}-{os.getpid()}")
+    temporary = link.with_name(f".{link.name}-{os.getpid()}.part.ckpt")  # which `clear_leftovers` knows
     temporary.unlink(missing_ok=True)
     if target.is_dir():
         temporary.symlink_to(target.name, target_is_directory=True)

@@ -185,3 +185,19 @@ def test_numpy_files_of_an_interrupted_writer_are_not_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_name_of_a_checkpoint_that_was_never_put_in_place_is_swept(tmp_path, monkeypatch):
+    """A kill between the two steps would otherwise keep the checkpoint's room for ever."""
+    from hftrainer.training.checkpoint_io import clear_leftovers, point_at
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "step-1.ckpt").write_bytes(b"weights")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        point_at(tmp_path / "last.ckpt", tmp_path / "step-1.ckpt")
+    assert len(list(tmp_path.iterdir())) == 2
+    clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1.ckpt"]
