@@ -93,11 +93,16 @@ class _Seen:
             "MPJPE mm, over frames": 1000 * float(frames.mean()),
             "PA-MPJPE mm, over frames": 1000 * float(np.concatenate(self.aligned).mean()),
             "acceleration error mm a frame², over frames": 1000 * float(np.concatenate(self.accelerations).mean()),
-            "Slide, reconstructed / real": made["Slide"] / real["Slide"],
-            "Jitter, reconstructed / real": made["Jitter"] / real["Jitter"],
+            "Slide, reconstructed / real": _ratio(made["Slide"], real["Slide"]),
+            "Jitter, reconstructed / real": _ratio(made["Jitter"], real["Jitter"]),
             "standing feet, mm a frame, reconstructed": 1000 * float(slides[0]),
             "standing feet, mm a frame, real": 1000 * float(slides[1]),
         }
+
+
+def _ratio(made: float, real: float) -> float:
+    """NaN for clips whose feet never slide."""
+    return made / real if real else float("nan")
 
 
 def _embedded(seen: _Seen, evaluator: Evaluator) -> dict[str, float]:

@@ -166,3 +166,10 @@ def test_the_command_writes_fid_if_it_is_given_an_evaluator(tiny_model, syntheti
     figures = json.loads((tmp_path / "out" / "tokenizer.json").read_text())["figures"]
     assert figures["FID of reconstruction"] > 0
     assert "PA-MPJPE mm, over frames" in capsys.readouterr().out
+
+
+def test_clips_whose_feet_never_slide(motions):
+    """The ratio to nothing was a ZeroDivisionError."""
+    still = np.tile(motions[0][:1], (20, 1))
+    still[:, :8] = 0  # neither velocity nor turning
+    assert np.isnan(evaluate_tokenizer(Perfect(), [still])["Slide, reconstructed / real"])
