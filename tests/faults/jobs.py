@@ -6,9 +6,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -47,7 +49,7 @@ class Job:
 def prepare(place: Path) -> None:
     """What the jobs read: a model, released files, data sets, motion files, predictions, an evaluator."""
     torch.set_num_threads(1)
-    launch.subprocess.Popen = ForkedWorker  # type: ignore[misc,assignment]
+    launch.subprocess = SimpleNamespace(Popen=ForkedWorker, STDOUT=subprocess.STDOUT)  # type: ignore[assignment]
     workers.get_context = lambda _: multiprocessing.get_context("fork")  # type: ignore[assignment]
     convert.MotionMillionConfig = _small  # type: ignore[assignment]
     make_tiny_bundle().save_pretrained(place / "model")
@@ -72,6 +74,7 @@ def _data(root: Path) -> DatasetFolder:
         data.write_motion(name, data.motion(name)[:64])
         data.write_captions(name, [f"{caption} {name[-1]}" for caption in CAPTIONS[name.split("_")[1]]])
     data.write_split("test", data.names())
+    data.write_split("val", data.names()[:2])
     return data
 
 
