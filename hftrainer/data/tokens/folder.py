@@ -22,7 +22,7 @@ from hftrainer.data.appending import NpyWriter
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.tokens.table import check_made_by
 from hftrainer.files import atomic_folder, write_json, write_text
-from hftrainer.readers import json_field, read_json, read_text
+from hftrainer.readers import FileError, json_field, read_json, read_text
 
 _STRETCH = 64  # batches that are in memory at once while clips are tokenized
 Encode = Callable[[Sequence[NDArray[np.float32]]], Sequence[NDArray[np.int64]]]
@@ -171,7 +171,7 @@ def codes_of(
         first = {name: entry for entry, name in reversed(list(enumerate(tokens.names)))}
         for name in names:
             if name not in first:
-                raise ValueError(f"{name} is not in {tokens.folder}; tokenize again")
+                raise FileError(f"{name} is not in {tokens.folder}; tokenize again")
             yield name, tokens[first[name]]
         return
     folder = code_files(dataset.root)

@@ -22,6 +22,7 @@ from hftrainer.data.draws import below, uniform
 from hftrainer.data.order import BatchPlan, Item, weights_of_groups
 from hftrainer.fields import number
 from hftrainer.motion.representation.base import DEFAULT, get_representation
+from hftrainer.readers import FileError
 
 Int64 = NDArray[np.int64]
 Row = tuple[str, Int64]
@@ -335,7 +336,7 @@ def label_of(values: Sequence[str | None]) -> Label:
 def check_made_by(folder: str | os.PathLike[str], made_by: str | None, fingerprint: str) -> None:
     """Raise ``ValueError`` unless codes were made by the tokenizer with this hash."""
     if made_by != fingerprint:
-        raise ValueError(
+        raise FileError(
             f"the tokens in {folder} were made by another tokenizer "
             f"({str(made_by)[:12]}, this one is {fingerprint[:12]}); tokenize again"
         )
