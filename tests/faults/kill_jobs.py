@@ -99,6 +99,8 @@ def killed_and_rerun(name: str, given: Path, out: Path, kills: int, seed: int = 
             if result.status == 0 or (name == "convert" and (out / "made").is_dir()):
                 break  # it ended before the moment came; convert replaces no folder
             assert result.status == -signal.SIGKILL or (job.workers and not moment.everyone), result
+            if not moment.everyone:
+                time.sleep(0.3)  # workers that are forks here hold their parent's locks until they have ended, too
             outcome.kills += 1
             outcome.at_operations += moment.operation is not None
         if name != "convert" or not (out / "made").is_dir():
