@@ -252,7 +252,7 @@ def test_deepspeed_folders_and_other_forms_convert_too(released, tmp_path):
     assert main(arguments(released, tmp_path / "made", *changed)) == 0
 
 
-@pytest.mark.parametrize("name", ["text_encoder/model.safetensors", "fsq.safetensors"])
+@pytest.mark.parametrize("name", ["text_encoder/model.safetensors", "fsq.safetensors", "mm_config.json"])
 def test_a_part_that_is_deleted_meanwhile_is_noticed_and_made_again(released, tmp_path, monkeypatch, capsys, name):
     describe = module._describe
 

@@ -82,11 +82,7 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
     for name, values in (("mean.npy", mean), ("std.npy", std)):
         np.save(staging / name, values)
     _describe(job, staging, config)
-    for part in _parts(staging):
-        if not _is_done(staging, part):
-            raise CheckpointError(
-                f"files of the {part} in {staging} were deleted meanwhile; run the same command again"
-            )
+    _check_complete(staging)
     (staging / "progress.json").unlink()
     write_manifest(staging)
     if job.out.exists():
@@ -278,6 +274,15 @@ def _is_done(staging: Path, part: str) -> bool:
     return found is not None and all(
         (staging / name).is_file() and (staging / name).stat().st_size == size for name, size in found.items()
     )
+
+
+def _check_complete(staging: Path) -> None:
+    """Raise `CheckpointError` if somebody deleted a file while others were written."""
+    described = ("mean.npy", "std.npy", files.CONFIG, "model_index.json", "README.md")
+    gone = [part for part in _parts(staging) if not _is_done(staging, part)]
+    gone += [name for name in described if not (staging / name).is_file()]
+    if gone:
+        raise CheckpointError(f"files of {gone[0]} in {staging} were deleted meanwhile; run the same command again")
 
 
 def _note_done(staging: Path, part: str) -> None:
