@@ -45,14 +45,14 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client:
-        try:
+    try:
+        with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client:
             _check_folder(out)
             _ask(client, out)
             _collect(client, out)
-        except (OSError, Refused) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+    except (OSError, RuntimeError, MemoryError, Refused) as error:  # no thread can be started, say
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
