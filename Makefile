@@ -6,7 +6,7 @@ SETUP := $(VENV)/.ready
 PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted person walks ahead" \
            "a woman takes a bow" "someone runs as fast as possible"
 
-.PHONY: demo test test-all test-faults check docs bench gpu fuzz lock sbom format clean
+.PHONY: demo serve test test-all test-faults check docs bench gpu fuzz lock sbom format clean
 demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
 	$(RUN) -m hftrainer generate $(PROMPTS) --out out/demo
 	@echo
@@ -14,6 +14,9 @@ demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.
 	@echo "the files:      out/demo/*.glb .bvh .npz .npy .mp4 (docs/files.md)"
 	@echo "your own words: $(VENV)/bin/hftrainer generate \"a person waves\" --out out/mine"
 	@echo "or once:        source $(VENV)/bin/activate   and then just: hftrainer generate ..."
+
+serve: $(SETUP)  ## the web page at http://127.0.0.1:8000/ (PORT=9000 for another port)
+	$(RUN) -m hftrainer serve --port $(or $(PORT),8000)
 
 test: $(SETUP)  ## the default tests
 	$(RUN) -m pytest -n 2 -m "not slow and not faults and not gpu and not weights"

@@ -31,12 +31,13 @@ _WHO = ("a person", "someone", "a man", "a woman", "the character")
 _WHAT = ("walks forward", "runs", "waves with the right hand", "takes a bow", "squats", "turns left", "dances", "kicks")
 _HOW = ("", " slowly", " as an old person", " happily", " again and again")
 _MIB = 1 << 20
+_SOAKED = 1.0  # seconds of each motion of the soak: what a request leaves behind hardly depends on its length
 Address = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class ServeBench:
-    """`requests` at the same moment; `soak`: requests, a thousand at a time, over which memory is watched."""
+    """`requests` at the same moment; `soak`: requests for a second of motion, a thousand at a time, to watch memory."""
 
     model: str = "gotozero-nano"
     requests: int = 1000
@@ -60,19 +61,24 @@ def run(bench: ServeBench, json_path: str | None = None) -> dict[str, Any]:
     rounds, lost, memories = [], [], []
     with tempfile.TemporaryDirectory() as folder, server(bench.model, Path(folder), bench) as (address, pid):
         for _ in range(bench.rounds):
+            cpu = time.process_time()
             direct = _directly(pipeline, bodies, bench.rows)
-            before = _metric(address, "hftrainer_codes_total")
+            cpu = time.process_time() - cpu
+            before, cpu_before = _metric(address, "hftrainer_codes_total"), _cpu_seconds(pid)
             plain = load(address, bodies, mixed=False)
-            served = (_metric(address, "hftrainer_codes_total") - before) / plain.elapsed
+            codes, cpu_served = _metric(address, "hftrainer_codes_total") - before, _cpu_seconds(pid) - cpu_before
+            served = codes / plain.elapsed
             mixed = load(address, bodies, mixed=True)
             _until_idle(address)
             lost += plain.lost + mixed.lost
             rounds.append(
                 {"direct": direct, "served": served, "ratio": served / direct, "plain": plain.figures(),
-                 "mixed": mixed.figures()}
+                 "mixed": mixed.figures(), "direct_cpu": cpu, "served_cpu": cpu_served, "codes": codes}
             )  # fmt: skip
         for start in range(0, bench.soak, 1000):
-            soaked = load(address, list(itertools.islice(_bodies(), min(1000, bench.soak - start))), mixed=True)
+            count = min(1000, bench.soak - start)
+            short = [{**body, "seconds": _SOAKED} for body in itertools.islice(_bodies(), count)]
+            soaked = load(address, short, mixed=True)
             _until_idle(address)
             lost += soaked.lost
             memories.append(memory(pid).get("resident", 0) / _MIB)
@@ -135,6 +141,15 @@ def _metric(address: Address, name: str) -> float:
     return sum(float(value) for value in values)
 
 
+def _cpu_seconds(pid: int) -> float:
+    """Processor time that all threads of a process have used; 0 where the system does not say."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.is_file():
+        return 0.0
+    fields = stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _until_idle(address: Address) -> None:
     """Wait until what clients left behind is gone; ``ValueError`` if a row never becomes free."""
     for _ in range(600):
@@ -149,16 +164,23 @@ def _print(
 ) -> None:
     print(f"{bench.requests} requests at once, {bench.rows} rows, {bench.model}")
     print(f"{machine_line(about)}\n")
-    print("| round | scheduler, codes/s | served, codes/s | ratio | p50, s | p99, s | mixed p50, s | p99, s |")
-    print("|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for number, one in enumerate(rounds, start=1):
-        plain, mixed = one["plain"], one["mixed"]
-        print(
-            f"| {number} | {one['direct']:.0f} | {one['served']:.0f} | {one['ratio']:.2f} | {plain['p50']} | "
-            f"{plain['p99']} | {mixed['p50']} | {mixed['p99']} |"
-        )
-    print(f"\nmedian ratio {statistics.median(one['ratio'] for one in rounds):.2f}; lost: {len(lost)}")
+    if rounds:
+        _print_rounds(rounds)
+    print(f"lost: {len(lost)}")
     for sentence in lost[:5]:
         print(f"  {sentence}")
     if memories:
         print("resident memory after each thousand, MiB: " + ", ".join(f"{value:.0f}" for value in memories))
+
+
+def _print_rounds(rounds: list[dict[str, Any]]) -> None:
+    print("| round | scheduler, codes/s | served, codes/s | ratio | CPU, s | p50, s | p99, s | mixed p50, s | p99, s |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for number, one in enumerate(rounds, start=1):
+        plain, mixed = one["plain"], one["mixed"]
+        print(
+            f"| {number} | {one['direct']:.0f} | {one['served']:.0f} | {one['ratio']:.2f} | "
+            f"{one['direct_cpu']:.0f}, {one['served_cpu']:.0f} | {plain['p50']} | "
+            f"{plain['p99']} | {mixed['p50']} | {mixed['p99']} |"
+        )
+    print(f"\nmedian ratio {statistics.median(one['ratio'] for one in rounds):.2f}")
