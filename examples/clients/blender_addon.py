@@ -111,16 +111,17 @@ class MotionSettings(bpy.types.PropertyGroup):
 
 
 class HFT_OT_generate(bpy.types.Operator):
-    """Make the motion; Blender stays usable meanwhile"""
+    """Make the motion; Blender stays usable in the meantime"""
 
     bl_idname, bl_label = "hftrainer.generate", "Generate"
+    # no name that Blender has: in Blender 5 an operator's own `name` is read-only
     _thread = None
 
     def execute(self, context):
         """Start; without a window (in scripts) wait for the end."""
         settings, where = context.scene.hftrainer, preferences(context)
         options = {"skeleton": settings.skeleton, "loop": settings.loop, "in_place": settings.in_place}
-        self.name, self.result, self.error = settings.prompt, None, None
+        self._title, self._made, self._problem = settings.prompt, None, None
         try:
             asked = request_of(settings)
         except RuntimeError as error:
@@ -129,9 +130,9 @@ class HFT_OT_generate(bpy.types.Operator):
 
         def work():
             try:
-                self.result = fetch(where["server"], where["token"], asked, options)
+                self._made = fetch(where["server"], where["token"], asked, options)
             except (RuntimeError, OSError, ValueError) as error:
-                self.error = str(error)
+                self._problem = str(error)
 
         if bpy.app.background:
             work()
@@ -143,7 +144,7 @@ class HFT_OT_generate(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def modal(self, context, event):
-        """Look whether the motion has come."""
+        """Check whether the motion has arrived."""
         if self._thread.is_alive():
             return {"PASS_THROUGH"}
         context.window_manager.event_timer_remove(self._timer)
@@ -151,11 +152,11 @@ class HFT_OT_generate(bpy.types.Operator):
 
     def finish(self, context):
         """Import it, or say why there is none."""
-        if self.error is not None:
-            self.report({"ERROR"}, self.error)
+        if self._problem is not None:
+            self.report({"ERROR"}, self._problem)
             return {"CANCELLED"}
-        path, remarks = self.result
-        load(path, self.name, context.scene)
+        path, remarks = self._made
+        load(path, self._title, context.scene)
         for remark in remarks:
             self.report({"WARNING"}, remark)
         return {"FINISHED"}

@@ -22,6 +22,10 @@ from tests.conftest import REPOSITORY
 
 pytest.importorskip("ray.serve", reason="pip install 'ray[serve]'")
 pytestmark = pytest.mark.slow
+PATIENCE = 300  # seconds, on a machine with other work, where Ray would call its proxy dead after ten
+SLOW = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PATIENCE), "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": str(PATIENCE),
+}  # fmt: skip
 PROGRAM = """
 import sys
 import ray
@@ -45,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         port = free.getsockname()[1]
     jobs = tmp_path_factory.mktemp("jobs")
     path = os.pathsep.join([str(REPOSITORY / "examples" / "deploy"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", **SLOW}
     asked = {"model": tiny_model, "replicas": 2, "jobs": jobs, "cpus": 0.5}
     words = [f"{name}={value}" for name, value in asked.items()]
     with tempfile.TemporaryDirectory(prefix="r") as short:  # Ray's sockets lie below it, whose paths may not be long
@@ -62,19 +66,20 @@ def replicas(command: list[str], environment: dict[str, str], port: int, jobs: P
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(timeout=120)
+        process.wait(timeout=PATIENCE)
+        process.stdout.close()
 
 
 def call(url: str, body: Any = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=300) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return bytes(answer.read())
 
 
 def test_replicas_share_the_work_and_find_each_others_motions(place):
     url, jobs = place
-    until = time.monotonic() + 300
+    until = time.monotonic() + PATIENCE
     made: list[dict[str, Any]] = []
     while len(list(jobs.glob("*/*.json"))) == 0 or len({path.parent for path in jobs.glob("*/*.json")}) < 2:
         assert time.monotonic() < until, "all requests went to one replica"
