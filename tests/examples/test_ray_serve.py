@@ -32,7 +32,12 @@ import ray
 from ray import serve
 import ray_serve
 ray.init(num_cpus=3, include_dashboard=False, _temp_dir=sys.argv[1])
-serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+for attempt in range(5):  # each waits a minute for the proxy, which takes longer on a machine with other work
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+        break
+    except TimeoutError as error:
+        print(error, flush=True)
 serve.run(ray_serve.build(dict(pair.split("=", 1) for pair in sys.argv[3:])))
 print("READY", flush=True)
 sys.stdin.read()

@@ -470,3 +470,19 @@ def test_the_page_and_the_server_fit(browser, tmp_path):
         page.wait_for_selector("#now-title >> text=a person walks forward")
         assert frames(page)[1] == 60
         assert visit.errors == []
+
+
+HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script> {{stage}} \u2028 <!-- &lt;b&gt; ${alert(3)}"
+
+
+def test_a_prompt_stays_a_text_in_the_page_of_a_motion(browser, tmp_path):
+    with real_server(tmp_path) as served:
+        body = json.dumps({"prompt": HOSTILE, "seconds": 0.5}).encode()
+        request = urllib.request.Request(f"{served}/v1/motions", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            motion = json.load(answer)["motions"][0]["id"]
+        visit = Visit(browser, served, f"/v1/motions/{motion}/viewer")
+        visit.page.wait_for_selector(".label-text", state="attached")
+        assert visit.page.text_content(".label-text") == HOSTILE
+        assert visit.page.locator("img").count() == 0
+        assert visit.errors == []
