@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
+SMALL := $(VENV)/.small
 PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted person walks ahead" \
            "a woman takes a bow" "someone runs as fast as possible"
 
 .PHONY: demo serve test test-all test-faults check docs bench gpu fuzz lock sbom format clean
-demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.html
+demo: $(SMALL)  ## text to motion on the embedded model; look at out/demo/index.html
 	$(RUN) -m hftrainer generate $(PROMPTS) --out out/demo
 	@echo
 	@echo "play them:      out/demo/index.html (any browser, no network)"
@@ -15,7 +16,7 @@ demo: $(SETUP)  ## text to motion on the embedded model; look at out/demo/index.
 	@echo "your own words: $(VENV)/bin/hftrainer generate \"a person waves\" --out out/mine"
 	@echo "or once:        source $(VENV)/bin/activate   and then just: hftrainer generate ..."
 
-serve: $(SETUP)  ## the web page at http://127.0.0.1:8000/ (PORT=9000 for another port)
+serve: $(SMALL)  ## the web page at http://127.0.0.1:8000/ (PORT=9000 for another port)
 	$(RUN) -m hftrainer serve --port $(or $(PORT),8000)
 
 test: $(SETUP)  ## the default tests
@@ -62,7 +63,13 @@ bench: $(SETUP)  ## what nano costs on this machine
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,eval,viz,serve,dev]'
-	touch $(SETUP)
+	touch $(SETUP) $(SMALL)
+
+# what making motions and serving them needs: a fifth of the packages
+$(SMALL): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[viz,serve]'
+	touch $(SMALL)
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache
