@@ -1,10 +1,10 @@
-// Somebody who stands and waits, for as long as there is no motion.
+// A standing figure, shown until there is a motion.
 
-// x, y, z of the 22 joints in centimetres.
+// x, y, z of the 22 joints in centimetres: a body like that of the motions, so that it does not change with the first one.
 const POSE = [
-  [0, 93, 0], [9, 87, 1], [-9, 87, 1], [0, 104, -2], [11, 48, 3], [-11, 48, 3], [0, 117, -2], [12, 8, -1], [-12, 8, -1],
-  [0, 123, -1], [15, 2, 12], [-15, 2, 12], [0, 144, -4], [8, 135, -3], [-8, 135, -3], [0, 154, 1], [18, 137, -4],
-  [-18, 137, -4], [23, 111, -6], [-23, 111, -6], [24, 87, 2], [-24, 87, 2],
+  [0, 88, 0], [6, 86, 0], [-6, 86, 0], [0, 104, -1], [10, 47, 2], [-10, 47, 2], [0, 108, -1], [11, 7, -6], [-11, 7, -6],
+  [0, 113, -1], [12, 0, 2], [-12, 0, 2], [0, 129, 0], [5, 126, -1], [-5, 126, -1], [0, 136, 0], [10, 126, -2],
+  [-10, 126, -2], [17, 103, -1], [-17, 103, -1], [19, 83, 8], [-19, 83, 8],
 ];
 
 export function standing(GrowingClip) {
