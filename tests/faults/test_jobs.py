@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.forks import Moment, run
 from tests.faults.kill_jobs import content
+from tests.faults.table import markdown, summed
 
 REPOSITORY = Path(__file__).parents[2]
 KILLS = os.environ.get("FAULTS", "200")
@@ -68,3 +69,18 @@ def test_forks_are_killed_at_an_operation_or_disturbed(tmp_path):
         raise OSError(28, "No space left on device", str(arguments[0]))
 
     assert "No space" in run(line, tmp_path, Moment(operation=1, act=refuse, lasting=True)).said
+
+
+def test_rounds_are_summed_by_job_fault_and_reader():
+    lines = [
+        {"job": "x", "seed": seed, "kills": 2, "at_operations": 1, "reruns": 2, "kept": 3} for seed in (0, 1)
+    ] + [
+        {"job": "x", "fault": "full", "tries": 3, "said": 2, "done": 1, "wrong": ["lost"]},
+        {"job": "y", "fault": "full", "tries": 1, "said": 1, "wrong": []},
+        {"reader": "npy", "inputs": 1000, "accepted": 5, "finds": 0}, {"job": "train", "long_run": 10},
+    ]  # fmt: skip
+    found = summed(lines)
+    assert found["kills"]["x"] == {"rounds": 2, "kills": 4, "at_operations": 2, "reruns": 4, "kept": 6}
+    assert "| full | 2 | 4 | 1 done, 3 said | 1 |" in markdown(found)
+    assert "| npy | 1,000 | 5 | 0 |" in markdown(found)
+    assert found["long"] == [lines[-1]]
