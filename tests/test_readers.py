@@ -198,3 +198,13 @@ def test_no_other_reader_opens_files_from_elsewhere():
         if reads.search(path.read_text()) and "bench" not in path.parts
     }
     assert found <= ELSEWHERE, f"read these by hftrainer.readers or hftrainer.arrays: {found - ELSEWHERE}"
+
+
+def test_yaml_numbers_of_one_hash_are_refused(tmp_path):
+    """A dictionary looks through all keys of one hash for each of them."""
+    path = tmp_path / "x.yaml"
+    path.write_text("".join(f"{n * ((1 << 61) - 1)}: 1\n" for n in range(1, 4)))
+    with pytest.raises(FileError, match="line 1, column 1: a number of more than 61 bits"):
+        read_yaml(path)
+    path.write_text("a: 1152921504606846976\nb: -12\nc: 0x1F\n")
+    assert read_yaml(path) == {"a": 1 << 60, "b": -12, "c": 31}

@@ -87,6 +87,12 @@ STRUCTURES = {
     "nothing to take": b"\x80\x02s.",
     "a mark that is not there": b"\x80\x02t.",
     "no end": b"\x80\x02}",
+    "numbers of one hash": b"\x80\x02}(" + b"".join(b"\x8a\x10" + (n * ((1 << 61) - 1)).to_bytes(16, "little") + b"N"
+                                                for n in range(1, 50_000)) + b"u.",
+    "numbers of one hash in a set": b"\x80\x04\x8f(" + b"".join(
+        b"\x8a\x10" + (n * ((1 << 61) - 1)).to_bytes(16, "little") for n in range(1, 50_000)) + b"\x90.",
+    "tuples of large numbers": b"\x80\x02}\x8a\x05\0\0\0\0\x01K\x01\x86Ns.",
+    "tuples of fractions": b"\x80\x02}G?\xb9\x99\x99\x99\x99\x99\x9aK\x01\x86Ns.",
     "20,000 classes": b"\x80\x02" + b"".join(global_("x", f"c{n}") for n in range(20_000)) + b".",
 }  # fmt: skip
 

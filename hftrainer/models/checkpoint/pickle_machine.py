@@ -19,6 +19,10 @@ from hftrainer.models.checkpoint.errors import CheckpointError
 
 _MARK = object()
 _KEYS = (str, bytes, int, float, bool, type(None))
+# Numbers from here on have hashes of smaller ones, and so have tuples of large numbers or of fractions, as its writer
+# likes: 30,000 keys of one hash take a dictionary seconds, 300,000 minutes. Hashes of text are drawn anew by
+# each process.
+_DIFFERENT = (1 << 61) - 1
 _LOOK = 4096  # operations between two looks at the clock
 
 
@@ -301,10 +305,17 @@ class _Machine:
 
 def check_key(value: Any) -> Any:
     """`value` if it can be a key whose hash is quick: a scalar, or a tuple of some. Raises `CheckpointError`."""
-    flat = isinstance(value, tuple) and len(value) <= 16 and all(isinstance(item, _KEYS) for item in value)
-    if not flat and not isinstance(value, _KEYS):
+    if isinstance(value, tuple):
+        fits = len(value) <= 16 and all(_is_key(item, 1 << 31) and not isinstance(item, float) for item in value)
+    else:
+        fits = _is_key(value, _DIFFERENT)
+    if not fits:
         raise CheckpointError(f"its pickle has {short(value)} as a key; names or numbers are expected")
     return value
+
+
+def _is_key(value: Any, below: int) -> bool:
+    return isinstance(value, _KEYS) and not (isinstance(value, int) and abs(value) >= below)
 
 
 def _plain(name: str, argument: Any) -> Any:
