@@ -107,6 +107,9 @@ def fit(experiment: Experiment) -> Path:
 
 
 def _train(trainer: Any, task: Any, data: Any, resume: Path | None, record: RunRecord) -> None:
+    from hftrainer.training.ending import end_properly
+
+    end_properly(trainer)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume)
     except BaseException:

@@ -15,6 +15,7 @@ import lightning as L
 
 from hftrainer.apps.train import prepared, train
 from hftrainer.config import ConfigError, read_yaml
+from hftrainer.files import sha256
 from hftrainer.training.changes import compare
 from hftrainer.training.fit import check_experiment, fit
 from hftrainer.training.record import RunRecord, choose_folder, run_config
@@ -170,3 +171,23 @@ def test_epochs_are_counted_in_steps(finished, tmp_path):
     run = fit(prepared(again(tmp_path / "run", *settings)))
     clips = len((tmp_path / "data" / "split" / "train.txt").read_text().split())
     assert RunRecord(run).step == round(0.8 * (clips // 8))
+
+
+@pytest.mark.parametrize("callbacks", ["[{name: artifact}]", "[{name: ema, decay: 0.5}, {name: artifact}]"])
+def test_a_run_that_was_killed_after_its_last_checkpoint_is_ended(tmp_path, synthetic, callbacks):
+    """It said "finished", with status 0, and had neither been validated nor left a model."""
+    short = ["trainer.max_steps=4", "trainer.checkpoint_every_n_steps=2", CONSTANT, f"callbacks={callbacks}",
+             "trainer.val_every_n_steps=10"]  # fmt: skip
+    run = fit(experiment(tmp_path / "run", synthetic, *short))
+    whole = {path: sha256(path) for name in ("best", "last") for path in (run / name).iterdir()}
+    results = RunRecord(run).results
+    assert results
+    assert len(whole) > 8
+    for name in ("best", "last"):
+        shutil.rmtree(run / name)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "status": "running", "results": {}}))
+    fit(experiment(tmp_path / "run", synthetic, *short))
+    assert RunRecord(run).results == results
+    assert RunRecord(run).finished
+    assert {path: sha256(path) for path in whole if path.is_file()} == whole
