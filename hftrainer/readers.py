@@ -13,7 +13,6 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -24,7 +23,6 @@ MAX_LINE = 1 << 20  # bytes of a line of JSONL
 MAX_YAML = 4 << 20  # bytes
 MAX_YAML_ITEMS = 1_000_000
 _MAX_INTEGER = 1 << 63
-_SAME_HASH = (1 << 61) - 1
 Kinds = type | tuple[type, ...]
 
 _NAMES = {
@@ -129,36 +127,18 @@ def read_yaml(
 ) -> Any:
     """The value in a YAML file of plain data: no tags that make objects, no more than a million items after aliases are
     followed, nothing deeper than 64, no whole number of more than 61 bits. Raises `error`, and `FileNotFoundError`."""
-    import yaml
+    from hftrainer.plain_yaml import YAMLError, load
 
     text = read_text(path, max_bytes, error=error)
     try:
-        value = yaml.load(text, Loader=_yaml_loader())
-    except yaml.YAMLError as reason:
+        value = load(text)
+    except YAMLError as reason:
         raise error(f"{_name(path)} is not a YAML file: {yaml_reason(reason)}") from reason
     except (RecursionError, ValueError, TypeError) as reason:
         raise error(f"{_name(path)} is not a YAML file: {str(reason) or type(reason).__name__}") from reason
     check_plain(value, _name(path), error=error)
     check_type(value, expected, _name(path), error=error)
     return value
-
-
-@lru_cache(maxsize=1)
-def _yaml_loader() -> Any:
-    """PyYAML's loader of plain data, without whole numbers that have the hash of smaller ones: as keys they take a
-    dictionary time that grows with the square of their number."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_yaml_int(self, node: Any) -> int:
-            value = int(super().construct_yaml_int(node))
-            if abs(value) >= _SAME_HASH:
-                problem = "a number of more than 61 bits"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-            return value
-
-    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
-    return Loader
 
 
 def yaml_reason(reason: Exception) -> str:

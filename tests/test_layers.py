@@ -29,6 +29,7 @@ BASE = {
     "manifest",
     "patterns",
     "plain_text",
+    "plain_yaml",
     "processes",
     "readers",
     "requests",
@@ -37,12 +38,12 @@ BASE = {
 }
 MAY_IMPORT = {
     **{name: set() for name in ("version", "defaults", "dtypes", "english", "environment", "extras", "fields")},
-    **{name: set() for name in ("builtin_names", "interfaces", "processes", "requests", "timing")},
+    **{name: set() for name in ("builtin_names", "interfaces", "plain_yaml", "processes", "requests", "timing")},
     "files": {"processes"},
     "hashes": {"files", "readers"},
     "manifest": {"files", "hashes", "readers"},
     "hub": {"files", "manifest", "readers"},
-    "readers": {"files"},
+    "readers": {"files", "plain_yaml"},
     "arrays": {"readers"},
     "patterns": {"readers"},
     "plain_text": {"readers"},

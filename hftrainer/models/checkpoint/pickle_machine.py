@@ -19,9 +19,8 @@ from hftrainer.models.checkpoint.errors import CheckpointError
 
 _MARK = object()
 _KEYS = (str, bytes, int, float, bool, type(None))
-# Numbers from here on have hashes of smaller ones, and so have tuples of large numbers or of fractions, as its writer
-# likes: 30,000 keys of one hash take a dictionary seconds, 300,000 minutes. Hashes of text are drawn anew by
-# each process.
+# Numbers from here on have hashes of smaller ones, and so have tuples of large numbers or of fractions, if a file wants
+# it: 30,000 keys of one hash take a dictionary seconds, 300,000 minutes. Hashes of text are drawn anew by a process.
 _DIFFERENT = (1 << 61) - 1
 _LOOK = 4096  # operations between two looks at the clock
 
