@@ -100,8 +100,10 @@ class PackedFolder:
 
     def name_of(self, clip: int) -> str:
         """A clip's name."""
-        start, end = self.array("name_offsets")[clip : clip + 2]
-        return bytes(self.array("names")[start:end]).decode()
+        names, offsets = self.array("names"), self.array("name_offsets")
+        if names.ndim != 1 or offsets.ndim != 1:
+            raise ValueError(f"{self.folder} has no list of names; {self.remedy}")
+        return bytes(names[offsets[clip] : offsets[clip + 1]]).decode()
 
     def verify(self, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> list[str]:
         """Read everything; what is wrong."""
