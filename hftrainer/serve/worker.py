@@ -141,7 +141,7 @@ class Worker:
             tasks = {key: self._tasks[key] for key in keys if key is not None and key in self._tasks}
             try:
                 ready = self._encode(tasks)
-            except Exception as error:
+            except BaseException as error:  # a panic of the tokenizers' library is no Exception
                 log.exception("texts could not be encoded")
                 self._fail(list(tasks), error)
                 ready = []
@@ -227,7 +227,7 @@ class Worker:
                 log.exception("a live session failed")
                 feed.fail("internal", BUG)
 
-    def _fail(self, keys: list[int], error: Exception) -> None:
+    def _fail(self, keys: list[int], error: BaseException) -> None:
         message = str(error) if isinstance(error, ValueError) else BUG
         for key in keys:
             self._results.put(MotionProgress(key, done=True, error=message))

@@ -168,3 +168,22 @@ def test_two_servers_do_not_share_a_folder(make_client, tmp_path):
     make_client()
     with pytest.raises(ValueError, match="another server keeps its jobs"):
         Store(tmp_path / "jobs", 10, lambda motion: {})
+
+
+class PanicException(BaseException):
+    """As a library in Rust ends, for want of memory say."""
+
+
+def test_a_panic_while_texts_are_encoded_fails_its_job_and_no_other(client, monkeypatch):
+    """The thread ended, and every later request waited for ever."""
+    worker = client.app.state.service.models.default.worker
+
+    def panic(texts):
+        raise PanicException("the pool has not been initialized")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.joined, "encode", panic)
+        answer = client.post("/v1/motions", json={"prompt": "a person squats", "seconds": 0.2})
+    assert (answer.status_code, answer.json()["error"]) == (500, "internal")
+    assert client.get("/healthz").status_code == 200
+    assert make(client, prompt=WALK, seconds=0.2)["motions"]
