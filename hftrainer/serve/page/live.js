@@ -89,7 +89,7 @@ export class Live {
   }
 
   show() {
-    byId("live-send").textContent = this.running ? "Say" : "Start";
+    byId("live-send").textContent = this.running ? "Send" : "Start";
     byId("live-stop").hidden = !this.running;
     byId("live-say").focus();
   }
