@@ -65,7 +65,7 @@ $(SETUP): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,eval,viz,serve,dev]'
 	touch $(SETUP) $(SMALL)
 
-# what making motions and serving them needs: a fifth of the packages
+# what making motions and serving them needs: 50 packages of 128
 $(SMALL): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[viz,serve]'
