@@ -111,7 +111,7 @@ class Exports:
 
     def _tidy(self, motion: str) -> None:
         """Delete the oldest of too many files of a motion, and all if it was deleted while this one was written."""
-        files = sorted(self.store.exports.glob(f"{motion}.*"), key=_written)
+        files = sorted(self.store.exported(motion), key=_written)
         try:
             self.store.motion(motion)
             files = files[:-_FILES]

@@ -142,9 +142,13 @@ class Store:
         """Features (t, width) of a motion."""
         return np.asarray(read_npy(self.features_file(motion)), np.float32)
 
+    def exported(self, motion: str) -> list[Path]:
+        """Files of a motion. A glob would compile a pattern for every motion."""
+        return [path for path in self.exports.iterdir() if path.name.startswith(f"{motion}.")]
+
     def _remove_motion(self, motion: str) -> None:
         self.features_file(motion).unlink(missing_ok=True)
-        for path in self.exports.glob(f"{motion}.*"):
+        for path in self.exported(motion):
             path.unlink(missing_ok=True)
 
     # --- start ------------------------------------------------------------------------------------------------------
