@@ -107,7 +107,9 @@ def test_a_stream_comes_through_and_problems_do_too(place):
     with pytest.raises(urllib.error.HTTPError) as refused:
         call(f"{url}/v1/motions", {"prompt": ""})
     assert refused.value.code == 422
+    refused.value.close()
     with pytest.raises(urllib.error.HTTPError) as missing:
         call(f"{url}/v1/jobs/{'0' * 24}")
     assert missing.value.code == 404
+    missing.value.close()
     assert json.loads(call(f"{url}/healthz"))["status"] == "ok"
