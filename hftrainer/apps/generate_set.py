@@ -85,7 +85,8 @@ class Source:
 @dataclass(frozen=True)
 class Settings:
     """How motions are made. `sampling`: changes of the model's own settings; `steps`: codes at most; `batch_size`: rows
-    (default: as many as are worthwhile and fit); `free_text_encoder`: unload it before decoding, to save memory."""
+    (default: as many as are worthwhile and fit); `free_text_encoder`: unload it before decoding, to save memory;
+    `compile`: decoding steps, on CUDA."""
 
     sampling: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 150
@@ -94,6 +95,7 @@ class Settings:
     batch_size: int | None = None
     free_text_encoder: bool = False
     seed: int = 0
+    compile: bool = False
 
 
 @dataclass
@@ -209,8 +211,14 @@ def load_source(source: Source, settings: Settings) -> Any:
         "device": settings.device, "dtype": settings.dtype, "free_text_encoder": settings.free_text_encoder,
     }  # fmt: skip
     if source.model:
-        return load_pipeline(source.model, **options)
-    return _reader_of(source.released).from_released(source.released, **options)
+        pipeline = load_pipeline(source.model, **options)
+    else:
+        pipeline = _reader_of(source.released).from_released(source.released, **options)
+    if settings.compile:
+        if not hasattr(pipeline, "compile_steps"):
+            raise ValueError(f"--compile: {type(pipeline).__name__} has no steps that can be compiled; leave it out")
+        pipeline.compile_steps()
+    return pipeline
 
 
 def _reader_of(released: Mapping[str, Any]) -> Any:

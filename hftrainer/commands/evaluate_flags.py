@@ -26,6 +26,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--free-text-encoder", action="store_true", help="unload the text encoder before decoding, to save memory"
     )
+    model.add_argument("--compile", action="store_true", help="on CUDA: compile decoding steps, for long runs")
     model.add_argument("--seed", type=int, default=0, help="sampling seed; incremented for repeated captions")
     add_sampling(model)
 
@@ -50,4 +51,5 @@ def settings_of(args: argparse.Namespace) -> Any:
         args.batch_size,
         args.free_text_encoder,
         args.seed,
+        args.compile,
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
+from hftrainer.apps.generate_set import Settings, Source, load_source
 from hftrainer.bench.pretend import machine
 from hftrainer.cli import main
+from hftrainer.commands.evaluate_flags import add_model_arguments, settings_of
 from hftrainer.zoo.load import load_pipeline
 
 
@@ -33,3 +37,13 @@ def test_the_command_asks_for_it(monkeypatch, tmp_path, asked):
     monkeypatch.setattr("hftrainer.apps.generate.generate", generate)
     assert main(["generate", "a person walks", "--out", str(tmp_path / "out"), *["--compile"] * asked]) == 1
     assert seen["load"].get("compile", False) == asked
+
+
+def test_a_set_is_generated_with_compiled_steps_if_asked(tiny_model):
+    source = Source(str(tiny_model))
+    with pytest.warns(UserWarning, match="compiled on CUDA devices only"):
+        load_source(source, Settings(compile=True))
+    assert not load_source(source, Settings()).bundle.ar.compile_steps
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    assert settings_of(parser.parse_args(["--compile"])).compile
