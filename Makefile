@@ -4,8 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.ready
 SMALL := $(VENV)/.small
-PROMPTS := "a person walks forward, then waves with the left hand" "an exhausted person walks ahead" \
-           "a woman takes a bow" "someone runs as fast as possible"
+PROMPTS := "a person walks forward" "someone does jumping jacks" "a man picks up a box" "someone dances the salsa"
 
 .PHONY: demo serve test test-all test-faults check docs bench gpu fuzz lock sbom format clean
 demo: $(SMALL)  ## text to motion on the embedded model; look at out/demo/index.html

@@ -3,8 +3,8 @@
 Importing this package is cheap: nothing heavier than the standard library is loaded until a name is used.
 
     import hftrainer
-    pipe = hftrainer.load_pipeline("gotozero-nano")
-    made = pipe("a person walks forward, then waves", seconds=5)
+    pipe = hftrainer.load_pipeline("gotozero-mini")
+    made = pipe("a person walks forward", seconds=5)
     made[0].save("walk.glb")                                       # or .bvh, .npz, .mp4, .html, ...
     hftrainer.export("out/000_walk_s0.npy", "walk.bvh", skeleton="mixamo")
     report = hftrainer.evaluate("gotozero-nano", "dataset/bandai", evaluator="motionstreamer272-nano", out="runs/a")

@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
     for module in ("fastapi", "uvicorn", "websockets"):
         need(module, "hftrainer serve")
+    from hftrainer.defaults import DEFAULT_MODEL
     from hftrainer.serve.run import serve
-    from hftrainer.serve.settings import DEFAULT_MODEL, Settings
+    from hftrainer.serve.settings import Settings
 
     load = {"device": device_of(args), "dtype": args.dtype, "quantize": args.quantize}
     settings = Settings(

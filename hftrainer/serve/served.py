@@ -15,8 +15,11 @@ from hftrainer.serve.worker import Worker
 from hftrainer.zoo.load import card_of, load_pipeline
 from hftrainer.zoo.schema import ModelCard
 
-EXAMPLES = ("a person walks forward", "someone runs as fast as possible", "a person waves with the right hand",
-            "a person takes a bow", "an exhausted person walks ahead")  # fmt: skip
+EXAMPLES = (
+    "a person walks forward", "someone runs", "a person waves with the right hand", "a person takes a bow",
+    "an exhausted person walks ahead", "someone does jumping jacks", "a man picks up a box", "a person dances",
+)  # fmt: skip
+SHOWN = 5  # examples
 
 
 class Served:
@@ -25,6 +28,7 @@ class Served:
     def __init__(self, name: str, pipeline: Any, settings: Settings, metrics: Metrics, card: ModelCard | None = None):
         self.name, self.pipeline, self.settings, self.card = name, pipeline, settings, card
         self.reading = threading.Lock()  # what a pipeline remembers of prompts is not for several threads at once
+        self.examples = [text for text in EXAMPLES if pipeline.assess(text).known is not False][:SHOWN]
         self.worker = Worker(name, pipeline, settings, metrics)
 
     @property
@@ -48,7 +52,7 @@ class Served:
                 "top_p": (1.0 if sampling.top_p is None else sampling.top_p) if sampling.do_sample else None,
                 "guidance_scale": sampling.guidance_scale,
             },
-            "examples": list(EXAMPLES),
+            "examples": self.examples,
         }
 
     def vocabulary(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DEFAULT_MODEL = "gotozero-nano"
+from hftrainer.defaults import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
