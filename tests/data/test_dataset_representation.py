@@ -50,6 +50,15 @@ def test_a_data_set_becomes_one_of_another_representation(synthetic, hml):
     assert "of hml263" in report.facts["motions"]
 
 
+@pytest.mark.parametrize("target", ["joints", "joints66"])
+def test_a_data_set_of_joints_has_rows_and_can_be_read_again(synthetic, tmp_path, target):
+    assert not convert_dataset(synthetic, tmp_path / target, target).failed
+    made, name = DatasetFolder(tmp_path / target), DatasetFolder(synthetic).names("train")[0]
+    assert made.motion(name).shape == (len(DatasetFolder(synthetic).motion(name)), 66)
+    assert verify(made).good
+    assert not convert_dataset(tmp_path / target, tmp_path / "back", "hml263").failed
+
+
 def test_a_second_conversion_makes_what_changed(synthetic, tmp_path, capsys):
     source = shutil.copytree(synthetic, tmp_path / "in")
     out = tmp_path / "out"

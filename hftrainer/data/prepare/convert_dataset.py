@@ -45,7 +45,7 @@ def convert_dataset(
     made.write_representation(target)
     report = convert_folder(
         taken.motions, made.root / "motion_data", taken.representation, target,
-        fps=taken.motion_format.fps, layout=layout, skeleton=skeleton, progress=progress,
+        fps=taken.motion_format.fps, layout=layout, skeleton=skeleton, flat=True, progress=progress,
     )  # fmt: skip
     made = DatasetFolder(out)
     if taken.texts.is_dir():

@@ -39,13 +39,15 @@ def convert_folder(
     fps: float | None = None,
     layout: str = "columns_interleaved",
     skeleton: str | os.PathLike[str] | None = None,
+    flat: bool = False,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> ConversionReport:
     """Convert every .npy below `source_folder` to a float32 .npy of the same name below `out`.
 
     `fps` is the rate of joints given as source (None: their usual one), `layout` the 6D layout of motion135, `skeleton`
-    an .npy of (22, 3) vectors from parent to joint for positions made from rotations. conversion.json in `out` records
-    these, and hashes of every file and of what it was made from; a file whose record still fits is kept. A file that
+    an .npy of (22, 3) vectors from parent to joint for positions made from rotations; `flat` writes joints as rows
+    (frames, 66), as a dataset has them, not (frames, 22, 3). conversion.json in `out` records these, and hashes of
+    every file and of what it was made from; a file whose record still fits is kept. A file that
     cannot be converted is reported, not written, and an older result of it removed.
     """
     check_route(source, target)
@@ -69,7 +71,7 @@ def convert_folder(
                 report.kept.append(name)
                 continue
             try:
-                clips[name] = _convert_file(taken, made, source, target, options)
+                clips[name] = _convert_file(taken, made, source, target, options, flat=flat)
                 report.made.append(name)
             except ValueError as error:
                 report.failed[name] = str(error)
@@ -96,10 +98,11 @@ def read_motion(path: Path, representation: str) -> np.ndarray:
     return motion
 
 
-def _convert_file(taken: Path, made: Path, source: str, target: str, options: Options) -> dict[str, Any]:
+def _convert_file(taken: Path, made: Path, source: str, target: str, options: Options, *, flat: bool) -> dict[str, Any]:
     motion = read_motion(taken, source)
     got = convert(motion.astype(np.float64), source, target, options)
     values = np.asarray(got.values, dtype=np.float32)
+    values = values.reshape(len(values), -1) if flat else values
     if not np.isfinite(values).all():
         raise ValueError(f"{taken}: the conversion to {target} has NaN or infinite values")
     with atomic_path(made) as temporary, open(temporary, "wb") as stream:
