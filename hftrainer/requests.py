@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -66,6 +66,14 @@ class SamplingParams:
             check_number("guidance_scale", self.guidance_scale)
             if not 0 <= self.guidance_scale <= 100:  # also refuses NaN
                 raise ValueError(f"guidance_scale must be between 0 and 100, got {self.guidance_scale}; 1 is none")
+
+    def record(self) -> dict[str, Any]:
+        """The fields as manifests have them: those of models without guidance are what they were before there was any,
+        so that finished motions are kept."""
+        fields = asdict(self)
+        if self.guidance_scale is None:
+            del fields["guidance_scale"]
+        return fields
 
     @property
     def is_guided(self) -> bool:

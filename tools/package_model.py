@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -95,7 +94,7 @@ def package_model(args: argparse.Namespace, out: Path) -> None:
     if args.body is not None:
         shutil.copyfile(args.body, out / BODY_FILE)
     sampling = SamplingParams(True, args.temperature, args.top_k, args.top_p, args.min_new_tokens, args.guidance_scale)
-    write_json(out / GENERATION_CONFIG, asdict(sampling))
+    write_json(out / GENERATION_CONFIG, sampling.record())
     size = {
         name: sum(p.numel() for p in part.parameters()) for name, part in bundle.parts().items() if part is not None
     }

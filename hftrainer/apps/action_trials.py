@@ -79,6 +79,6 @@ def evaluate_actions(
         "model_hash": fingerprint(locate(model)[0]),
         "figures": result.figures,
         "by_label": result.by_label,
-        "sampling": dataclasses.asdict(chosen),
+        "sampling": chosen.record(),
     }
     return ActionResult(result, [(o.trial.prompt, o.seen_content) for o in free if not o.right], content)

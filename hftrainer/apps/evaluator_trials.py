@@ -91,7 +91,7 @@ def evaluate_by_evaluator(
         "model_hash": fingerprint(locate(model)[0]),
         "evaluator": str(evaluator),
         "asked": {**dataclasses.asdict(asked), "prompts": None if asked.prompts is None else str(asked.prompts)},
-        "sampling": dataclasses.asdict(chosen),
+        "sampling": chosen.record(),
         "figures": report.figures,
         "nearest": report.top1,
         "among three": report.top3,

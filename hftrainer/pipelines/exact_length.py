@@ -67,7 +67,7 @@ class GenerationSettings:
         """What motions depend on; two sets of it never share a folder."""
         return {
             "model_hash": self.model_hash,
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.record(),
             "max_sample_steps": self.max_sample_steps,
             "dtype": self.dtype,
         }

@@ -257,7 +257,7 @@ def _in_order(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _settings(job: Job, pipeline: TextToMotionPipeline, fingerprint: str) -> dict[str, Any]:
     """Everything that changes a motion's files but its prompt and seed."""
     return {
-        "sampling": asdict(job.sampling),
+        "sampling": job.sampling.record(),
         "seconds": job.seconds,
         "max_sample_steps": pipeline.max_sample_steps,
         "truncate": job.truncate,
