@@ -1,6 +1,6 @@
 /*!
 Made by "npm run build" in tools/web; do not edit.
-Sources: sha256 c9c581ea82c8cf97bbb9dabb03296e8e41c097580098a4af8b0eeafa64075424
+Sources: sha256 fa519b07af627022e08afc9455b00e840a9e3e2fc874821182631ad8e8aa2229
 
 This file contains three.js, which is under the MIT licence:
 
