@@ -37,6 +37,7 @@ from hftrainer.registry import TEXT_ENCODERS, Part
 
 FORMAT = "hftrainer-text-features-v1"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+NO_TEXT = ""  # in every file, for guidance and `task.text_dropout`
 
 
 class MissingTextFeatures(ValueError):
@@ -74,7 +75,7 @@ class StoredTextFeatures(nn.Module):
         self.register_buffer("place", torch.zeros(0, dtype=torch.int8), persistent=False)  # moves with the module
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) - (text_hash(NO_TEXT) in self._entries)
 
     @property
     def device(self) -> torch.device:
@@ -83,9 +84,9 @@ class StoredTextFeatures(nn.Module):
 
     @property
     def texts(self) -> list[str]:
-        """The texts of the file, shortest first."""
+        """The texts of the file, shortest first, without the empty one."""
         held, starts = self._state["texts"].numpy().tobytes(), self._state["text_starts"].tolist()
-        return [held[a:b].decode() for a, b in pairwise(starts)]
+        return [held[a:b].decode() for a, b in pairwise(starts) if a < b]
 
     def load(self) -> None:
         """Nothing to do; an encoder brings its weights into memory here."""
@@ -149,6 +150,11 @@ class StoredTextFeatures(nn.Module):
             raise TypeError("captions must be a list of strings, got one string")
         entries = [self._entries.get(text_hash(caption)) for caption in captions]
         missing = list(dict.fromkeys(c for c, entry in zip(captions, entries, strict=True) if entry is None))
+        if missing == [NO_TEXT]:
+            raise MissingTextFeatures(
+                f"{self.path} has no features of an empty text, which guidance (guidance_scale) and task.text_dropout "
+                "read; make it again (hftrainer data text-features), or set guidance_scale to 1"
+            )
         if missing:
             shown = "".join(f"\n  {text!r}" for text in missing[:10])
             more = f"\n  ... and {len(missing) - 10} more" if len(missing) > 10 else ""
@@ -213,7 +219,8 @@ class FeatureSize:
 
 
 def estimate_text_features(texts: Iterable[str], encoder: BaseTextEncoder, *, dtype: str = "float32") -> FeatureSize:
-    """The size of what `write_text_features` would write; texts are tokenized and nothing is encoded."""
+    """The size of what `write_text_features` would write, without the empty text; texts are tokenized and nothing is
+    encoded."""
     different = list(dict.fromkeys(texts))
     kept = encoder.positions(encoder.count_tokens(different)) if different else []
     # beside the features: a hash, a token count, two offsets, and the text itself
@@ -233,15 +240,17 @@ def write_text_features(
 ) -> int:
     """Encode texts into a file that `StoredTextFeatures` reads; how many different ones there are.
 
-    Texts of like length are encoded together, and one batch is in memory at a time.
+    An empty text is stored beside them, as guidance and `task.text_dropout` read it; it is not counted. Texts of like
+    length are encoded together, and one batch is in memory at a time.
     """
     if dtype not in DTYPES:
         raise ValueError(f"features are stored as one of {sorted(DTYPES)}, got {dtype!r}")
     different = list(dict.fromkeys(texts))
     if not different or any(not text.strip() for text in different):
         raise ValueError(f"expected texts to encode, got {len(different)} of which some are empty or there are none")
-    counts = dict(zip(different, encoder.count_tokens(different), strict=True))
-    ordered = sorted(different, key=lambda text: counts[text])
+    stored = [*different, NO_TEXT]
+    counts = dict(zip(stored, encoder.count_tokens(stored), strict=True))
+    ordered = sorted(stored, key=lambda text: counts[text])
     kept = encoder.positions([counts[text] for text in ordered])
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
     utf8 = [text.encode() for text in ordered]
@@ -272,4 +281,4 @@ def write_text_features(
         "max_tokens": str(encoder.max_tokens), "width": str(encoder.width),
     }  # fmt: skip
     write_safetensors(path, types, load, metadata=about)
-    return len(ordered)
+    return len(different)

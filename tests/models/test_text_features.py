@@ -12,7 +12,7 @@ import torch
 from hftrainer.cli import main
 from hftrainer.models.checkpoint import CheckpointError
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
-from hftrainer.models.text_features import MissingTextFeatures, StoredTextFeatures, write_text_features
+from hftrainer.models.text_features import MissingTextFeatures, StoredTextFeatures, text_hash, write_text_features
 from hftrainer.pipelines.motionmillion import MotionMillionPipeline
 from hftrainer.pipelines.prompts import PromptTooLong
 from tests.tiny import tiny_text_encoder
@@ -59,6 +59,19 @@ def test_an_artifact_without_an_encoder_generates_by_the_command(stored, tiny_mo
     arguments = ["--model", str(bare), "--out", str(tmp_path / "o"), "--formats", "npy", "--seconds", "0.2"]
     assert main(["generate", TEXTS[1], *arguments, "--text-features", str(stored)]) == 0
     assert np.load(next((tmp_path / "o").glob("*.npy"))).shape == (6, 272)
+
+
+def test_guidance_finds_the_empty_text_in_every_file(stored, tiny_model, tmp_path):
+    scale = {"do_sample": True, "guidance_scale": 2.0, "seed": 0, "max_sample_steps": 10}
+    want = MotionMillionPipeline.from_pretrained(tiny_model).infer_t2m(TEXTS, **scale)
+    pipe = MotionMillionPipeline.from_pretrained(tiny_model, text_features=stored)
+    for got, motion in zip(pipe.infer_t2m(TEXTS, **scale), want, strict=True):
+        np.testing.assert_allclose(got, motion, atol=1e-5)
+    pipe.bundle.text_encoder._entries.pop(text_hash(""))  # as in files that were made before
+    assert len(pipe.bundle.text_encoder) == len(TEXTS)
+    assert len(pipe.infer_t2m(TEXTS[:1], max_sample_steps=2)) == 1
+    with pytest.raises(MissingTextFeatures, match="no features of an empty text.*make it again"):
+        pipe.infer_t2m(TEXTS[:1], **scale)
 
 
 def test_missing_prompts_are_named(stored, tiny_model):
