@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -79,6 +80,17 @@ class SamplingParams:
     def is_guided(self) -> bool:
         """Whether a step also has to know what comes without a text."""
         return self.guidance_scale is not None and self.guidance_scale != 1
+
+
+def warn_of_guidance(own: SamplingParams, asked: SamplingParams) -> None:
+    """Warn where guidance is `asked` of a model whose `own` settings name none: without training on empty texts, what
+    it is guided away from means nothing."""
+    if asked.is_guided and own.guidance_scale is None:
+        warnings.warn(
+            f"guidance_scale={asked.guidance_scale:g} is used, but this model's generation_config.json names none; "
+            "guidance spoils motions of models that were not trained with empty texts (task.text_dropout)",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)

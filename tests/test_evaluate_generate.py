@@ -55,6 +55,9 @@ def test_one_process(tiny_model, annotation, tmp_path, capsys):
     assert {np.load(p).shape for p in out.glob("*.npy")} == {(n, 272) for n in (9, 13, 17, 21)}
     assert generate(tiny_model, out, annotation, "--steps", 9) == 1
     assert "holds motions of another generation (max_sample_steps: 8 there, 9 now)" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=r"generation_config.json names none"):
+        assert generate(tiny_model, out, annotation, "--guidance-scale", 2) == 1
+    assert "another generation (sampling: " in capsys.readouterr().err
     assert generate(tiny_model, tmp_path / "two", annotation, "--limit", 2) == 0
     assert [item["name"] for item in manifest_of(tmp_path / "two")["items"]] == ["000000", "000001"]
 

@@ -26,7 +26,7 @@ from hftrainer.pipelines.exact_length import (
     write_manifest,
 )
 from hftrainer.registry import PIPELINES
-from hftrainer.requests import SamplingParams
+from hftrainer.requests import SamplingParams, warn_of_guidance
 from hftrainer.zoo.detect import declared_representation
 from hftrainer.zoo.load import card_of, load_pipeline, locate
 
@@ -120,6 +120,7 @@ class SetJob:
         name, digest = self.source.identify()
         own = read_sampling(self.source.folder) if self.source.folder is not None else SamplingParams()
         sampling = dataclasses.replace(own, **self.settings.sampling)
+        warn_of_guidance(own, sampling)
         if self.generations > 1 and not sampling.do_sample:
             raise ValueError(f"{self.generations} greedy motions of one caption would be identical; give --temperature")
         about = {**self.about, "captions_hash": captions_hash(self.pairs), "seed": self.settings.seed}

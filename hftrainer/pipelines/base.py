@@ -26,7 +26,7 @@ from hftrainer.pipelines.shown import Shown
 from hftrainer.pipelines.sized import SizedIterator, show_progress
 from hftrainer.readers import read_json
 from hftrainer.registry import PIPELINES
-from hftrainer.requests import GenerationRequest, SamplingParams
+from hftrainer.requests import GenerationRequest, SamplingParams, warn_of_guidance
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -210,6 +210,7 @@ class TextToMotionPipeline(PromptReading):
         if not truncate:
             self.check_prompt_lengths(captions)
         sampling = sampling or self.sampling
+        warn_of_guidance(self.sampling, sampling)
         frames = None if seconds is None else self.check_seconds(seconds)
         requests = [
             self.request(text, seed, sampling, frames or self.frames_asked(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import torch
 
 import hftrainer
+from hftrainer.cli import main
 from hftrainer.commands.common import add_sampling, sampling_changes
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, inference_model
 from hftrainer.models.motion.motionmillion.engine.prompts import rows_that_fit
 from hftrainer.models.motion.motionmillion.engine.running_batch import RowRequest, RunningBatch
 from hftrainer.models.motion.motionmillion.engine.scheduler import Scheduler
-from hftrainer.models.motion.motionmillion.engine.stream import CodeStream
+from hftrainer.models.motion.motionmillion.engine.stream import CodeStream, between
 from hftrainer.models.motion.motionmillion.network.sampler import sample_ids
 from hftrainer.pipelines.joining import MotionSpec
 from hftrainer.requests import SamplingParams
@@ -111,6 +113,17 @@ def test_a_stream_is_guided_and_begins_again_with_its_last_codes(case):
     assert made[1] == oracle(model, features[1][mask[1]], empty, GREEDY, None, 8, made[0][-3:])[0]
 
 
+def test_what_is_drawn_between_two_motions_is_guided(case):
+    model, features, mask, empty, _ = case
+    model.lm_head.weight.data[model.config.end_id] = 0.0  # its logit is 0 and never the largest: END was not allowed
+    words, no_text = (features[:1, mask[0]], mask[:1, mask[0]]), (empty, torch.ones(1, 1, dtype=torch.bool))
+    for start in ([], [5, 6, 7]):
+        made, _ = between(model, words, start, [3, 4], 8, tries=2, params=GREEDY, seed=0, no_text=no_text)
+        assert made == oracle(model, words[0][0], empty, GREEDY, None, 8, start)[0]
+        plain, _ = between(model, words, start, [3, 4], 8, tries=2, params=SamplingParams(), seed=0)
+        assert made != plain
+
+
 def test_a_pretended_gpu_gives_the_same_codes_from_its_own_graphs(monkeypatch):
     model = make_model()
     features, mask = make_texts(COUNT)
@@ -142,6 +155,9 @@ def test_guidance_counts_its_memory_and_asks_for_what_it_needs(case, monkeypatch
         RunningBatch(inference, 2, 8, 40).add(0, RowRequest(features[0][mask[0]], 8, sampling=GREEDY))
     with pytest.raises(ValueError, match="empty text"):
         CodeStream(model, GREEDY, 0, window=8)
+    words = features[:1, mask[0]], mask[:1, mask[0]]
+    with pytest.raises(ValueError, match="empty text"):
+        between(model, words, [1, 2], [3], 4, tries=2, params=GREEDY, seed=0)
 
 
 @pytest.mark.parametrize("scale", [-1.0, 101.0, float("nan")])
@@ -152,6 +168,7 @@ def test_scales_that_mean_nothing_are_refused(scale):
 
 def test_a_pipeline_streams_and_serves_what_it_generates(tiny_model):
     pipe = hftrainer.load_pipeline(tiny_model)
+    pipe.sampling = SamplingParams(guidance_scale=1.0)  # a model that was made for guidance
     drawn = SamplingParams(do_sample=True, top_p=0.9, guidance_scale=3.0)
     (whole,) = pipe("a person walks", seconds=1.0, seed=5, sampling=drawn)
     (plain,) = pipe("a person walks", seconds=1.0, seed=5, sampling=replace(drawn, guidance_scale=None))
@@ -166,6 +183,37 @@ def test_a_pipeline_streams_and_serves_what_it_generates(tiny_model):
     while rows.running or rows.waiting:
         steps = rows.step()
     assert steps[-1].codes == whole.tokens.tolist()
+
+
+def test_a_model_that_names_no_scale_is_guided_with_a_warning(tiny_model, tmp_path):
+    pipe = hftrainer.load_pipeline(tiny_model)
+    guided = SamplingParams(do_sample=True, guidance_scale=2.0)
+    start, end = list(range(4)), [7, 8]
+    made = [
+        lambda sampling: pipe("a person walks", seconds=0.2, sampling=sampling),
+        lambda sampling: next(pipe.stream("a person walks", seconds=0.2, sampling=sampling)),
+        lambda sampling: pipe.timeline([("a person walks", 0.2)], sampling=sampling),
+        lambda sampling: pipe.live(sampling=sampling),
+        lambda sampling: pipe.in_between("a person walks", start, end, 0.2, tries=2, sampling=sampling),
+    ]
+    for make in made:
+        with pytest.warns(UserWarning, match=r"guidance_scale=2 is used.*generation_config.json names none"):
+            make(guided)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            make(replace(guided, guidance_scale=1.0))
+    pipe.sampling = replace(guided, guidance_scale=3.0)  # as a model that was made for it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for make in made:
+            make(guided)
+
+
+def test_the_flag_warns_for_a_model_that_names_no_scale(tiny_model, tmp_path):
+    options = ["--model", str(tiny_model), "--seconds", "0.2", "--formats", "npy", "--out", str(tmp_path / "o")]
+    with pytest.warns(UserWarning, match=r"generation_config.json names none"):
+        assert main(["generate", "a person walks", *options, "--guidance-scale", "2"]) == 0
+    assert main(["generate", "a person walks", *options, "--guidance-scale", "1"]) == 0  # warnings are errors here
 
 
 def test_the_flag_changes_only_the_scale():

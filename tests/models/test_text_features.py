@@ -70,7 +70,7 @@ def test_guidance_finds_the_empty_text_in_every_file(stored, tiny_model, tmp_pat
     pipe.bundle.text_encoder._entries.pop(text_hash(""))  # as in files that were made before
     assert len(pipe.bundle.text_encoder) == len(TEXTS)
     assert len(pipe.infer_t2m(TEXTS[:1], max_sample_steps=2)) == 1
-    with pytest.raises(MissingTextFeatures, match="no features of an empty text.*make it again"):
+    with pytest.raises(MissingTextFeatures, match=r"no features of an empty text.*make it again"):
         pipe.infer_t2m(TEXTS[:1], **scale)
 
 

@@ -119,6 +119,8 @@ def test_a_motion_between_two_is_the_likeliest_of_the_tries(pipe):
     assert (codes[:8], codes[-6:], len(codes)) == (start, end, 8 + 15 + 6)
     assert made.motion.shape == (58, 272)
     assert pipe.in_between(WALK, start, end, 1.0, tries=12).tokens.tolist() == codes
+    others = {tuple(pipe.in_between(WALK, start, end, 1.0, tries=1, seed=None).tokens) for _ in range(3)}
+    assert len(others) > 1  # no seed: another motion each time
     text = pipe._text(WALK)
     middle, scores = between(pipe.bundle.ar, text, start, end, 15, tries=12, params=SamplingParams(True), seed=0)
     assert scores == sorted(scores, reverse=True)

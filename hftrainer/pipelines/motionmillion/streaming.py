@@ -16,7 +16,7 @@ from hftrainer.models.motion.motionmillion.engine.stream import CodeStream, betw
 from hftrainer.pipelines.base import Float32, GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.knowledge import joined
 from hftrainer.pipelines.prompts import check_captions
-from hftrainer.requests import SamplingParams
+from hftrainer.requests import SamplingParams, warn_of_guidance
 
 Motion = NDArray[np.float32] | Sequence[int] | NDArray[np.int64]
 CHUNK = 4  # codes that are decoded to frames at once
@@ -130,7 +130,8 @@ class StreamingPipeline(TextToMotionPipeline):
             sampling = replace(sampling, do_sample=True)
         count = max(1, round(seconds * self.motion_format.fps / self.frames_per_code))
         middle, _ = between(
-            self._ar, self._text(prompt), before, after, count, tries=tries, params=sampling, seed=seed
+            self._ar, self._text(prompt), before, after, count, tries=tries, params=sampling, seed=seed,
+            no_text=self._no_text(sampling),
         )  # fmt: skip
         codes = [*before, *middle, *after]
         return GeneratedMotion(
@@ -173,8 +174,13 @@ class StreamingPipeline(TextToMotionPipeline):
             yield rest
 
     def _code_stream(self, sampling: SamplingParams, seed: int | None, known: list[int]) -> CodeStream:
-        no_text = self._features("") if sampling.is_guided else None
+        no_text = self._no_text(sampling)
         return CodeStream(self._ar, sampling, seed, window=self.max_sample_steps, codes=known, no_text=no_text)
+
+    def _no_text(self, sampling: SamplingParams) -> tuple[Tensor, Tensor] | None:
+        """Features and mask of an empty text, if guidance reads them."""
+        warn_of_guidance(self.sampling, sampling)
+        return self._features("") if sampling.is_guided else None
 
     @property
     def _ar(self) -> Any:

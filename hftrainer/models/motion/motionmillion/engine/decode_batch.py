@@ -66,6 +66,8 @@ class DecodeBatch:
     ) -> None:
         """Put texts `theirs` (r,) of `prefix` into rows (r,); where some are guided, also `no_text`, with `scales` (r,)
         or that of `params`."""
+        if self.params.is_guided and no_text is None:
+            raise ValueError("guidance_scale needs the features of an empty text: DecodeBatch.fill(no_text=...)")
         self.cache.write(rows, prefix.cache, theirs)
         self.inputs[rows], self.text[rows], self.counts[rows] = prefix.last[theirs], prefix.lengths[theirs], 0
         self.limits[rows], self.floors[rows], self.fault[rows] = limits, floors, 0.0

@@ -46,11 +46,7 @@ class CodeStream:
             raise ValueError("guidance_scale needs the features of an empty text: CodeStream(no_text=...)")
         self.model, self.params, self.window = inference_model(model), params, window
         self.recent: deque[int] = deque(codes, maxlen=context)
-        self.generator = torch.Generator()
-        if seed is not None:
-            self.generator.manual_seed(seed)
-        else:
-            self.generator.seed()
+        self.generator = _generator(seed)
         self._text: tuple[Tensor, Tensor] | None = None
         self._no_text = no_text
         self._batch: DecodeBatch | None = None  # one for all texts, as on CUDA its graphs are captured once
@@ -104,6 +100,16 @@ class CodeStream:
         return batch
 
 
+def _generator(seed: int | None) -> torch.Generator:
+    """Random numbers of a seed; None: others each time."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
 @torch.inference_mode()
 def between(
     model: LLaMAHF,
@@ -115,28 +121,31 @@ def between(
     tries: int,
     params: SamplingParams,
     seed: int | None,
+    no_text: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[int], list[float]]:
     """`count` codes between the codes `start` and `end`: of `tries` that are drawn after `start`, those after which
     `end` is likeliest. Also the mean log-likelihood of a code of `end` after each try, best first.
 
-    The model only knows the past: what is drawn does not aim at `end`, it is chosen by it.
+    The model only knows the past: what is drawn does not aim at `end`, it is chosen by it. `no_text`: features and mask
+    of an empty text, for guidance.
     """
     inference, device = inference_model(model), model.lm_head.weight.device
     features, mask = text
     words = int(mask.sum())
     features, mask = features[:, :words], mask[:, :words]
     inference.config.check_length(words + len(start) + count + len(end))
-    generator = torch.Generator().manual_seed(seed) if seed is not None else torch.Generator()
+    generator = _generator(seed)
     found: list[tuple[float, list[int]]] = []
     for first in range(0, tries, TRIES_AT_ONCE):
         rows = min(TRIES_AT_ONCE, tries - first)
         known = torch.tensor([list(start)] * rows, dtype=torch.long, device=device)
         texts = features.expand(rows, -1, -1), mask.expand(rows, -1)
         prefix = inference.prefill(*texts, known if len(start) else None)
+        free = inference.prefill(*no_text, known[:1] if len(start) else None) if no_text is not None else None
         batch = DecodeBatch(inference, rows, count, prefix.width + count, params)
         limit = torch.full_like(batch.index, count)
         uniforms = torch.rand(rows, count, generator=generator, dtype=torch.float64).to(device)
-        batch.fill(batch.index, prefix, batch.index, limit, limit, uniforms if params.do_sample else None)
+        batch.fill(batch.index, prefix, batch.index, limit, limit, uniforms if params.do_sample else None, free)
         for step in range(count):
             batch.step(prefix.width + step)
         batch.status()
