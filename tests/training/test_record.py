@@ -191,3 +191,15 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_is_ended(tmp_path, synt
     assert RunRecord(run).results == results
     assert RunRecord(run).finished
     assert {path: sha256(path) for path in whole if path.is_file()} == whole
+
+
+def test_a_kill_before_the_last_save_removed_an_old_checkpoint_leaves_none(tmp_path, synthetic):
+    short = ["trainer.max_steps=4", "trainer.checkpoint_every_n_steps=1", "trainer.keep_last_checkpoints=2", CONSTANT]
+    run = fit(experiment(tmp_path / "run", synthetic, *short))
+    kept = {path.name for path in (run / "checkpoints").iterdir()}
+    shutil.copyfile(run / "checkpoints" / "last.ckpt", run / "checkpoints" / "step-00000002.ckpt")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "status": "running", "results": {}}))
+    fit(experiment(tmp_path / "run", synthetic, *short))
+    assert {path.name for path in (run / "checkpoints").iterdir()} == kept
+    assert "step-00000002.ckpt" not in kept

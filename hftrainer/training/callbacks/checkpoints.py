@@ -32,6 +32,12 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         self._last_step = -1
         self._stepping = self._whole = False
 
+    def on_fit_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Remove what a kill kept the last save from removing; a run that is complete does not save again."""
+        if trainer.is_global_zero:
+            self._remove_old()
+        self.saved = self.saved[-self.keep :]
+
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Where training starts there is nothing new to save."""
         self._last_step = trainer.global_step
@@ -92,10 +98,13 @@ class Checkpoints(Checkpoint):  # type: ignore[misc]
         self._last_step = trainer.global_step
         if trainer.is_global_zero:
             point_at(self.folder / LAST, path)
-            for name in self.saved[: -self.keep]:
-                _remove(self.folder / name)
+            self._remove_old()
         self.saved = self.saved[-self.keep :]
         trainer.strategy.barrier("checkpoint is in place")
+
+    def _remove_old(self) -> None:
+        for name in self.saved[: -self.keep]:
+            _remove(self.folder / name)
 
     def _write(self, trainer: L.Trainer, path: Path, whole: bool) -> OSError | None:
         """Write, on all processes; the error of the one that writes, on all of them."""
