@@ -11,6 +11,7 @@ import contextlib
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -19,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from hftrainer.bench.pretend_kernels import OURS
+
+PACKAGE = Path(__file__).parents[1]  # a clone may be called as the package is
 
 _WAITS = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "bincount", "equal", "unique_consecutive"}
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -145,8 +148,10 @@ class Machine:
         """The host waits for the device here."""
         if self.capturing is not None:
             raise RuntimeError(f"operation not permitted when stream is capturing: {why}")
-        frames = [f for f in traceback.extract_stack() if "/hftrainer/" in f.filename and f.filename != __file__]
-        where = f"{frames[-1].filename.rsplit('/', 1)[1]}:{frames[-1].name}" if frames else "test"
+        frames = [
+            f for f in traceback.extract_stack() if PACKAGE in Path(f.filename).parents and f.filename != __file__
+        ]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "test"
         self.waits[f"{where}: {why}"] += 1
 
     def dispatch(self, func: Any, args: Any, kwargs: Any) -> Any:
