@@ -366,7 +366,9 @@ def test_a_flood_of_live_messages_is_not_kept(place):
     with connect(f"ws://127.0.0.1:{place.port}/v1/live", max_queue=1) as session:
         flood = threading.Thread(target=send_until_closed, args=(session,), daemon=True)
         flood.start()
-        (feed,) = place.service.models.default.worker._feeds
+        worker = place.service.models.default.worker
+        until(lambda: len(worker._feeds) == 1)  # the client knows of the session before its feed is there
+        (feed,) = worker._feeds
         most = 0
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
