@@ -55,7 +55,7 @@ def oracle(model, text, empty, params, uniforms, limit, codes=()):
     return made[len(codes) :], False
 
 
-@pytest.mark.parametrize("params", [GREEDY, DRAWN])
+@pytest.mark.parametrize("params", [GREEDY, DRAWN, replace(DRAWN, guidance_scale=0.0)])
 @pytest.mark.parametrize("rows", [1, 3, 32])
 def test_refilled_rows_equal_two_uncached_passes(case, params, rows):
     model, features, mask, empty, uniforms = case
@@ -141,6 +141,24 @@ def test_a_pretended_gpu_gives_the_same_codes_from_its_own_graphs(monkeypatch):
             assert decode(there, real, empty.to("cuda:0"), GREEDY) == want[1]
         assert m.replays > 40
     assert want[0] != want[1]
+
+
+def test_running_batches_on_a_pretended_gpu_share_the_memory_that_graphs_were_captured_on(monkeypatch):
+    model = make_model()
+    features, mask = make_texts(6)
+    empty = torch.randn(1, 16, generator=torch.Generator().manual_seed(9))
+
+    def decode(features, mask, empty, count):
+        batch, got = RunningBatch(inference_model(model), 8, LIMIT, 12 + LIMIT), {}
+        for i in range(count):
+            batch.add(i, RowRequest(features[i][mask[i]], LIMIT, 0, GREEDY, no_text=empty))
+        while batch.running or batch.waiting:
+            got |= {made.key: (made.codes.tolist(), made.ended) for made in batch.step() if made.done}
+        return got
+
+    want = [decode(features, mask, empty, count) for count in (4, 6)]
+    with on_cuda(monkeypatch, model, features, mask) as (_, there, real):
+        assert [decode(there, real, empty.to("cuda:0"), count) for count in (4, 6)] == want
 
 
 def test_guidance_counts_its_memory_and_asks_for_what_it_needs(case, monkeypatch):

@@ -48,7 +48,7 @@ class JoinedRows:
         self.model = inference_model(pipeline._ar)
         most, config = pipeline.max_sample_steps, self.model.config
         slots = min(config.block_size, pipeline.max_text_tokens + CONTEXT + most)
-        self.rows = rows or rows_that_fit(self.model, slots)
+        self.rows = rows or rows_that_fit(self.model, slots, guided=pipeline.sampling.is_guided)
         self.batch = RunningBatch(self.model, self.rows, most, slots)
         self._making: dict[int, _Making] = {}
         self._no_text: Tensor | None = None

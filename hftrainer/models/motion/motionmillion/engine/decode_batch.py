@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hftrainer.models.motion.motionmillion.engine.cuda_graphs import StepGraphs, kv_bucket
+from hftrainer.models.motion.motionmillion.engine.device_rows import DeviceRows
 from hftrainer.models.motion.motionmillion.engine.guidance import Guidance
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.engine.row_groups import plan_compaction
-from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache
 from hftrainer.models.motion.motionmillion.network.sampler import best_ids, sample_ids
 from hftrainer.requests import SamplingParams
 
 
-class DecodeBatch:
+class DecodeBatch(DeviceRows):
     """Where each of `rows` rows is; lives on the device, and `step` never waits for it.
 
     `counts` codes of at most `limits` have been made, END is not allowed before `floors`; `fault` is not a number where
@@ -26,12 +25,12 @@ class DecodeBatch:
     nothing of groups.
     """
 
-    _PER_ROW = ("inputs", "text", "counts", "limits", "floors", "done", "ended", "fault", "codes", "uniforms", "index")
+    per_row = ("inputs", "text", "counts", "limits", "floors", "done", "ended", "fault", "codes", "uniforms")
 
     def __init__(self, model: InferenceLLaMA, rows: int, max_new_tokens: int, max_seq_len: int, params: SamplingParams):
         self.model, self.params = model, params
         self.groups: list[tuple[SamplingParams, Tensor]] = []
-        self.cache: KVCache = model.new_cache(rows, max_seq_len)
+        self.cache = model.new_cache(rows, max_seq_len)
         device, pad = model.device, model.config.pad_id
         self.text, self.counts, self.limits, self.floors = torch.zeros(4, rows, dtype=torch.long, device=device)
         self.inputs = model.embed(torch.full((rows,), pad, device=device))
@@ -42,7 +41,7 @@ class DecodeBatch:
         wide = max_new_tokens + 1 if params.do_sample else 0
         self.uniforms = torch.zeros(rows, wide, dtype=torch.float64, device=device)
         self.index = torch.arange(rows, device=device)
-        self.guidance = Guidance(model, rows, max_seq_len) if params.is_guided else None
+        self.guidance: Guidance | None = Guidance(model, rows, max_seq_len) if params.is_guided else None
         self.graphs = StepGraphs(device)
 
     def __len__(self) -> int:
@@ -75,8 +74,9 @@ class DecodeBatch:
         if uniforms is not None:
             self.uniforms[rows, : uniforms.shape[1]] = uniforms
         if self.guidance is not None and no_text is not None:
-            same = torch.full_like(rows, self.params.guidance_scale or 1.0, dtype=torch.float32)
-            self.guidance.fill(rows, no_text, same if scales is None else scales)
+            if scales is None:
+                scales = torch.full_like(rows, self.params.guidance_scale, dtype=torch.float32)  # type: ignore[arg-type]
+            self.guidance.fill(rows, no_text, scales)
 
     def release(self, rows: Tensor) -> None:
         """Rows (r,) that are free read one slot and write none of a prompt's."""
@@ -103,14 +103,15 @@ class DecodeBatch:
 
     def _choose(self, hidden: Tensor, may_end: Tensor, kv_len_bound: int) -> Tensor:
         """Ids (rows,) of hidden states (rows, d)."""
-        if self.guidance is not None:
+        greedy = not self.groups and not self.params.do_sample
+        if greedy and self.guidance is None:
+            return self.model.best(hidden, may_end)
+        if self.guidance is None:
+            logits = self.model.logits(hidden, may_end)
+        else:
             without = self.guidance.hidden(self.counts, kv_len_bound)
             logits = self.guidance.logits(hidden, without, may_end)
-        elif not self.groups and not self.params.do_sample:
-            return self.model.best(hidden, may_end)
-        else:
-            logits = self.model.logits(hidden, may_end)
-        if not self.groups and not self.params.do_sample:
+        if greedy:
             return best_ids(logits)
         uniforms = self.uniforms[self.index, self.counts]
         if not self.groups:
@@ -148,14 +149,8 @@ class DecodeBatch:
                 zip(numbers[:, :2].tolist(), numbers[:, 2:], strict=True)]  # fmt: skip
 
     def move(self, moves: Sequence[tuple[int, int]], kv_lens: Sequence[int]) -> None:
-        """Move rows as `plan_compaction` says; a row has written at most its `kv_lens` slots."""
-        for source, target in moves:
-            self.cache.move(source, target, kv_lens[source])
-        sources, targets = torch.tensor(moves, device=self.done.device).T
-        for name in self._PER_ROW:
-            if name != "index":
-                tensor: Tensor = getattr(self, name)
-                tensor[targets] = tensor[sources]
+        """As `DeviceRows.move`; rows that are left are free."""
+        super().move(moves, kv_lens)
         if self.guidance is not None:
             self.guidance.move(moves, kv_lens)
         left = sorted({source for source, _ in moves} - {target for _, target in moves})
@@ -163,13 +158,21 @@ class DecodeBatch:
 
     def first(self, rows: int) -> DecodeBatch:
         """The first `rows` rows, in the same memory."""
-        part: Any = object.__new__(DecodeBatch)
-        part.__dict__.update(self.__dict__)
-        for name in self._PER_ROW:
-            setattr(part, name, getattr(self, name)[:rows])
-        part.cache = self.cache.first(rows)
+        part = super().first(rows)
+        part.index = self.index[:rows]
         part.guidance = self.guidance.first(rows) if self.guidance is not None else None
-        return part  # type: ignore[no-any-return]
+        return part
+
+    def add_guidance(self) -> None:
+        """Make room for guidance. It is kept with the batch that is kept between calls: captured graphs use it."""
+        if self.guidance is not None:
+            return
+        kept: DecodeBatch | None = self.model.workspace
+        if kept is None or kept.graphs is not self.graphs:
+            kept = self
+        if kept.guidance is None:
+            kept.guidance = Guidance(self.model, len(kept), kept.max_seq_len)
+        self.guidance = kept.guidance.first(len(self))
 
 
 def reserve(
@@ -180,15 +183,16 @@ def reserve(
         return DecodeBatch(model, rows, max_new_tokens, max_seq_len, params)
     model.config.check_length(max_seq_len)
     kept: DecodeBatch | None = model.workspace
-    small = kept is None or len(kept) < rows or kept.max_seq_len < max_seq_len
-    if kept is None or small or (params.is_guided and kept.guidance is None):
+    if kept is None or len(kept) < rows or kept.max_seq_len < max_seq_len:
         model.workspace = None  # the old memory is free before the new one is taken
-        widest = replace(params, do_sample=True)  # room for draws, whatever this call does
+        widest = replace(params, do_sample=True, guidance_scale=None)  # room for draws, whatever this call does
         kept = model.workspace = DecodeBatch(model, rows, model.config.block_size, max_seq_len, widest)
     kept.release(kept.index)
     batch = kept.first(rows)
     batch.params = params
-    if not params.is_guided:
+    if params.is_guided:
+        batch.add_guidance()
+    else:
         batch.guidance = None
     return batch
 

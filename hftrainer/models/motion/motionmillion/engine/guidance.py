@@ -6,24 +6,21 @@ guided step takes the time and memory of two. The model must have been trained w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from hftrainer.models.motion.motionmillion.engine.device_rows import DeviceRows
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
-from hftrainer.models.motion.motionmillion.network.kv_cache import KVCache
 
 
-class Guidance:
+class Guidance(DeviceRows):
     """What the rows of a `DecodeBatch` are without their texts, and the `scales` (rows,) of guidance; 1 is none."""
 
-    _PER_ROW = ("inputs", "text", "scales")
+    per_row = ("inputs", "text", "scales")
 
     def __init__(self, model: InferenceLLaMA, rows: int, max_seq_len: int):
         self.model = model
-        self.cache: KVCache = model.new_cache(rows, max_seq_len)
+        self.cache = model.new_cache(rows, max_seq_len)
         self.text = torch.zeros(rows, dtype=torch.long, device=model.device)
         self.inputs = model.embed(torch.full((rows,), model.config.pad_id, device=model.device))
         self.scales = torch.ones(rows, device=model.device)
@@ -50,21 +47,3 @@ class Guidance:
         guided = torch.where(scales == 1, given, without + scales * (given - without))
         guided[:, self.model.config.end_id].masked_fill_(~may_end, -torch.inf)
         return guided
-
-    def move(self, moves: Sequence[tuple[int, int]], kv_lens: Sequence[int]) -> None:
-        """As `DecodeBatch.move`."""
-        for source, target in moves:
-            self.cache.move(source, target, kv_lens[source])
-        sources, targets = torch.tensor(moves, device=self.text.device).T
-        for name in self._PER_ROW:
-            tensor: Tensor = getattr(self, name)
-            tensor[targets] = tensor[sources]
-
-    def first(self, rows: int) -> Guidance:
-        """The first `rows` rows, in the same memory."""
-        part: Any = object.__new__(Guidance)
-        part.__dict__.update(self.__dict__)
-        for name in self._PER_ROW:
-            setattr(part, name, getattr(self, name)[:rows])
-        part.cache = self.cache.first(rows)
-        return part  # type: ignore[no-any-return]

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hftrainer.models.motion.motionmillion.engine.decode_batch import DecodeBatch, HostBatch, compact, reserve
-from hftrainer.models.motion.motionmillion.engine.guidance import Guidance
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, Prefix
 from hftrainer.models.motion.motionmillion.engine.scheduler import PREFILLED, SMALLEST, Occupancy
 from hftrainer.requests import SamplingParams
@@ -171,8 +170,7 @@ class RunningBatch:
         if empty is None:
             return None, None
         device = self.model.device
-        if self._batch.guidance is None:  # from now on there is memory for it
-            self._batch.guidance = Guidance(self.model, len(self._batch), self._batch.max_seq_len)
+        self._batch.add_guidance()
         mask = torch.ones(1, len(empty), dtype=torch.bool, device=device)
         codes = torch.tensor([context], device=device) if context else None
         scales = [request.sampling.guidance_scale if request.sampling.is_guided else 1.0 for request in requests]
