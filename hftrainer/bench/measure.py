@@ -162,6 +162,23 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, n: int | None = None) 
     return 2 * n**3 / best
 
 
+def against_limits(
+    ways: Sequence[Way], rounds: int, device: torch.device, dtype: torch.dtype
+) -> tuple[list[Result], dict[str, Any]]:
+    """`interleave`, beside what the machine reads and multiplies at best; what to `save` of both."""
+    limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, dtype)}
+    results = interleave(ways, rounds, bandwidth=limits["bandwidth"], matmul=limits["matmul"])
+    return results, {"machine": machine(device), "limits": limits}
+
+
+def show(title: str, results: Sequence[Result], unit: str, facts: Mapping[str, Any], note: str = "") -> None:
+    """Print what `against_limits` gave."""
+    limits = facts["limits"]
+    print(f"{title}\n{machine_line(facts['machine'])}")
+    print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s")
+    print(f"{note}\n\n{table(results, unit)}" if note else f"\n{table(results, unit)}")
+
+
 def save(path: str | os.PathLike[str] | None, what: str, settings: Mapping[str, Any], results: Sequence[Result],
          **more: Any) -> None:  # fmt: skip
     """Write everything to a JSON file, if there is to be one."""

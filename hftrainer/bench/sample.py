@@ -12,17 +12,7 @@ import torch
 from torch import Tensor
 
 from hftrainer.bench import baselines
-from hftrainer.bench.measure import (
-    Result,
-    Way,
-    interleave,
-    machine,
-    machine_line,
-    matmul_rate,
-    read_bandwidth,
-    save,
-    table,
-)
+from hftrainer.bench.measure import Result, Way, against_limits, save, show
 from hftrainer.models.motion.motionmillion.engine.generate import Generation
 from hftrainer.models.motion.motionmillion.engine.inference import InferenceLLaMA, inference_model
 from hftrainer.models.motion.motionmillion.engine.scheduler import DecodeRequests, Scheduler
@@ -84,14 +74,12 @@ def run(bench: SampleBench, json_path: str | None = None) -> list[Result]:
     if bench.ragged:
         ways += ragged_ways(model, bench)
 
-    device = torch.device(bench.device)
-    limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, getattr(torch, bench.dtype))}
-    results = interleave(ways, bench.rounds, bandwidth=limits["bandwidth"])
-    print(f"{bench.size}, {bench.dtype}, {bench.codes} codes after {bench.words} text positions")
-    print(machine_line(machine(device)))
-    print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s\n")
-    print(table(results, "codes"))
-    save(json_path, "sample", asdict(bench), results, machine=machine(device), limits=limits)
+    device, dtype = torch.device(bench.device), getattr(torch, bench.dtype)
+    results, facts = against_limits(ways, bench.rounds, device, dtype)
+    show(
+        f"{bench.size}, {bench.dtype}, {bench.codes} codes after {bench.words} text positions", results, "codes", facts
+    )
+    save(json_path, "sample", asdict(bench), results, **facts)
     return results
 
 

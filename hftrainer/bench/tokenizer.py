@@ -16,17 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hftrainer.bench.measure import (
-    Result,
-    Way,
-    interleave,
-    machine,
-    machine_line,
-    matmul_rate,
-    read_bandwidth,
-    save,
-    table,
-)
+from hftrainer.bench.measure import Result, Way, against_limits, save, show
 from hftrainer.models.motion.motionmillion.config import HumanVQVAEConfig
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE
 from hftrainer.models.motion.motionmillion.network.fsq import codebook_use
@@ -73,14 +63,11 @@ def run(bench: TokenizerBench, json_path: str | None = None) -> list[Result]:
         Way("ours", step, frames),
         Way("ours, with statistics at every step", partial(step, codebook_use), frames),
     ]
-    limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, torch.float32)}
-    results = interleave(ways, bench.rounds, bandwidth=limits["bandwidth"], matmul=limits["matmul"])
+    results, facts = against_limits(ways, bench.rounds, device, torch.float32)
     size = sum(p.numel() for p in model.parameters())
-    print(f"{size / 1e6:.1f} M parameters, {bench.batch} windows of {bench.window} frames")
-    print(machine_line(machine(device)))
-    print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s\n")
-    print(table(results, "frames"))
-    save(json_path, "tokenizer", asdict(bench), results, machine=machine(device), limits=limits)
+    title = f"{size / 1e6:.1f} M parameters, {bench.batch} windows of {bench.window} frames"
+    show(title, results, "frames", facts)
+    save(json_path, "tokenizer", asdict(bench), results, **facts)
     return results
 
 

@@ -16,17 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from hftrainer.bench.measure import (
-    Result,
-    Way,
-    interleave,
-    machine,
-    machine_line,
-    matmul_rate,
-    read_bandwidth,
-    save,
-    table,
-)
+from hftrainer.bench.measure import Result, Way, against_limits, save, show
 from hftrainer.bench.sample import SampleBench, decoding_bytes, load
 from hftrainer.models.motion.motionmillion.network import LLaMAHF
 from hftrainer.models.motion.motionmillion.network.llama import prefix_mask
@@ -80,15 +70,11 @@ def run(bench: TrainBench, json_path: str | None = None) -> list[Result]:
         way(model, "ours, rows as they come", partial(step, our_loss, mixed), mixed),
         way(model, "ours, rows of like length", partial(step, our_loss, alike), alike),
     ]
-    device = torch.device(bench.device)
-    limits = {"bandwidth": read_bandwidth(device), "matmul": matmul_rate(device, getattr(torch, bench.dtype))}
-    results = interleave(ways, bench.rounds, bandwidth=limits["bandwidth"], matmul=limits["matmul"])
-    print(f"{bench.size}, batch {bench.batch}, {bench.dtype}")
-    print(machine_line(machine(device)))
-    print(f"read bandwidth {limits['bandwidth'] / 1e9:.1f} GB/s, matrix product {limits['matmul'] / 1e9:.0f} GFLOP/s")
-    print(f"both losses are {losses[0]:.4f}; tokens are text, codes and END, without padding\n")
-    print(table(results, "tokens"))
-    save(json_path, "train", asdict(bench), results, machine=machine(device), limits=limits, losses=losses)
+    device, dtype = torch.device(bench.device), getattr(torch, bench.dtype)
+    results, facts = against_limits(ways, bench.rounds, device, dtype)
+    note = f"both losses are {losses[0]:.4f}; tokens are text, codes and END, without padding"
+    show(f"{bench.size}, batch {bench.batch}, {bench.dtype}", results, "tokens", facts, note)
+    save(json_path, "train", asdict(bench), results, **facts, losses=losses)
     return results
 
 
