@@ -115,6 +115,9 @@ class _Title:
 
 def _write_mp4(path: Path, pictures: Iterator[Any], size: tuple[int, int], fps: float) -> None:
     ffmpeg = need("imageio_ffmpeg", "writing mp4 files")
+    # Else it starts ffmpeg by fork with a function to call, at which OpenBLAS ends its threads: a numpy.linalg.solve in
+    # another thread then waits for them for ever. This way the child shares memory until it is ffmpeg (vfork).
+    os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     writer = ffmpeg.write_frames(
         str(path), size, fps=fps, codec="libx264", quality=None, macro_block_size=2,
         output_params=["-crf", "21", "-preset", "veryfast", "-movflags", "+faststart", "-threads", "1"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,14 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
     with pytest.raises(ValueError, match="1 to 6 motions"):
         render_video(tmp_path / "a.mp4", [WALK] * 7, titles=[""] * 7)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="no fork here")
+def test_ffmpeg_is_started_without_what_runs_at_a_fork(tmp_path):
+    """OpenBLAS ends its threads there, and a product of matrices in another thread would wait for them for ever."""
+    pytest.importorskip("imageio_ffmpeg", reason="pip install 'hftrainer[viz]'")
+    forks = []
+    os.register_at_fork(before=lambda: forks.append(1))
+    render_video(tmp_path / "a.mp4", WALK, size=SIZE)
+    assert (tmp_path / "a.mp4").stat().st_size > 1000
+    assert not forks
