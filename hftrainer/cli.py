@@ -29,7 +29,7 @@ COMMANDS = {
 }
 
 EXAMPLES = """examples:
-  hftrainer generate "a person walks forward, then waves" --out out/
+  hftrainer generate "a person walks forward" --out out/
   hftrainer train configs/gotozero/debug_ar.yaml trainer.max_steps=20
   hftrainer data import-bvh FOLDER --skeleton bandai-namco --out dataset/bandai
 """

@@ -79,7 +79,7 @@ class TextToMotion:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI asks for this."""
-        prompt = ("STRING", {"multiline": True, "default": "a person walks forward, then waves"})
+        prompt = ("STRING", {"multiline": True, "default": "a person walks forward"})
         seconds = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 60.0, "step": 0.5, "tooltip": "0: the model decides"})
         return {
             "required": {"prompt": prompt, "seconds": seconds, "seed": _SEED},

@@ -19,7 +19,7 @@ from hftrainer.commands.generated import show_made
 from hftrainer.commands.loading import add_loading, load_options
 
 EPILOG = """examples:
-  hftrainer generate "a person walks forward, then waves" -n 4 --out out/
+  hftrainer generate "a person walks forward" -n 4 --out out/
   hftrainer generate "a person walks forward" --seconds 3 --then "someone runs" 2 --then "a person squats" 3
   hftrainer generate --prompts prompts.txt --seconds 5 --formats npy,bvh,html --out out/
   hftrainer generate "a person runs" --formats glb --skeleton unreal --loop --in-place --fps 60
