@@ -12,7 +12,7 @@ from importlib import import_module
 
 from hftrainer.blame import TRACEBACK, explain, is_panic, last_file
 from hftrainer.processes import die_with_parent_if_told
-from hftrainer.terminal import guarded_streams, tidy_warnings
+from hftrainer.terminal import guarded_streams, is_output_closed, open_closed_streams, tidy_warnings
 from hftrainer.version import __version__
 
 COMMANDS = {
@@ -38,27 +38,38 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0 only if everything that was asked for was done, 2 for wrong usage."""
     die_with_parent_if_told()
+    open_closed_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
+    command = argv[0] if argv else ""
     with guarded_streams(), tidy_warnings(), last_file() as opened:
-        args = _parse(argv)
         try:
+            args = _parse(argv)
+            _check_current_folder()
             status = int(args.run(args))
             sys.stdout.flush()
             return status
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
-        except BrokenPipeError:  # who read our output has closed it, as `head` does
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         except BaseException as error:
+            if is_output_closed(error):
+                with contextlib.suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
             known = isinstance(error, Exception) or is_panic(error)
             message = explain(error, opened) if known else None
             if message is None or os.environ.get(TRACEBACK):
                 raise  # a bug: its traceback is what is needed; or the end of the process
-            print(f"hftrainer {args.command}: {message}", file=sys.stderr)
+            print(f"hftrainer {command}: {message}", file=sys.stderr)
             return 1
+
+
+def _check_current_folder() -> None:
+    """Libraries end the process without a word of ours where there is no current folder."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ValueError(f"the current folder cannot be used ({error.strerror}); change to one that exists") from error
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -120,6 +120,7 @@ def timelines_of(
     if seconds is None:
         raise ValueError("--then continues a motion of known length: give the length of the first part with --seconds")
     parts = []
+    check_captions([text for text, _ in then])
     for text, length in then:
         try:
             parts.append((text, float(length)))

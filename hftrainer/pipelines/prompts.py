@@ -31,7 +31,7 @@ def seeded_rows(captions: Sequence[str], seed: int | None) -> list[tuple[str, in
 
 
 def check_captions(captions: Sequence[str]) -> list[str]:
-    """The captions as a list; no captions, and an empty one with its place, are errors."""
+    """The captions as a list; no captions, and one that is empty or no text, with its place, are errors."""
     if isinstance(captions, (str, bytes)) or not isinstance(captions, Iterable):
         raise TypeError(f"captions must be a list of strings, got {type(captions).__name__} {captions!r}")
     captions = list(captions)
@@ -42,6 +42,10 @@ def check_captions(captions: Sequence[str]) -> list[str]:
             raise TypeError(f"prompt {i + 1} of {len(captions)} must be a string, got {caption!r}")
         if not caption.strip():
             raise ValueError(f"prompt {i + 1} of {len(captions)} is empty; describe what the person does")
+        if any("\ud800" <= letter <= "\udfff" for letter in caption):  # as Python has bytes that it cannot decode
+            raise ValueError(
+                f"prompt {i + 1} of {len(captions)} is not text in the encoding of this system: {caption!a}"
+            )
     return captions
 
 

@@ -127,6 +127,69 @@ def test_output_that_nobody_reads_is_no_traceback():
     assert "Traceback" not in done.stderr
 
 
+def command(line: str, **more: object) -> subprocess.CompletedProcess[str]:
+    """A command line in a shell; ``hftrainer`` is this one."""
+    line = f'hftrainer() {{ "{sys.executable}" -m hftrainer "$@"; }}; {line}'
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=environment, **more)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_failure(closed, tmp_path):
+    """`hftrainer doctor >&-` once was a traceback; and a file that was opened next got what libraries print."""
+    made = command(f"hftrainer data synthetic --clips 2 --out made {closed}", cwd=tmp_path)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "Traceback" not in made.stdout
+    assert len(list((tmp_path / "made" / "motion_data").glob("*.npy"))) == 2
+
+
+def test_output_that_cannot_be_written_is_named():
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = command("hftrainer zoo list > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "hftrainer zoo: [Errno 28] No space left on device: '<standard output>'\n"
+
+
+def test_a_pipe_of_another_process_is_not_ours(monkeypatch, capsys):
+    """Any broken pipe once ended a command without a word, as if `head` had closed its output."""
+    assert run(monkeypatch, BrokenPipeError(32, "Broken pipe")) == 1
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_letters_that_the_output_lacks_are_spelt_out(tmp_path):
+    """A finished command once failed because the terminal has no such letter."""
+    made = command("PYTHONIOENCODING=ascii hftrainer data synthetic --clips 2 --out läuft", cwd=tmp_path)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout == "2 clips -> l\\xe4uft\n"
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path):
+    """Intel's library ends the process there, with its own words and status 2."""
+    gone = command("mkdir gone && cd gone && rmdir ../gone && hftrainer doctor", cwd=tmp_path)
+    assert gone.returncode == 1
+    assert gone.stderr.startswith("hftrainer doctor: the current folder cannot be used")
+    assert gone.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("flags", [[], ["--seconds", "1", "--then"]])
+def test_a_prompt_that_is_no_text_is_refused(flags, capsys, tmp_path):
+    said = "a person \udcff walks"
+    line = [*flags, said, "1"] if flags else [said]
+    words = ["generate", *(["a person walks"] if flags else []), *line, "--model", "gotozero-nano"]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 1
+    assert "is not text" in capsys.readouterr().err
+
+
+def test_interrupted_while_arguments_are_read(monkeypatch, capsys):
+    def interrupted(argv: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_parse", interrupted)
+    assert cli.main(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
