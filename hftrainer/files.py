@@ -165,6 +165,33 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def only_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold `folder`, which is made, for what this process records in it; ``ValueError`` if another one does.
+
+    The folder itself is locked: no file is left, and a process that is killed holds nothing. Systems and file systems
+    without such locks allow all.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows; two commands at once are the user's own care there
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise ValueError(
+                    f"another command is writing into {os.fspath(folder)}; wait for it, or choose another folder"
+                ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
 # --- exchanging folders -----------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hftrainer.apps.generate import loading_record
 from hftrainer.apps.generate_set import Progress, SetJob, Settings, Source
 from hftrainer.data.folder import load_motion
 from hftrainer.data.text_motion.prompt_file import read_prompt_file
@@ -63,7 +64,7 @@ def run_benchmark(
         pipeline,
         Job(
             texts, out, seed=settings.seed, sampling=generation.sampling, formats=("npy", "html"),
-            batch_size=settings.batch_size or 32, truncate=True,
+            batch_size=settings.batch_size or 32, truncate=True, loaded=loading_record({"dtype": settings.dtype}),
         ),
         model=generation.model, fingerprint=generation.model_hash, progress=progress,
     )  # fmt: skip

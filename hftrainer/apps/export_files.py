@@ -64,7 +64,8 @@ def export_files(
 def _generated(out: Path) -> set[Path]:
     """The files that `hftrainer generate` wrote into `out`, with their page."""
     try:
-        names = {name for item in existing(out)["items"] for name in item["files"]}
+        manifest = existing(out)
+        names = {name for item in manifest["items"] for name in item["files"]} | manifest["videos"].keys()
     except ValueError:  # the manifest of something else
         return set()
     return {(out / name).resolve() for name in (*names, PAGE)} if names else set()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hftrainer.defaults import DEFAULT_MODEL
-from hftrainer.files import check_writable
+from hftrainer.files import check_writable, sha256
 from hftrainer.manifest import fingerprint
 from hftrainer.pipelines.outputs import FORMATS, PAGE, Job, run_job
 from hftrainer.pipelines.prompts import check_captions
@@ -100,12 +100,32 @@ def generate(
         prompts=list(timelines or request.prompts), out=out, num_motions=request.num_motions, seed=request.seed,
         seconds=request.seconds, sampling=sampling, formats=tuple(request.formats), batch_size=request.batch_size,
         truncate=request.truncate, options=request.options, raw=request.raw, timelines=timelines,
+        loaded=loading_record(request.load),
     )  # fmt: skip
     loaded = time.perf_counter()
     manifest = run_job(pipeline, job, model=str(request.model), fingerprint=fingerprint(folder), progress=progress)
     page = out / PAGE if (out / PAGE).is_file() else None
     warnings = {text: found for text in dict.fromkeys(said) if (found := list(pipeline.assess(text).warnings))}
     return GenerateResult(manifest, page, loaded - started, time.perf_counter() - loaded, warnings)
+
+
+# options of load_pipeline that change no motion, or what the fingerprint says already
+_NEUTRAL = ("device", "device_map", "free_text_encoder", "text_on_demand", "compile", "verify", "revision", "cache_dir",
+            "local_files_only", "token")  # fmt: skip
+
+
+def loading_record(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options of `load_pipeline` that change motions: dtype, quantization, another text encoder, ...; files by hash."""
+    record = {}
+    for name, value in options.items():
+        if value is None or name in _NEUTRAL:
+            continue
+        path = Path(value) if isinstance(value, (str, os.PathLike)) else None
+        if path is not None and path.is_dir():
+            record[name] = fingerprint(path)
+        else:
+            record[name] = f"sha256:{sha256(path)}" if path is not None and path.is_file() else str(value)
+    return record
 
 
 def timelines_of(

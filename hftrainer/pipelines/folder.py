@@ -47,7 +47,7 @@ def existing(folder: Path) -> dict[str, Any]:
     """The manifest of earlier runs into `folder`, without items that failed or whose files are not as written."""
     path = folder / MANIFEST
     if not path.is_file():
-        return {"items": [], "runs": []}
+        return {"items": [], "runs": [], "videos": {}}
     manifest: dict[str, Any] = read_json(path)
     items = manifest.get("items")
     items = items if isinstance(items, list) else [None]
@@ -57,6 +57,9 @@ def existing(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a manifest of ours; choose another output folder")
     for item in items:
         inside(folder, item["stem"], suffix=".npy", what=f"{path}: stem")
+    videos = manifest.get("videos")
+    well_formed = isinstance(videos, dict) and all(isinstance(about, dict) for about in videos.values())
+    manifest["videos"] = videos if well_formed else {}  # others are made again
     manifest["items"] = [item for item in items if "error" not in item and _is_there(folder, item)]
     return manifest
 

@@ -7,6 +7,7 @@ runs into the same folder stay in the manifest and on the page.
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.arrays import read_npy
-from hftrainer.files import Sparingly, sha256, write_json
+from hftrainer.files import Sparingly, only_writer, sha256, write_json
 from hftrainer.motion.body import Body, BodyMotion, smpl_body
 from hftrainer.motion.fit import pose
 from hftrainer.motion.io.read_body import read_motions
@@ -42,7 +43,7 @@ class Job:
 
     `options`: how motions are written, but for the .npy, which always holds the model's own features; `raw`: files show
     them without smoothing and foot locking. `timelines`: for a prompt that stands for several, the parts (prompt,
-    seconds) of its motion.
+    seconds) of its motion; `loaded`: how the model was loaded, as far as that changes its motions (dtype, ...).
     """
 
     prompts: list[str]
@@ -57,6 +58,7 @@ class Job:
     options: ExportOptions = field(default_factory=ExportOptions)
     raw: bool = False
     timelines: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
+    loaded: dict[str, Any] = field(default_factory=dict)
 
 
 def run_job(
@@ -69,10 +71,22 @@ def run_job(
 ) -> dict[str, Any]:
     """Make what is missing and write the page; the manifest with the items of this job.
 
-    Failed items are in it with their error. The file has the items of earlier runs, too.
+    Failed items are in it with their error. The file has the items of earlier runs, too. ``ValueError`` if another
+    process makes motions in the folder.
     """
     check_formats(job.formats, job.options)
-    settings = _settings(job, pipeline, fingerprint)
+    with only_writer(job.out):
+        return _run_job(pipeline, job, model, fingerprint, progress)
+
+
+def _run_job(
+    pipeline: TextToMotionPipeline,
+    job: Job,
+    model: str,
+    fingerprint: str,
+    progress: Callable[[Iterable[Any]], Iterable[Any]],
+) -> dict[str, Any]:
+    settings = json.loads(json.dumps(_settings(job, pipeline, fingerprint)))  # as the manifest gives them back
     before = existing(job.out)
     items = wanted(job.prompts, job.num_motions, job.seed, settings, before["items"])
     records: dict[str, dict[str, Any]] = {record["key"]: record for record in before["items"]}
@@ -85,6 +99,7 @@ def run_job(
         "versions": _versions(),
         "runs": [run for run in before["runs"] if run.get("settings") != settings]
         + [{"model": model, "settings": settings}],
+        **({"videos": before["videos"]} if before["videos"] else {}),
     }
     todo, sparingly = [item for item in items if item.key not in records], Sparingly()
 
@@ -101,7 +116,8 @@ def run_job(
         if sparingly.left_out:
             note()
     body = getattr(pipeline.bundle, "body", None)
-    _side_by_side(job, items, records, {item.prompt for item in todo}, body or smpl_body())
+    if videos := before["videos"] | _side_by_side(job, items, records, before["videos"], body or smpl_body()):
+        manifest["videos"] = videos
     if "html" in job.formats:
         write_page(job.out, list(_in_order(records)), model, body)
     write_json(job.out / MANIFEST, {**manifest, "items": _in_order(records)})
@@ -233,21 +249,28 @@ def _write_item(job: Job, item: Item, made: GeneratedMotion) -> dict[str, Any]:
 
 
 def _side_by_side(
-    job: Job, items: Sequence[Item], records: dict[str, dict[str, Any]], prompts: set[str], body: Body
-) -> None:
-    """With several motions a prompt, one more video that has them side by side; `prompts`: those with new motions.
+    job: Job, items: Sequence[Item], records: dict[str, dict[str, Any]], before: dict[str, dict[str, Any]], body: Body
+) -> dict[str, dict[str, Any]]:
+    """With several motions a prompt, one more video that has them side by side; those of this job, by name, with the
+    keys of their motions and their hash. One that is as it was made, of these motions, is kept.
 
     It is named after the first motion, so that runs with other seeds or settings keep theirs.
     """
     if "mp4" not in job.formats or job.num_motions < 2:
-        return
-    for prompt in sorted(prompts):
+        return {}
+    videos = {}
+    for prompt in sorted({item.prompt for item in items}):
         of_prompt = {item.key: records[item.key] for item in items if item.prompt == prompt}
-        made = [record for record in of_prompt.values() if "error" not in record]
-        if 2 <= len(made) <= _MOST_IN_A_VIDEO:
-            motions = [_shown_again(job.out, record, body) for record in made]
-            path = job.out / f"{made[0]['stem']}_all.mp4"
+        made = {key: record for key, record in of_prompt.items() if "error" not in record}
+        if not 2 <= len(made) <= _MOST_IN_A_VIDEO:
+            continue
+        path = job.out / f"{next(iter(made.values()))['stem']}_all.mp4"
+        known = before.get(path.name, {})
+        if not (known.get("of") == list(made) and path.is_file() and known.get("sha256") == sha256(path)):
+            motions = [_shown_again(job.out, record, body) for record in made.values()]
             write(path, motions, job.options, titles=[prompt] + [""] * (len(motions) - 1), kind="mp4")
+        videos[path.name] = {"of": list(made), "sha256": sha256(path)}
+    return videos
 
 
 def _in_order(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -265,7 +288,9 @@ def _settings(job: Job, pipeline: TextToMotionPipeline, fingerprint: str) -> dic
         "formats": list(job.formats),
         "options": asdict(job.options),
         "raw": job.raw,
-    } | ({"timelines": job.timelines} if job.timelines else {})
+        **({"timelines": job.timelines} if job.timelines else {}),
+        **({"loaded": job.loaded} if job.loaded else {}),
+    }
 
 
 def _versions() -> dict[str, str]:

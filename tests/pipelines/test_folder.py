@@ -11,9 +11,11 @@ from urllib.request import url2pathname
 import numpy as np
 import pytest
 
+from hftrainer.apps.generate import loading_record
 from hftrainer.cli import main
 from hftrainer.commands.common import one_sentence
 from hftrainer.data.synthetic.motions import make_motion
+from hftrainer.files import only_writer
 from hftrainer.motion.io.read_body import read_motions
 from hftrainer.pipelines.base import GeneratedMotion
 from hftrainer.pipelines.folder import slug, wanted
@@ -86,6 +88,52 @@ def test_videos_side_by_side_are_kept_and_completed(tiny_model, tmp_path, monkey
     assert run("-n", "3") == 0
     together = {name: counts for name, counts in videos.items() if name.endswith("_all.mp4")}
     assert sorted(together.values()) == [[2], [2, 3]]
+    for disturb in (lambda path: None, Path.unlink, lambda path: path.write_bytes(b"")):
+        disturb(tmp_path / max(together))  # a run that was killed before it, or another one of this name
+        assert run("-n", "2") == 0
+    assert run("-n", "2") == 0
+    assert together[max(together)] == [2, 3, 2, 2, 2]
+
+
+def test_other_ways_of_loading_are_other_motions(tiny_model, tmp_path):
+    """`--dtype` and `--quantize` once gave the motions of the run before."""
+
+    def run(*arguments):
+        assert main(["generate", "walk", "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6",
+                     "--formats", "npy", *arguments]) == 0  # fmt: skip
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        return [item["stem"] for item in manifest["items"]], len(manifest["runs"])
+
+    assert run() == (["000_walk_s0"], 1)
+    assert run("--dtype", "bf16") == (["000_walk_s0", "000_walk_s0_2"], 2)
+    assert run("--text-encoder", str(tiny_model / "text_encoder"))[1] == 3
+    assert run("--dtype", "bf16", "--device", "cpu")[1] == run()[1] == 3
+
+
+def test_options_of_loading_are_recorded_by_content(tmp_path):
+    (tmp_path / "features").write_text("1")
+    first = loading_record({"text_features": tmp_path / "features", "device": "cpu", "quantize": None})
+    (tmp_path / "features").write_text("2")
+    assert first.keys() == {"text_features"}
+    assert loading_record({"text_features": tmp_path / "features"}) != first
+
+
+def test_the_record_of_a_timeline_does_not_grow(tiny_model, tmp_path):
+    """Each further run of the same command once noted itself again."""
+    for _ in range(2):
+        assert main(["generate", "walk", "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6",
+                     "--then", "run", "0.6", "--formats", "npy"]) == 0  # fmt: skip
+    assert len(json.loads((tmp_path / "manifest.json").read_text())["runs"]) == 1
+
+
+def test_two_commands_do_not_write_one_manifest(tiny_model, tmp_path, capsys):
+    """The motions of one of them were once missing in it."""
+    line = ["generate", "walk", "--model", str(tiny_model), "--out", str(tmp_path), "--seconds", "0.6", "--formats",
+            "npy"]  # fmt: skip
+    with only_writer(tmp_path):
+        assert main(line) == 1
+    assert "another command is writing" in capsys.readouterr().err
+    assert main(line) == 0
 
 
 def test_a_motion_is_written_while_others_are_made(tiny_model, tmp_path, monkeypatch):
