@@ -28,6 +28,7 @@ from tests.faults.jobs import JOBS, Job, copied, prepare
 
 STARTS = re.compile(r"config\.\d+\.yaml")  # a run's record of each time that it was started
 LEFT_OUT = ("logs", "_logs", "wandb", "lightning_logs", "_served")
+SECONDS = re.compile(rb'"seconds": [\d.]+')  # in an evaluation's report: how long it took
 FOLDER = "folder"
 
 
@@ -55,14 +56,26 @@ def weights_hash(path: Path) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
+def file_hash(path: Path) -> str:
+    """Of what a rerun must give again."""
+    if path.suffix == ".ckpt":
+        return weights_hash(path)
+    if path.name == "run.json":
+        record = json.loads(path.read_bytes())
+        del record["starts"]  # each with its time, and a rerun adds one
+        return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+    if path.name == "report.json":
+        return hashlib.sha256(SECONDS.sub(b"", path.read_bytes())).hexdigest()
+    return sha256(path)
+
+
 def content(folder: Path) -> dict[str, str]:
     """Hash of every file by name; temporary names are files too, and folders that nothing is left in count."""
     return {
-        str(path.relative_to(folder)): FOLDER if path.is_dir()
-        else weights_hash(path) if path.suffix == ".ckpt" else sha256(path)
+        str(path.relative_to(folder)): FOLDER if path.is_dir() else file_hash(path)
         for path in sorted(folder.rglob("*"))
         if not STARTS.fullmatch(path.name) and not set(path.relative_to(folder).parts) & set(LEFT_OUT)
-    }  # fmt: skip
+    }
 
 
 def stamps(job: Job, out: Path) -> dict[Path, tuple[int, int]]:
