@@ -6,7 +6,7 @@ SETUP := $(VENV)/.ready
 SMALL := $(VENV)/.small
 PROMPTS := "a person walks forward" "someone does jumping jacks" "a man picks up a box" "someone dances the salsa"
 
-.PHONY: demo serve test test-all test-faults check docs bench gpu fuzz lock sbom format clean
+.PHONY: demo serve test test-all test-faults check docs bench gpu fuzz fuzz-guided lock sbom format clean
 demo: $(SMALL)  ## text to motion on the embedded model; look at out/demo/index.html
 	$(RUN) -m hftrainer generate $(PROMPTS) --out out/demo
 	@echo
@@ -43,6 +43,10 @@ test-faults: $(SETUP)  ## kills, full disks, files deleted underfoot; 200 kills 
 
 fuzz: $(SETUP)  ## 100,000 inputs for every reader of files (RUNS=1000 is quicker; READERS="bvh npy"); finds go to tests/fuzz/corpus
 	$(RUN) -W ignore -m tests.fuzz.run $(or $(READERS),all) --runs $(or $(RUNS),100000)
+
+fuzz-guided: $(SETUP)  ## as many for each, guided by what they cover (atheris)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	$(RUN) -W ignore -m tests.fuzz.guided $(or $(READERS),all) --runs $(or $(RUNS),100000)
 
 lock: $(SETUP)  ## requirements.lock and requirements-cpu.lock anew, from constraints.txt
 	$(RUN) scripts/lock.py
