@@ -55,9 +55,9 @@ def test_what_was_found_stays_mended(tmp_path, path):
     assert try_input(path.parent.name, path.read_bytes(), tmp_path) is None
 
 
-@pytest.mark.parametrize("reader", ["json", "npy", "safetensors", "torch-zip", "yaml", "text"])
+@pytest.mark.parametrize("reader", READERS)
 @given(data=st.binary(max_size=2000))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes(tmp_path_factory, reader, data):
     assert try_input(reader, data, tmp_path_factory.getbasetemp()) is None
 
