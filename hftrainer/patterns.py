@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from hftrainer.readers import parse_json
+from hftrainer.readers import FileError, parse_json
 
 MAX_PATTERN = 1000  # letters
 SECONDS = 10.0  # for all texts, and a millisecond more for each
@@ -25,11 +25,11 @@ json.dump([match and match.groupdict() for match in found], sys.stdout)"""
 def check_pattern(pattern: object, where: str) -> str:
     """`pattern` if it is a regular expression of at most 1,000 letters; ``ValueError`` otherwise."""
     if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN:
-        raise ValueError(f"{where}: expected a regular expression of at most {MAX_PATTERN} letters")
+        raise FileError(f"{where}: expected a regular expression of at most {MAX_PATTERN} letters")
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError, MemoryError) as error:
-        raise ValueError(f"{where}: {pattern[:80]!r} is not a regular expression ({error})") from error
+        raise FileError(f"{where}: {pattern[:80]!r} is not a regular expression ({error})") from error
     return pattern
 
 
@@ -47,7 +47,7 @@ def match_all(pattern: str, texts: Sequence[str], *, where: str) -> list[dict[st
             stdout=subprocess.PIPE, encoding="ascii", timeout=SECONDS + len(texts) / 1000,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise ValueError(
+        raise FileError(
             f"{where}: the pattern {pattern[:80]!r} needs more than {SECONDS:g} s; it backtracks too much, as "
             "(a+)+ does. Write it without repeats inside of repeats"
         ) from error

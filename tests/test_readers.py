@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -208,3 +210,25 @@ def test_yaml_numbers_of_one_hash_are_refused(tmp_path):
         read_yaml(path)
     path.write_text("a: 1152921504606846976\nb: -12\nc: 0x1F\n")
     assert read_yaml(path) == {"a": 1 << 60, "b": -12, "c": 31}
+
+
+_FILES = {"path", "where", "root", "folder", "self.path", "self.root", "self.folder", "path.parent", "dataset.root"}
+
+
+def plain_errors(source: str) -> Iterator[str]:
+    """Statements that raise a ValueError whose message begins with a file's or folder's name."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            message = node.exc.args[0]
+            if ast.unparse(node.exc.func) == "ValueError" and isinstance(message, ast.JoinedStr):
+                first = message.values[0]
+                if isinstance(first, ast.FormattedValue) and ast.unparse(first.value) in _FILES:
+                    yield ast.unparse(node)
+
+
+def test_messages_about_files_are_file_errors():
+    """Their names, and what they call their parts, would otherwise steer the terminal of whoever prints the error."""
+    assert list(plain_errors('raise ValueError(f"{path} has no {name}")'))
+    package = Path(__file__).parents[1] / "hftrainer"
+    found = {str(path): list(plain_errors(path.read_text())) for path in sorted(package.rglob("*.py"))}
+    assert {path: raised for path, raised in found.items() if raised} == {}

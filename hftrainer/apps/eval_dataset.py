@@ -20,6 +20,7 @@ from hftrainer.evaluation.protocols.schema import Protocol
 from hftrainer.motion.plausible import problem_of_most
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.representation.convert import check_route
+from hftrainer.readers import FileError
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 _LOOKED_AT = 32  # clips whose values are looked at before work is spent
@@ -51,7 +52,7 @@ def open_dataset(
     check_names(ids, f"split {split!r} of {folder.root}")
     missing = [name for name in ids if not folder.motion_path(name).is_file()]
     if missing:
-        raise ValueError(f"{root}: {len(missing)} clips of split {split!r} have no motion file ({missing[0]}, ...)")
+        raise FileError(f"{root}: {len(missing)} clips of split {split!r} have no motion file ({missing[0]}, ...)")
     captions = {name: folder.captions(name) for name in ids}
     stored = folder.representation
     clips = MotionStore(folder.motion)
@@ -60,7 +61,7 @@ def open_dataset(
         problem = problem_of_most(folder.motion_format, ((name, _clip(clips, name)) for name in looked_at))
         problem = problem or stale_clips(folder, ids)
         if problem is not None:
-            raise ValueError(f"{root}: {problem}. Predictions cannot be evaluated against such clips")
+            raise FileError(f"{root}: {problem}. Predictions cannot be evaluated against such clips")
     if stored == protocol.representation:
         return EvaluationSet(ids, captions, {name: folder.frames(name) for name in ids}, clips)
 

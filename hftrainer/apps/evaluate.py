@@ -23,6 +23,7 @@ from hftrainer.evaluation.protocols.run import ProtocolResult, plan_items, run_p
 from hftrainer.evaluation.report import flat, markdown, terminal
 from hftrainer.files import check_writable, write_json, write_text
 from hftrainer.motion.representation.convert import makes_up_rotations
+from hftrainer.readers import FileError
 from hftrainer.version import __version__
 
 PREDICTIONS = "predictions"
@@ -214,7 +215,7 @@ def attach(
     for one in (first, *further):
         one.cut_converted(wanted)
     if not any(first.path(name).is_file() for name in wanted):
-        raise ValueError(
+        raise FileError(
             f"{first.root} holds {len(first.files())} motions, none of which has the name of a clip of the split "
             f"({next(iter(sorted(wanted)), '')}.npy, ...)"
         )

@@ -20,6 +20,7 @@ from hftrainer.data.prepare.labelled_prompts import MINI_ACTIONS, read_labelled
 from hftrainer.evaluation.actions import Outcome, Trial
 from hftrainer.evaluation.nearest_action import ActionCenters, NearestReport, nearest_report
 from hftrainer.manifest import fingerprint
+from hftrainer.readers import FileError
 from hftrainer.zoo.load import load_evaluator, load_pipeline, locate
 
 Float32 = NDArray[np.float32]
@@ -69,7 +70,7 @@ def evaluate_by_evaluator(
     names = actions_of(dataset, (asked.real, asked.held_out), asked.least)
     names = [name for name in names if clips[asked.real].get(name)]
     if len(names) < 2:
-        raise ValueError(f"{dataset.root}: fewer than two actions have {asked.least} clips (labels.json, content)")
+        raise FileError(f"{dataset.root}: fewer than two actions have {asked.least} clips (labels.json, content)")
 
     def encode(motions: Sequence[Float32]) -> Float32:
         return np.asarray(judge.encode_motions([motion[:limit] for motion in motions]), dtype=np.float32)

@@ -14,6 +14,7 @@ from hftrainer.motion.fit import pose
 from hftrainer.motion.io.read_body import check_size, read_motions
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.pipelines.shown import Shown
+from hftrainer.readers import FileError
 from hftrainer.render.export import ExportOptions, check_formats, format_of, write
 
 
@@ -39,7 +40,7 @@ def export(
     check_formats((kind,), chosen)
     given = list(motion) if isinstance(motion, (list, tuple)) else [motion]
     if not given:
-        raise ValueError(f"{path}: no motion to export: the list is empty")
+        raise FileError(f"{path}: no motion to export: the list is empty")
     on = body if isinstance(body, Body) else body_of(body) if body is not None else None
     found = [pair for one in given for pair in named_motions(one, on, skeleton_map, raw, representation)]
     titles = [name for name, _ in found]

@@ -8,6 +8,7 @@ from pathlib import Path
 from hftrainer.motion.body import Body, BodyMotion
 from hftrainer.motion.io.read_body import read_motions
 from hftrainer.pipelines.folder import PAGE, existing
+from hftrainer.readers import FileError
 from hftrainer.render.export import ENDINGS, ExportOptions, describe_loop, write
 from hftrainer.render.viewer import clips_of, write_viewer
 
@@ -36,7 +37,7 @@ def export_files(
     generated = _generated(out)
     page = out / (PAGE if together is None else together)
     if (together is not None or "html" in formats) and page.exists() and page.resolve() in generated:
-        raise ValueError(f"{page} was written by `hftrainer generate`; choose another folder with --out")
+        raise FileError(f"{page} was written by `hftrainer generate`; choose another folder with --out")
     taken |= generated
     endings = [ENDINGS[name] for name in formats if name != "html"]
     for path in sources:

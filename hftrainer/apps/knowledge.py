@@ -22,6 +22,7 @@ from hftrainer.pipelines.knowledge.calibrate import fit_judgement
 from hftrainer.pipelines.knowledge.examples import Examples, evenly
 from hftrainer.pipelines.knowledge.files import EXAMPLES, KNOWN, VOCABULARY, Judgement, Known, Reading, write_known
 from hftrainer.pipelines.knowledge.wordlist import WordList, head_words
+from hftrainer.readers import FileError
 from hftrainer.zoo.load import load_pipeline, locate
 
 Say = Callable[[str], None]
@@ -109,7 +110,7 @@ def read_captions(dataset: DatasetFolder, settings: VocabularySettings, backgrou
         for text in found:
             texts.setdefault(text, (action, group))
     if not texts:
-        raise ValueError(f"{dataset.root}: no clip of the split {settings.split!r} has a caption")
+        raise FileError(f"{dataset.root}: no clip of the split {settings.split!r} has a caption")
     kept = sorted(texts)
     if len(kept) > settings.captions:
         rng = np.random.default_rng(settings.seed)

@@ -13,7 +13,7 @@ from hftrainer.evaluation.compare import Run, common_items, common_protocol, hal
 from hftrainer.evaluation.report import Table, aligned, pipe_table
 from hftrainer.evaluation.vocabulary import current_name, in_order, label_of
 from hftrainer.files import check_writable, write_json, write_text
-from hftrainer.readers import as_markdown
+from hftrainer.readers import FileError, as_markdown
 from hftrainer.zoo.collection import cards, find_card
 
 _FEWEST_COMMON = 0.99  # fraction of items that all runs must have in common
@@ -106,7 +106,7 @@ def leaderboard(
         shared = len(common_items(first, other)[0])
         most = max(len(run.items["keys"]) for run in (first, other))
         if shared < _FEWEST_COMMON * most:
-            raise ValueError(
+            raise FileError(
                 f"{first.folder} and {other.folder} have {shared} of {most} items in common; they were evaluated on "
                 "different clips"
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.config import ConfigError, Experiment, load_experiment, typed
+from hftrainer.readers import FileError
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class TrainedRun:
         """A model folder of the run, "best" or "last", as the `artifact` callback wrote it."""
         path = self.folder / name
         if not path.is_dir():
-            raise ValueError(f"{self.folder} has no {name}/; its configuration needs the callback artifact")
+            raise FileError(f"{self.folder} has no {name}/; its configuration needs the callback artifact")
         return path
 
 

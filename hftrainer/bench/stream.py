@@ -23,6 +23,7 @@ from hftrainer.bench.measure import machine
 from hftrainer.bench.processes import memory
 from hftrainer.bench.seams import at_seams, elsewhere, real_limits
 from hftrainer.files import write_json
+from hftrainer.readers import FileError
 from hftrainer.requests import SamplingParams
 from hftrainer.zoo.load import load_pipeline, locate
 
@@ -63,7 +64,7 @@ def read_clips(folder: Path, most: int) -> Iterator[np.ndarray]:
     """Up to `most` motions of a dataset folder, evenly spread over its sorted names."""
     files = sorted((folder / "motion_data").glob("*.npy"))
     if not files:
-        raise ValueError(f"{folder} has no motion_data/*.npy; give a dataset folder, see docs/data.md")
+        raise FileError(f"{folder} has no motion_data/*.npy; give a dataset folder, see docs/data.md")
     return (read_npy(path) for path in files[:: max(1, len(files) // most)][:most])
 
 

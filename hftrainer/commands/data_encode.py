@@ -8,6 +8,7 @@ from typing import Any
 
 from hftrainer.commands.common import add_dtype, progress
 from hftrainer.commands.data_common import open_dataset, with_dataset
+from hftrainer.readers import FileError
 
 
 def add_verbs(verbs: Any) -> None:
@@ -44,7 +45,7 @@ def tokenize(args: argparse.Namespace) -> int:
     dataset = open_dataset(args)
     tokenizer = load_tokenizer(args.model, device=args.device)
     if tokenizer.representation != dataset.representation:
-        raise ValueError(
+        raise FileError(
             f"{dataset.root} holds {dataset.representation}, but the tokenizer of {args.model} expects "
             f"{tokenizer.representation}; convert the dataset: hftrainer data convert-representation"
         )

@@ -35,7 +35,7 @@ from hftrainer.data.tokens.table import Int64, Label, TokenTable, check_made_by,
 from hftrainer.files import sha256, write_json
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.statistics import load_statistics
-from hftrainer.readers import check_type, inside, json_field, json_fields, read_json
+from hftrainer.readers import FileError, check_type, inside, json_field, json_fields, read_json
 
 MANIFEST = "made_from.json"
 TOKENS_FORMAT = "hftrainer-packed-tokens-v1"
@@ -51,26 +51,26 @@ class PackedFolder:
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
         if not (self.folder / MANIFEST).is_file():
-            raise ValueError(f"{str(folder)!r} is not a packed dataset: it has no {MANIFEST}; {self.remedy}")
+            raise FileError(f"{str(folder)!r} is not a packed dataset: it has no {MANIFEST}; {self.remedy}")
         try:
             self.made_from: dict[str, Any] = read_packed_manifest(self.folder)
         except ValueError as error:
             raise ValueError(f"{error}; {self.remedy}") from error
         found, files = self.made_from.get("format"), self.made_from["files"]
         if found != self.format:
-            raise ValueError(f"{self.folder} has the format {found!r}, expected {self.format!r}; {self.remedy}")
+            raise FileError(f"{self.folder} has the format {found!r}, expected {self.format!r}; {self.remedy}")
         for name, about in files.items():
             path = inside(self.folder, name, what=str(self.folder / MANIFEST))
             size = path.stat().st_size if path.is_file() else None
             if size != about["bytes"]:
-                raise ValueError(f"{path} has {size} bytes, expected {about['bytes']}; {self.remedy}")
+                raise FileError(f"{path} has {size} bytes, expected {about['bytes']}; {self.remedy}")
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def array(self, name: str) -> NDArray[Any]:
         """An array of this folder; only files that the manifest names are opened."""
         if name not in self._arrays:
             if f"{name}.npy" not in self.made_from["files"]:
-                raise ValueError(f"{self.folder} has no {name}.npy; {self.remedy}")
+                raise FileError(f"{self.folder} has no {name}.npy; {self.remedy}")
             self._arrays[name] = map_array(self.folder / f"{name}.npy")
         return self._arrays[name]
 
@@ -78,7 +78,7 @@ class PackedFolder:
         """Numbers of the entries of a split."""
         splits = self.made_from["splits"]
         if name not in splits:
-            raise ValueError(f"{self.folder} has no split {name!r}; it has {sorted(splits)}; {self.remedy}")
+            raise FileError(f"{self.folder} has no split {name!r}; it has {sorted(splits)}; {self.remedy}")
         return self.array(splits[name]["array"])
 
     def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
@@ -102,7 +102,7 @@ class PackedFolder:
         """A clip's name."""
         names, offsets = self.array("names"), self.array("name_offsets")
         if names.ndim != 1 or offsets.ndim != 1:
-            raise ValueError(f"{self.folder} has no list of names; {self.remedy}")
+            raise FileError(f"{self.folder} has no list of names; {self.remedy}")
         return bytes(names[offsets[clip] : offsets[clip + 1]]).decode()
 
     def verify(self, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> list[str]:
@@ -167,7 +167,7 @@ class PackedTokens(PackedFolder):
         for name, last in most.items():
             values = self.array(name)
             if len(values) and not 0 <= values.min() <= values.max() <= last:
-                raise ValueError(f"{self.folder / name}.npy holds numbers outside of 0 to {last}; {self.remedy}")
+                raise FileError(f"{self.folder / name}.npy holds numbers outside of 0 to {last}; {self.remedy}")
         table = self.table
         fits = (
             len(table.offsets) == len(table.clips) + 1
@@ -183,13 +183,13 @@ class PackedTokens(PackedFolder):
     def _column(self, name: str) -> NDArray[Any]:
         array = self.array(name)
         if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(f"{self.folder}: {name} holds {array.shape} of {array.dtype}; {self.remedy}")
+            raise FileError(f"{self.folder}: {name} holds {array.shape} of {array.dtype}; {self.remedy}")
         return array
 
     def _offsets(self, name: str) -> NDArray[Any]:
         array = self._column(name)
         if not len(array) or array[0] != 0:
-            raise ValueError(f"{self.folder}: {name} does not begin with 0; {self.remedy}")
+            raise FileError(f"{self.folder}: {name} does not begin with 0; {self.remedy}")
         return array
 
     def __len__(self) -> int:

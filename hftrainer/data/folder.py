@@ -78,7 +78,7 @@ class DatasetFolder:
             return sorted(str(f.relative_to(self.motions).with_suffix("")) for f in files if f.name[0] != ".")
         path = self.root / "split" / f"{split}.txt"
         if not path.is_file():
-            raise ValueError(f"{self.root} has no split {split!r}; it has {self.splits()}")
+            raise FileError(f"{self.root} has no split {split!r}; it has {self.splits()}")
         names = [line.strip() for line in read_lines(path) if line.strip()]
         for name in names:
             inside(self.motions, name, suffix=".npy", what=str(path))
@@ -103,7 +103,7 @@ class DatasetFolder:
         try:
             return npy_header(path, kind="float", shape=(None, self.motion_format.width)).shape[0]
         except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
 
     def captions(self, name: str) -> list[Caption]:
         """The captions of a clip; none if it has no text file."""
@@ -126,7 +126,7 @@ class DatasetFolder:
             for mean, std in (("mean.npy", "std.npy"), ("Mean.npy", "Std.npy")):
                 if (folder / mean).is_file():
                     return load_statistics(folder / mean, folder / std, self.motion_format)
-        raise ValueError(f"{self.root} has no mean_std/mean.npy; make it with: hftrainer data stats {self.root}")
+        raise FileError(f"{self.root} has no mean_std/mean.npy; make it with: hftrainer data stats {self.root}")
 
     def write_motion(self, name: str, motion: Any) -> None:
         """Write a clip as float32, atomically."""
@@ -177,9 +177,9 @@ def load_motion(path: Path, representation: str = DEFAULT) -> Float32:
     try:
         motion = read_npy(path, shape=(None, width), finite=True, what=representation)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
     if len(motion) == 0:
-        raise ValueError(f"{path} has no frames")
+        raise FileError(f"{path} has no frames")
     return np.asarray(motion, dtype=np.float32)
 
 
@@ -189,11 +189,11 @@ def _representation_of(root: Path) -> str:
         return DEFAULT
     name = read_json(path).get("representation")
     if not isinstance(name, str):
-        raise ValueError(f'{path}: expected {{"representation": NAME}}, such as "hml263", got {name!r} for the name')
+        raise FileError(f'{path}: expected {{"representation": NAME}}, such as "hml263", got {name!r} for the name')
     try:
         return get_representation(name).name
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {error}") from error
 
 
 def parse_caption(line: str) -> Caption:

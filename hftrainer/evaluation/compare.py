@@ -27,7 +27,7 @@ from hftrainer.evaluation.protocols.schema import Protocol
 from hftrainer.evaluation.report import Table
 from hftrainer.evaluation.vocabulary import arrow_of, current_result, label_of
 from hftrainer.files import atomic_path
-from hftrainer.readers import json_fields, read_json
+from hftrainer.readers import FileError, json_fields, read_json
 
 Floats = NDArray[np.floating[Any]]
 PER_ITEM, RESULT = "per_item.npz", "report.json"
@@ -103,13 +103,13 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     for path in (folder / RESULT, per_item):
         if not path.is_file():
             name = RESULT if path.name == RESULT else PER_ITEM
-            raise ValueError(
+            raise FileError(
                 f"{folder} has no {name}: it is not the result of `hftrainer evaluate run --out` on predictions"
             )
     items = read_npz(per_item, _ARRAYS)
     sizes = {name: len(array) for name, array in items.items()}
     if len(set(sizes.values())) != 1:
-        raise ValueError(f"{per_item}: per-item arrays have different lengths: {sizes}")
+        raise FileError(f"{per_item}: per-item arrays have different lengths: {sizes}")
     result = read_json(folder / RESULT)
     rows = result.get("rows", {})
     json_fields(result, folder / RESULT, {"protocol": dict}, dict.fromkeys(("rows", "evaluator", "counts"), dict))
@@ -241,13 +241,13 @@ def common_protocol(a: Run, b: Run) -> Protocol:
     first, second = (dict(run.result["protocol"]) for run in (a, b))
     for key in sorted({*first, *second} - {"missing", "name", "summary", "source"}):
         if first.get(key) != second.get(key):
-            raise ValueError(
+            raise FileError(
                 f"{a.folder} and {b.folder} were evaluated differently: {key} is {first.get(key)!r} in one and "
                 f"{second.get(key)!r} in the other"
             )
     theirs = [run.result["evaluator"]["identity"] for run in (a, b)]
     if theirs[0] != theirs[1]:
-        raise ValueError(
+        raise FileError(
             f"{a.folder} and {b.folder} were evaluated by different evaluators: {theirs[0]} and {theirs[1]}"
         )
     return typed(Protocol, first, path=str(a.folder / RESULT))
@@ -258,14 +258,14 @@ def common_items(a: Run, b: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     places = {key: row for row, key in enumerate(b.items["keys"].tolist())}
     rows = [(row, places[key]) for row, key in enumerate(a.items["keys"].tolist()) if key in places]
     if len(rows) < TOP:
-        raise ValueError(
+        raise FileError(
             f"{a.folder} and {b.folder} have {len(rows)} items in common; they were evaluated on different clips"
         )
     left, right = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     if not np.array_equal(a.items["captions"][left], b.items["captions"][right]) or not np.allclose(
         a.items["real"][left], b.items["real"][right], atol=1e-4
     ):
-        raise ValueError(f"{a.folder} and {b.folder} have clips with the same names but different captions or frames")
+        raise FileError(f"{a.folder} and {b.folder} have clips with the same names but different captions or frames")
     return left, right
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hftrainer.arrays import npy_header, read_npy
 from hftrainer.motion.representation.base import DEFAULT, get_representation
 from hftrainer.motion.representation.convert import Options, convert, targets
-from hftrainer.readers import inside, read_json
+from hftrainer.readers import FileError, inside, read_json
 from hftrainer.registry import REPRESENTATIONS
 
 Floats = NDArray[np.floating[Any]]
@@ -93,7 +93,7 @@ class Predictions:
         wanted = get_representation(self.stored).fps
         noted = self.manifest().get("fps")
         if noted is not None and float(noted) != wanted:
-            raise ValueError(
+            raise FileError(
                 f"{self.root}/manifest.json says {noted:g} fps; {self.stored} has {wanted:g}. Resample the motions"
             )
         if self.stored != self.representation:
@@ -103,7 +103,7 @@ class Predictions:
         for rate in _USUAL_RATES:
             alike = sum(abs(length - n * rate / fps) <= _ROUNDING for length, n in off)
             if rate != fps and len(pairs) >= _FEWEST and alike >= _ALIKE * len(pairs):
-                raise ValueError(
+                raise FileError(
                     f"{self.root}: {alike} of {len(pairs)} predictions have {rate / fps:.3g} times the frames of "
                     f"their clips, as motions at {rate:g} fps would have; {fps:g} fps is "
                     "expected. Resample them (or use "
@@ -124,7 +124,7 @@ class Predictions:
         """Representation of the folder's files, by their width; an error if the evaluator cannot use it."""
         files = self.files()
         if not files:
-            raise ValueError(f"{self.root} has no .npy files; predictions are <clip name>.npy, one per clip")
+            raise FileError(f"{self.root} has no .npy files; predictions are <clip name>.npy, one per clip")
         widths = set()
         for path in files[:: max(1, len(files) // _LOOKED_AT)]:
             try:
@@ -141,7 +141,7 @@ class Predictions:
         what = f"that is {found}" if found else "no known representation has that shape"
         if len(widths) > 1:
             what = f"and others: {sorted(map(str, widths))}"
-        raise ValueError(
+        raise FileError(
             f"{self.root}: motions are (frames, {', '.join(map(str, shape)) or '-'}), {what}; expected {wanted.name}, "
             f"(frames, {wanted.width}) at {wanted.fps:g} fps. Convert them: hftrainer data convert-representation"
         )
@@ -166,5 +166,5 @@ def read_prediction(path: Path, width: int) -> Floats:
     """A motion file (frames, width), checked; errors name the file and what is wrong."""
     motion = read_npy(path, shape=(None, width), finite=True)
     if len(motion) == 0:
-        raise ValueError(f"{path} has no frames")
+        raise FileError(f"{path} has no frames")
     return motion

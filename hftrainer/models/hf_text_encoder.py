@@ -28,7 +28,7 @@ from hftrainer.models.text_encoder_base import (
     weights_of,
 )
 from hftrainer.models.text_sizes import clip_sizes, sentence_sizes
-from hftrainer.readers import read_json
+from hftrainer.readers import FileError, read_json
 from hftrainer.registry import TEXT_ENCODERS
 
 _POSITION_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose positions start behind the padding's
@@ -233,12 +233,12 @@ class SentenceTextEncoder(HFTextEncoder):
         try:
             sizes = AutoConfig.from_pretrained(found(source, **hub), trust_remote_code=False, **hub)
         except (ValueError, KeyError) as error:
-            raise ValueError(
+            raise FileError(
                 f"{source!r} holds a model of type {kind!r}, which this transformers does not have; code that a model "
                 "brings is never run: choose another, or update transformers"
             ) from error
         if getattr(sizes, "is_encoder_decoder", False) or not hasattr(sizes, "hidden_size"):
-            raise ValueError(f"{source!r} holds a model of type {kind}, which is no encoder of text; choose another")
+            raise FileError(f"{source!r} holds a model of type {kind}, which is no encoder of text; choose another")
         if config.pooling != "tokens" and (dense := _dense_of(found(source, **hub))) is not None:
             raise ValueError(
                 f"the sentence model {source!r} has a layer after its pooling ({dense}), which is not applied here; "

@@ -17,6 +17,7 @@ from hftrainer.files import write_json
 from hftrainer.models.checkpoint import assign, open_checkpoint, skeleton, tensor_hash, write_module
 from hftrainer.models.network.t5 import T5Encoder, T5Sizes
 from hftrainer.models.text_encoder_base import cannot_load, check_type, found, read_raw_sizes, weights_of
+from hftrainer.readers import FileError
 
 _ALIASES = {"hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers",
             "head_dim": "d_kv"}  # fmt: skip
@@ -34,7 +35,7 @@ def read_t5_sizes(source: str | os.PathLike[str], **hub: Any) -> T5Sizes:
     check_type(str(source), raw, "t5")
     for name, what in _REFUSED.items():
         if raw.get(name):
-            raise ValueError(f"{str(source)!r}: its config.json asks for {what} ({name}), which is not computed here")
+            raise FileError(f"{str(source)!r}: its config.json asks for {what} ({name}), which is not computed here")
     given = {_ALIASES.get(key, key): value for key, value in raw.items()}
     try:
         sizes = T5Sizes(**{field.name: given[field.name] for field in fields(T5Sizes) if field.name in given})

@@ -21,7 +21,7 @@ from hftrainer.extras import quiet
 from hftrainer.hub import ON_HUB, FolderMeant, ModelNotFound, find_model
 from hftrainer.models.checkpoint import CheckpointError, find_weights
 from hftrainer.models.outline import AbsentText
-from hftrainer.readers import read_json
+from hftrainer.readers import FileError, read_json
 
 DTYPES = ("float64", "float32", "bfloat16")
 
@@ -279,7 +279,7 @@ def check_type(source: str, raw: Mapping[str, Any], name: str, *, only: bool = T
     reader = READ_BY.get(str(kind))
     if kind and reader != name and (only or reader is not None):
         advice = f"write name: {reader}" if reader else "choose another encoder"
-        raise ValueError(
+        raise FileError(
             f"{source!r} holds a model of type {kind}, which the text encoder {name} does not read; {advice}"
         )
 

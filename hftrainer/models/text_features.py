@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from hftrainer.models.checkpoint import CheckpointError, open_checkpoint, read_metadata, write_safetensors
 from hftrainer.models.text_encoder_base import BaseTextEncoder, TextFeatures, kind_of, spell_kind
-from hftrainer.readers import parse_json
+from hftrainer.readers import FileError, parse_json
 from hftrainer.registry import TEXT_ENCODERS, Part
 
 FORMAT = "hftrainer-text-features-v1"
@@ -117,16 +117,16 @@ class StoredTextFeatures(nn.Module):
     def check_encoder(self, sha256: str | None, width: int | None, max_tokens: int) -> None:
         """Raise ``ValueError`` unless these are features of the encoder with this hash, for a model of this width."""
         if width is not None and width != self.width:
-            raise ValueError(
+            raise FileError(
                 f"{self.path} holds features of {self.encoder!r}, {self.width} wide; this model reads {width}"
             )
         if max_tokens != self.max_tokens:
-            raise ValueError(
+            raise FileError(
                 f"{self.path} holds the first {self.max_tokens} tokens of each text, this model is shown {max_tokens}; "
                 "make them again: hftrainer data text-features"
             )
         if sha256 is not None and self.encoder_sha256 != sha256:
-            raise ValueError(
+            raise FileError(
                 f"{self.path} was made by another text encoder: {self.encoder!r} with weights "
                 f"{self.encoder_sha256[:12]}, this model's are {sha256[:12]}; make it again with this model's: "
                 "hftrainer data text-features"
@@ -136,7 +136,7 @@ class StoredTextFeatures(nn.Module):
         """Raise ``ValueError`` unless these are features of such an encoder, pooled in this way."""
         wanted = kind_of(part.name, part.config)
         if wanted != self.kind:
-            raise ValueError(
+            raise FileError(
                 f"{self.path} holds features of {spell_kind(self.kind)}, the model's text encoder is "
                 f"{spell_kind(wanted)}; make them again: hftrainer data text-features"
             )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hftrainer.files import write_json
 from hftrainer.motion.rotation import rotate, transpose
 from hftrainer.motion.skeleton import JOINTS, MIRROR, N_JOINTS, PARENTS, forward_kinematics, global_rotations
-from hftrainer.readers import read_json
+from hftrainer.readers import FileError, read_json
 
 Float = NDArray[np.float64]
 BODY_FILE = "skeleton.json"
@@ -171,7 +171,7 @@ def read_body(path: str | os.PathLike[str]) -> Body:
         offsets = np.array([content["offsets"][joint] for joint in JOINTS], dtype=np.float64)
         return Body(str(content["name"]), offsets)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a body's skeleton file: {error}") from error
+        raise FileError(f"{path} is not a body's skeleton file: {error}") from error
 
 
 def write_body(path: str | os.PathLike[str], body: Body) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hftrainer.arrays import Wanted, read_npz
 from hftrainer.motion.representation.motion135 import rest_offsets
 from hftrainer.motion.skeleton import N_JOINTS
+from hftrainer.readers import FileError
 
 
 def body_model_offsets(path: str | os.PathLike[str]) -> NDArray[np.float64]:
@@ -21,12 +22,12 @@ def body_model_offsets(path: str | os.PathLike[str]) -> NDArray[np.float64]:
     try:
         arrays = read_npz(path, {name: wanted for name in ("v_template", "J_regressor")})
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise FileError(
             f"{path} is not a body model with plain arrays v_template and J_regressor: {error}; the .pkl releases "
             "have to be converted to .npz first"
         ) from error
     template, regressor = (array.astype(np.float64) for array in arrays.values())
     if template.shape[1] != 3 or regressor.shape[1] != len(template) or len(regressor) < N_JOINTS:
-        raise ValueError(f"{path}: v_template is {template.shape} and J_regressor {regressor.shape}; they do not fit")
+        raise FileError(f"{path}: v_template is {template.shape} and J_regressor {regressor.shape}; they do not fit")
     offsets: NDArray[np.float64] = rest_offsets((regressor @ template)[:N_JOINTS])
     return offsets

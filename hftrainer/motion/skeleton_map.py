@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hftrainer.motion.rest_pose import TARGETS
 from hftrainer.motion.skeleton import JOINTS, PARENTS
-from hftrainer.readers import read_yaml
+from hftrainer.readers import FileError, read_yaml
 
 Float = NDArray[np.float64]
 SHIPPED = Path(__file__).parent / "skeletons"
@@ -147,9 +147,9 @@ def load_map(name_or_path: str | os.PathLike[str]) -> SkeletonMap:
     try:
         return SkeletonMap(**{"name": path.stem, **fields})
     except TypeError as error:
-        raise ValueError(f"{path}: {error}; see the shipped maps for the keys") from error
+        raise FileError(f"{path}: {error}; see the shipped maps for the keys") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {error}") from error
 
 
 def frame_from(axes: dict[str, Any]) -> Float:

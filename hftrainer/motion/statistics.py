@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hftrainer.arrays import read_npy
 from hftrainer.motion.representation.base import Representation
+from hftrainer.readers import FileError
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -68,14 +69,14 @@ def load_statistics(mean_path: Path, std_path: Path, representation: Representat
         try:
             array = read_npy(path, shape=(representation.width,), finite=True, what=representation.name)
         except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
         arrays.append(array.astype(np.float32))
     mean, std = arrays
     if not (std > 0).all():
-        raise ValueError(f"{std_path}: standard deviations must be positive, channel {int(np.argmin(std))} is not")
+        raise FileError(f"{std_path}: standard deviations must be positive, channel {int(np.argmin(std))} is not")
     problem = representation.statistics_problem(mean, std)
     if problem is not None:
-        raise ValueError(
+        raise FileError(
             f"{mean_path}: {problem}; are these the statistics of another representation than {representation.name}, "
             "or mean and std exchanged?"
         )

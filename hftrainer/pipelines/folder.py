@@ -13,7 +13,7 @@ from typing import Any
 
 from hftrainer.files import sha256
 from hftrainer.pipelines.prompts import seeded_rows
-from hftrainer.readers import inside, read_json
+from hftrainer.readers import FileError, inside, read_json
 
 MANIFEST = "manifest.json"
 PAGE = "index.html"
@@ -54,7 +54,7 @@ def existing(folder: Path) -> dict[str, Any]:
     runs = manifest.setdefault("runs", [])
     fits = isinstance(runs, list) and all(isinstance(run, dict) for run in runs) and all(map(_is_record, items))
     if not fits:
-        raise ValueError(f"{path} is not a manifest of ours; choose another output folder")
+        raise FileError(f"{path} is not a manifest of ours; choose another output folder")
     for item in items:
         inside(folder, item["stem"], suffix=".npy", what=f"{path}: stem")
     videos = manifest.get("videos")

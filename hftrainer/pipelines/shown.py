@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hftrainer.motion.body import Body, BodyMotion
 from hftrainer.motion.fit import pose
+from hftrainer.readers import FileError
 
 
 class Shown:
@@ -58,7 +59,7 @@ class Shown:
 
         if Path(path).suffix.lower() == ".npy":
             if options or raw:
-                raise ValueError(f"{path}: .npy holds the model's own features, which options cannot change")
+                raise FileError(f"{path}: .npy holds the model's own features, which options cannot change")
             write_features(path, self.motion)
             return
         kind = format_of(path)

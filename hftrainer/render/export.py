@@ -23,6 +23,7 @@ from hftrainer.motion.io.npz import write_amass, write_npz
 from hftrainer.motion.io.table import write_csv
 from hftrainer.motion.io.usd import write_usd
 from hftrainer.motion.rigs import find_rig, onto_rig
+from hftrainer.readers import FileError
 
 # Names of formats, and the endings of their files. "amass" is an .npz, too: "walk.amass.npz".
 ENDINGS = {
@@ -111,7 +112,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     for kind, ending in sorted(ENDINGS.items(), key=lambda item: -len(item[1])):
         if name.endswith(ending) or (kind == "usd" and name.endswith((".usd", ".usdc"))):
             return kind
-    raise ValueError(f"{path}: cannot write {Path(path).suffix or 'a file without a suffix'}; endings are "
+    raise FileError(f"{path}: cannot write {Path(path).suffix or 'a file without a suffix'}; endings are "
                      f"{', '.join(ENDINGS.values())}")  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def write(
     kind = kind or format_of(path)
     lock = not (raw or options.in_place or options.loop)
     if len(motions) != 1 and kind not in _SEVERAL:
-        raise ValueError(f"{path}: a {kind} file holds one motion, got {len(motions)}; glb, html and mp4 hold several")
+        raise FileError(f"{path}: a {kind} file holds one motion, got {len(motions)}; glb, html and mp4 hold several")
     motion = motions[0]
     if kind == "bvh":
         animation = animate(motion, options.skeleton, root_motion=options.root_motion, moving_root=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hftrainer.extras import need
 from hftrainer.files import atomic_path
 from hftrainer.motion.body import BodyMotion
+from hftrainer.readers import FileError
 from hftrainer.render.fonts import font_for
 from hftrainer.render.scene import Figure
 
@@ -38,7 +39,7 @@ def render_video(
     titles = [titles] if isinstance(titles, str) else list(titles)
     suffix = Path(path).suffix.lower()
     if transparent and suffix == ".mp4":
-        raise ValueError(f"{path}: an mp4 cannot be transparent; write .webp or .gif")
+        raise FileError(f"{path}: an mp4 cannot be transparent; write .webp or .gif")
     pictures = frames(motions, titles=titles, size=size, transparent=transparent)
     fps = motions[0].fps
     with atomic_path(path) as temporary:
@@ -47,7 +48,7 @@ def render_video(
         elif suffix in (".gif", ".webp"):
             _write_animation(temporary, pictures, fps, suffix, transparent)
         else:
-            raise ValueError(f"{path}: a video is .mp4, .gif or .webp")
+            raise FileError(f"{path}: a video is .mp4, .gif or .webp")
 
 
 def frames(

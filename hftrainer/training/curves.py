@@ -13,6 +13,7 @@ from hftrainer.evaluation.physical import KEYS, table_scaled_physical_metrics
 from hftrainer.evaluation.vocabulary import current_name
 from hftrainer.extras import need
 from hftrainer.files import atomic_path
+from hftrainer.readers import FileError
 
 Curve = list[tuple[int, float]]
 
@@ -26,7 +27,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
     curves: dict[str, dict[int, float]] = {}
     files = sorted(run.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
     if not files:
-        raise ValueError(f"{run} has no logs/version_*/metrics.csv; give the output_dir of a run")
+        raise FileError(f"{run} has no logs/version_*/metrics.csv; give the output_dir of a run")
     for path in files:
         with path.open(newline="", encoding="utf-8") as stream:
             try:
@@ -37,7 +38,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
                             today, value = _in_todays_terms(name, float(text))
                             curves.setdefault(today, {})[step] = value
             except (KeyError, TypeError, AttributeError, ValueError, OverflowError, csv.Error) as error:
-                raise ValueError(f"{path} is not a log of a run ({type(error).__name__}: {error})") from error
+                raise FileError(f"{path} is not a log of a run ({type(error).__name__}: {error})") from error
     return {name: sorted(points.items()) for name, points in sorted(curves.items())}
 
 
@@ -72,11 +73,11 @@ def draw_curves(
     names = None if names is None else [current_name(name) for name in names]
     unknown = [name for name in names or [] if name not in curves]
     if unknown:
-        raise ValueError(f"{run} did not log {unknown}; it logged {list(curves)}")
+        raise FileError(f"{run} did not log {unknown}; it logged {list(curves)}")
     wanted = list(names) if names else [name for name, points in curves.items() if len(points) > 1]
     panels = choose_panels(wanted)
     if not panels:
-        raise ValueError(f"{run} has no value that was logged twice; no curve to draw")
+        raise FileError(f"{run} has no value that was logged twice; no curve to draw")
     canvas = Canvas(columns=min(columns, len(panels)), panels=len(panels), title=title or run.name)
     for number, panel in enumerate(panels):
         canvas.panel(number, {name: curves[name] for name in panel})

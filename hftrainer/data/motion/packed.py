@@ -29,6 +29,7 @@ from hftrainer.data.motion.windows import MotionBatch, WindowDataset, WindowRule
 from hftrainer.data.order import BatchPlan
 from hftrainer.files import atomic_folder
 from hftrainer.motion.representation.base import Representation
+from hftrainer.readers import FileError
 from hftrainer.registry import DATASETS
 
 MOTIONS_FORMAT = "hftrainer-packed-motions-v1"
@@ -86,7 +87,7 @@ def pack_motions(
     members = {split: list(dict.fromkeys(dataset.names(split))) for split in splits or dataset.splits()}
     names = list(dict.fromkeys(name for found in members.values() for name in found))
     if not names:
-        raise ValueError(f"{dataset.root} has no split with clips; its splits are {dataset.splits()}")
+        raise FileError(f"{dataset.root} has no split with clips; its splits are {dataset.splits()}")
     worst = 0.0
     with atomic_folder(out) as staging:
         with (

@@ -18,6 +18,7 @@ from hftrainer.data.prepare.sides import exchange_sides
 from hftrainer.data.prepare.splits import JOINED, MIRROR_PREFIX, is_original
 from hftrainer.motion.blend import TRANSITION, find_passage, join_at, shorten
 from hftrainer.motion.representation.base import DEFAULT
+from hftrainer.readers import FileError
 
 MAX_FRAMES = 300  # what the transformer can say: 150 codes
 _THEN = (", then ", " and then ", ", after that ", ", followed by ")
@@ -114,7 +115,7 @@ def join_split(
     whose label says `single` may be cut anywhere, and contents are drawn by the square root of their clips.
     """
     if dataset.representation != DEFAULT:
-        raise ValueError(
+        raise FileError(
             f"{dataset.root} holds {dataset.representation}; clips are joined as {DEFAULT}, which has "
             "rotations to blend. Join first, then convert the dataset"
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 from hftrainer.data.folder import Caption, DatasetFolder
 from hftrainer.data.prepare.splits import is_original
-from hftrainer.readers import check_type, inside, read_jsonl
+from hftrainer.readers import FileError, check_type, inside, read_jsonl
 
 SHIPPED = Path(__file__).parent / "caption_tables"
 _NO_LABELS = ("clip", "captions", "split", "recorded_fps", "same_as")
@@ -70,14 +70,14 @@ def load_table(name_or_path: str | os.PathLike[str]) -> CaptionTable:
         for key, entries in (("clip", table.clips), ("label", table.labels)):
             if key in line:
                 if line[key] in entries:
-                    raise ValueError(f"{path}, line {number}: {key} {line[key]!r} is duplicated")
+                    raise FileError(f"{path}, line {number}: {key} {line[key]!r} is duplicated")
                 entries[line[key]] = line
                 break
         else:
             table.about.update(line)
     unknown = sorted({c["label"] for c in table.clips.values() if "label" in c} - table.labels.keys())
     if unknown:
-        raise ValueError(f"{path}: no sentences for {len(unknown)} labels of clips, e.g. {unknown[0]!r}")
+        raise FileError(f"{path}: no sentences for {len(unknown)} labels of clips, e.g. {unknown[0]!r}")
     return table
 
 
@@ -125,15 +125,15 @@ def _check(line: dict[str, Any], where: str) -> None:
     if "split" in line:
         inside("split", line["split"], suffix=".txt", what=f"{where}, split")
     if not 0 <= line.get("recorded_fps", 1) < 10_000:
-        raise ValueError(f"{where}: recorded_fps is {line['recorded_fps']}, expected frames a second")
+        raise FileError(f"{where}: recorded_fps is {line['recorded_fps']}, expected frames a second")
     for name in line.get("same_as", []):
         check_type(name, str, f"{where}, same_as")
     for caption in line.get("captions", []):
         check_type(caption, (str, dict), f"{where}, captions")
         parts = {"text": caption} if isinstance(caption, str) else caption
         if "text" not in parts or not parts.keys() <= _CAPTION.keys():
-            raise ValueError(f"{where}: a caption is a sentence, or has text, start and end; got {parts!r:.80}")
+            raise FileError(f"{where}: a caption is a sentence, or has text, start and end; got {parts!r:.80}")
         for key, value in parts.items():
             check_type(value, _CAPTION[key], f"{where}, a caption's {key}")
         if not parts["text"].strip() or len(parts["text"].splitlines()) > 1:
-            raise ValueError(f"{where}: a caption must be one line, got {parts['text']!r:.80}")
+            raise FileError(f"{where}: a caption must be one line, got {parts['text']!r:.80}")

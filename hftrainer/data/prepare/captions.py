@@ -18,7 +18,7 @@ import numpy as np
 from hftrainer.config import typed
 from hftrainer.data.folder import DatasetFolder, parts_of
 from hftrainer.patterns import check_pattern, match_all
-from hftrainer.readers import read_yaml
+from hftrainer.readers import FileError, read_yaml
 
 SHIPPED = Path(__file__).parent / "caption_templates"
 
@@ -78,11 +78,11 @@ def load_templates(name_or_path: str | os.PathLike[str]) -> CaptionTemplates:
 def _check_phrases(phrases: Iterable[str], where: str, *, may_be_empty: bool = False) -> None:
     phrases = list(phrases)
     if not phrases and not may_be_empty:
-        raise ValueError(f"{where} must have at least one phrase")
+        raise FileError(f"{where} must have at least one phrase")
     for phrase in phrases:
         words = phrase.split(" ") if isinstance(phrase, str) else [""]
         if any(not word.lstrip("*") for word in words) or not phrase.isprintable() or "#" in phrase:
-            raise ValueError(f"{where}: expected words with single spaces between them and no #, got {phrase!r:.80}")
+            raise FileError(f"{where}: expected words with single spaces between them and no #, got {phrase!r:.80}")
 
 
 def make_captions(

@@ -12,6 +12,7 @@ from hftrainer.data.prepare.representation import ConversionReport, convert_fold
 from hftrainer.data.prepare.statistics import write_statistics
 from hftrainer.files import check_writable
 from hftrainer.motion.representation.convert import check_route
+from hftrainer.readers import FileError
 
 
 def is_dataset(folder: str | os.PathLike[str]) -> bool:
@@ -36,7 +37,7 @@ def convert_dataset(
     """
     taken = DatasetFolder(source)
     if source_name not in (None, taken.representation):
-        raise ValueError(f"{source} is a dataset of {taken.representation}, not of {source_name}; remove --from")
+        raise FileError(f"{source} is a dataset of {taken.representation}, not of {source_name}; remove --from")
     check_route(taken.representation, target)
     if Path(out).resolve() == taken.root.resolve():
         raise ValueError(f"--out is the dataset {str(source)!r} itself; choose another folder")

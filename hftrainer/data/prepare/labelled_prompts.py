@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hftrainer.plain_text import read_lines
+from hftrainer.readers import FileError
 
 PROMPTS = Path(__file__).parent / "prompts"
 CALIBRATION = PROMPTS / "absurd_calibration.tsv"  # what models should doubt; their judgement is fitted on these
@@ -29,5 +30,5 @@ def read_labelled(path: Path) -> list[LabelledPrompt]:
             prompt, _, kind = line.partition("\t")
             rows.append(LabelledPrompt(prompt.strip(), kind.strip()))
     if not rows:
-        raise ValueError(f"{path} has no prompts")
+        raise FileError(f"{path} has no prompts")
     return rows

@@ -21,7 +21,7 @@ from hftrainer.data.prepare.workers import run_all
 from hftrainer.files import atomic_path, sha256
 from hftrainer.motion.io.read import SUFFIXES, companions
 from hftrainer.motion.representation.base import DEFAULT
-from hftrainer.readers import inside
+from hftrainer.readers import FileError, inside
 
 Progress = Callable[..., Iterable[Any]]
 
@@ -75,7 +75,7 @@ def import_motions(
     names, clashes = clip_names(source, prefix, may_be_empty=earlier)
     dataset = DatasetFolder(out, create=True)
     if dataset.representation != DEFAULT:
-        raise ValueError(
+        raise FileError(
             f"{dataset.root} holds {dataset.representation} motions; imports make {DEFAULT}. Import into another "
             "folder, and convert that: hftrainer data convert-representation"
         )
@@ -134,7 +134,7 @@ def clip_names(source: Path, prefix: str = "", *, may_be_empty: bool = False) ->
         try:
             inside(base, name, suffix=".npy", what=f"{path}: the clip's name")
             if name.casefold() in taken:
-                raise ValueError(f"{path}: {taken[name.casefold()].name} next to it would have the same clip name")
+                raise FileError(f"{path}: {taken[name.casefold()].name} next to it would have the same clip name")
         except ValueError as error:
             clashes[str(path)] = str(error)
             continue

@@ -15,7 +15,7 @@ from hftrainer.files import atomic_path, check_writable, sha256, write_json
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.representation.convert import Options, check_route, convert
 from hftrainer.motion.representation.motion135 import skeleton_offsets
-from hftrainer.readers import json_field, read_json
+from hftrainer.readers import FileError, json_field, read_json
 
 MANIFEST = "conversion.json"
 _SAVE_EVERY = 200
@@ -94,7 +94,7 @@ def read_motion(path: Path, representation: str) -> np.ndarray:
         width = motion_format.width
         right, wanted = motion.shape[1:] == (width,), f"(frames, {width})"
     if not right or len(motion) == 0:
-        raise ValueError(f"{path}: expected floats {wanted} of {representation}, got {motion.shape} of {motion.dtype}")
+        raise FileError(f"{path}: expected floats {wanted} of {representation}, got {motion.shape} of {motion.dtype}")
     return motion
 
 
@@ -147,5 +147,5 @@ def _open_manifest(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     found = read_json(path, max_bytes=1 << 30)
     before, clips = json_field(found, "settings", dict, path), json_field(found, "clips", dict, path)
     if before != settings:
-        raise ValueError(f"{path.parent} was made with {before}, now {settings} are requested; choose another --out")
+        raise FileError(f"{path.parent} was made with {before}, now {settings} are requested; choose another --out")
     return {**fresh, "clips": clips}

@@ -16,7 +16,7 @@ from typing import Any
 from hftrainer.arrays import parse_npy
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.files import atomic_path, write_text
-from hftrainer.readers import check_regular, inside
+from hftrainer.readers import FileError, check_regular, inside
 
 CODES = "VQVAE_codebook_imported"
 # folders of the published layouts, which are not part of a clip's name
@@ -98,17 +98,17 @@ def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(shard, "r|*", tarinfo=_Header) as archive:
             for member in archive:
                 if member.offset_data + member.size > most:
-                    raise ValueError(f"{member.name[:80]!r} would be unpacked to more than {most} bytes")
+                    raise FileError(f"{member.name[:80]!r} would be unpacked to more than {most} bytes")
                 if member.issparse():
-                    raise ValueError(f"{member.name[:80]!r} is a sparse file, which no data set has")
+                    raise FileError(f"{member.name[:80]!r} is a sparse file, which no data set has")
                 limit = _MAX_MEMBER.get(PurePosixPath(member.name).suffix)
                 if limit is not None and member.size > limit:
-                    raise ValueError(f"{member.name[:80]!r} has {member.size} bytes; the limit is {limit}")
+                    raise FileError(f"{member.name[:80]!r} has {member.size} bytes; the limit is {limit}")
                 stream = archive.extractfile(member) if member.isreg() else None
                 if stream is not None:
                     yield member.name, stream.read() if limit is not None else b""
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{shard} cannot be read as a tar archive: {error}") from error
+        raise FileError(f"{shard} cannot be read as a tar archive: {error}") from error
 
 
 def _take(
@@ -151,7 +151,7 @@ def _take_array(dataset: DatasetFolder, name: str, data: bytes, where: str) -> s
         return "codes"
     width = dataset.motion_format.width
     if array.ndim != 2 or array.shape[1] != width or array.dtype.kind != "f":
-        raise ValueError(
+        raise FileError(
             f"{where}: expected (frames, {width}) of {dataset.representation} or codes, got {array.dtype} {array.shape}"
         )
     dataset.write_motion(name, array)
@@ -162,7 +162,7 @@ def _text(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8 text: {error}") from error
+        raise FileError(f"{where} is not UTF-8 text: {error}") from error
 
 
 def _write(path: Path, data: bytes) -> None:

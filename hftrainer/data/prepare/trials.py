@@ -12,6 +12,7 @@ import numpy as np
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.captions import CaptionTemplates, make_captions
 from hftrainer.plain_text import read_lines
+from hftrainer.readers import FileError
 
 # (prompt, seed, contents, style): the fields of `hftrainer.evaluation.actions.Trial`
 Row = tuple[str, int, tuple[str, ...], str | None]
@@ -59,7 +60,7 @@ def unseen_trials(path: Path | None = None) -> list[Row]:
         if line.strip() and not line.startswith("#"):
             fields = line.split("\t")
             if len(fields) < 2:
-                raise ValueError(
+                raise FileError(
                     f"{path}: expected prompt, action and optionally style, separated by tabs, got {line!r}"
                 )
             for seed in range(3):
@@ -75,7 +76,7 @@ def real_clips(dataset: DatasetFolder, split: str) -> tuple[dict[str, list[np.nd
     for name in dataset.names(split):
         label = labels.get(name, {})
         if not {"content", "style"} <= label.keys():
-            raise ValueError(f"{dataset.root}: labels.json lacks the content or style of {name!r} of split {split!r}")
+            raise FileError(f"{dataset.root}: labels.json lacks the content or style of {name!r} of split {split!r}")
         motions[label["content"]].append(dataset.motion(name))
         styles[label["content"]].append(label["style"])
     return dict(motions), dict(styles)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hftrainer.plain_text import read_lines
+from hftrainer.readers import FileError
 
 
 def read_prompt_file(path: str | os.PathLike[str]) -> list[str]:
@@ -19,5 +20,5 @@ def read_prompt_file(path: str | os.PathLike[str]) -> list[str]:
         raise ValueError(f"there is no prompt file {str(path)!r}")
     prompts = [line.strip() for line in read_lines(path) if line.strip()]
     if not prompts:
-        raise ValueError(f"{path} has no prompts; write one per line")
+        raise FileError(f"{path} has no prompts; write one per line")
     return prompts

@@ -18,7 +18,7 @@ from hftrainer.arrays import read_npy
 from hftrainer.data.order import BatchPlan, Item
 from hftrainer.fields import number
 from hftrainer.files import atomic_path, write_json, write_text
-from hftrainer.readers import read_text
+from hftrainer.readers import FileError, read_text
 from hftrainer.registry import DATASETS
 
 
@@ -53,7 +53,7 @@ class Sentences:
         self.texts = read_text(root / "sentences.txt", 1 << 30).splitlines()
         self.embeddings = read_npy(root / "teacher.npy", shape=(None, None), mapped=True)
         if len(self.texts) != len(self.embeddings) or len(self.texts) <= config.val_count:
-            raise ValueError(f"{root}: {len(self.texts)} sentences and {len(self.embeddings)} embeddings")
+            raise FileError(f"{root}: {len(self.texts)} sentences and {len(self.embeddings)} embeddings")
 
     def train(self) -> SentenceDataset:
         """All but the last `val_count`."""

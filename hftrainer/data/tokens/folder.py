@@ -34,7 +34,7 @@ class TokenSet:
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
         if not (self.folder / "made_from.json").is_file():
-            raise ValueError(f"{str(folder)!r} has no tokens; make them with: hftrainer data tokenize")
+            raise FileError(f"{str(folder)!r} has no tokens; make them with: hftrainer data tokenize")
         self.made_from: dict[str, Any] = read_json(self.folder / "made_from.json")
         for key, kind in (("tokenizer_sha256", str), ("codebook_size", int)):
             json_field(self.made_from, key, kind, self.folder / "made_from.json")
@@ -43,7 +43,7 @@ class TokenSet:
         self.names = read_text(self.folder / "names.txt", 1 << 30).splitlines()
         fits = len(self.names) + 1 == len(self.offsets) and self.offsets[-1] == len(self.codes)
         if not fits or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
-            raise ValueError(f"{self.folder}: names, offsets and codes are inconsistent; tokenize again")
+            raise FileError(f"{self.folder}: names, offsets and codes are inconsistent; tokenize again")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -141,7 +141,7 @@ def code_files(root: Path) -> Path:
     """The folder with one file of codes a clip, as the official code writes it (VQVAE_codebook_65536_FSQ_all)."""
     folders = [path for path in root.glob("VQVAE_codebook_*") if path.is_dir()]
     if len(folders) != 1:
-        raise ValueError(f"{root} has no tokens/, and {len(folders)} VQVAE_codebook_* folders instead of one")
+        raise FileError(f"{root} has no tokens/, and {len(folders)} VQVAE_codebook_* folders instead of one")
     return folders[0]
 
 
@@ -150,12 +150,12 @@ def load_codes(path: Path, codebook_size: int) -> NDArray[np.int64]:
     try:
         codes = read_npy(path, kind="number")
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
     if codes.dtype.kind not in "iu" or codes.ndim not in (1, 2) or codes.size != codes.shape[-1]:
-        raise ValueError(f"{path}: expected integer codes (1, l) or (l,), got {codes.dtype} {codes.shape}")
+        raise FileError(f"{path}: expected integer codes (1, l) or (l,), got {codes.dtype} {codes.shape}")
     flat: NDArray[np.int64] = codes.reshape(-1).astype(np.int64)
     if flat.size and not 0 <= flat.min() <= flat.max() < codebook_size:
-        raise ValueError(f"{path}: codes {flat.min()}..{flat.max()}, the model has {codebook_size}")
+        raise FileError(f"{path}: codes {flat.min()}..{flat.max()}, the model has {codebook_size}")
     return flat
 
 

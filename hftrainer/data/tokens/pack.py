@@ -25,6 +25,7 @@ from hftrainer.data.flat import (
 from hftrainer.data.folder import Caption, DatasetFolder
 from hftrainer.data.tokens.folder import TokenSet, code_dtype, code_files, load_codes
 from hftrainer.files import atomic_folder
+from hftrainer.readers import FileError
 
 
 @dataclass
@@ -123,7 +124,7 @@ def pack_tokens(
     members = {split: list(dict.fromkeys(dataset.names(split))) for split in splits or dataset.splits()}
     wanted = dict.fromkeys(name for names in members.values() for name in names)
     if not wanted:
-        raise ValueError(f"{dataset.root} has no split with clips; its splits are {dataset.splits()}")
+        raise FileError(f"{dataset.root} has no split with clips; its splits are {dataset.splits()}")
     about, rows = _source(dataset, tokens, tokenizer, wanted)
     with atomic_folder(out) as staging:
         writer = TokenWriter(staging, int(about["codebook_size"]))
@@ -160,7 +161,7 @@ def _source(
         return {key: made.made_from[key] for key in keys}, _entries_of(made, wanted)
     folder = code_files(dataset.root)
     if tokenizer is None:
-        raise ValueError(f"{folder} does not record its tokenizer; give the model with --model")
+        raise FileError(f"{folder} does not record its tokenizer; give the model with --model")
     size = tokenizer.codebook_size
     paths = ((name, folder / f"{name}.npy") for name in wanted)
     rows = ((name, load_codes(path, size) if path.is_file() else None) for name, path in paths)
@@ -206,12 +207,12 @@ def _refuse_incomplete(dataset: DatasetFolder, counts: Packed, skip: bool) -> No
         if names
     ]
     if missing and not skip:
-        raise ValueError(
+        raise FileError(
             f"{dataset.root}: {'; '.join(missing)}. Tokenize and caption them, name the splits to pack with --split, "
             "or skip these clips with --skip-incomplete"
         )
     if not counts.entries:
-        raise ValueError(f"{dataset.root}: no clip has both codes and a caption")
+        raise FileError(f"{dataset.root}: no clip has both codes and a caption")
 
 
 def _entries(names: list[str], number: dict[str, int], clips: NDArray[np.int32]) -> NDArray[np.int64]:

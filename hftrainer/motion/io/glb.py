@@ -20,6 +20,7 @@ from hftrainer.motion.io.glb_container import ARRAY_BUFFER, INDEX_BUFFER, Buffer
 from hftrainer.motion.mannequin import COLORS, Mannequin, mannequin
 from hftrainer.motion.rigs import Rig, find_rig, onto_rig
 from hftrainer.motion.rotation import matrix_to_quaternion
+from hftrainer.readers import FileError
 from hftrainer.version import __version__
 
 Float = NDArray[np.float64]
@@ -91,17 +92,17 @@ def _checked(
     path: str | os.PathLike[str], motions: Sequence[BodyMotion], titles: Sequence[str] | None, rig: Rig | str
 ) -> tuple[Rig, list[BodyMotion], list[str]]:
     if not motions:
-        raise ValueError(f"{path}: a glb needs at least one motion, got none")
+        raise FileError(f"{path}: a glb needs at least one motion, got none")
     found = find_rig(rig) if isinstance(rig, str) else rig
     moved = [onto_rig(motion, found) for motion in motions]
     if any(not same_bones(motion.body, moved[0].body) for motion in moved):
-        raise ValueError(
+        raise FileError(
             f"{path}: motions of different bodies cannot share one file; write a file for each, or choose a skeleton "
             "with a body of its own (smpl, mixamo, unreal)"
         )
     names = list(titles) if titles is not None else [f"motion_{i}" for i in range(1, len(moved) + 1)]
     if len(names) != len(moved):
-        raise ValueError(f"{path}: got {len(names)} titles for {len(moved)} motions")
+        raise FileError(f"{path}: got {len(names)} titles for {len(moved)} motions")
     seen: dict[str, int] = {}
     for i, name in enumerate(names):  # programs find animations by their names
         seen[name] = seen.get(name, 0) + 1

@@ -22,6 +22,7 @@ from hftrainer.motion.rigs import find_rig, rig_names
 from hftrainer.motion.rotation import axis_angle_to_matrix, quaternion_to_matrix, rotate, slerp
 from hftrainer.motion.skeleton import N_JOINTS
 from hftrainer.motion.skeleton_map import load_map, shipped_maps
+from hftrainer.readers import FileError
 
 Float = NDArray[np.float64]
 SUFFIXES = (".npy", ".npz", ".bvh", ".glb")
@@ -50,7 +51,7 @@ def read_motions(
         return [(path.stem, _from_bvh(path, skeleton_map))]
     if suffix == ".glb":
         return _from_glb(path)
-    raise ValueError(f"{path}: cannot read {suffix or 'a file without a suffix'}; motions are {', '.join(SUFFIXES)}")
+    raise FileError(f"{path}: cannot read {suffix or 'a file without a suffix'}; motions are {', '.join(SUFFIXES)}")
 
 
 def _from_npz(path: Path) -> BodyMotion:
@@ -60,7 +61,7 @@ def _from_npz(path: Path) -> BodyMotion:
     if "trans" in arrays and ("poses" in arrays or {"root_orient", "pose_body"} <= set(arrays)):
         return _from_amass(path, arrays)
     if not set(names[:4]) <= set(arrays):
-        raise ValueError(
+        raise FileError(
             f"{path}: holds neither our arrays (rotations, root_position, bone_offsets, fps) nor AMASS's (trans and "
             "poses, or root_orient and pose_body)"
         )
@@ -72,7 +73,7 @@ def _from_npz(path: Path) -> BodyMotion:
     rotations = arrays["rotations"]
     squared = rotations @ np.swapaxes(rotations, -1, -2)
     if not (np.abs(squared - np.eye(3)).max(initial=0) < _ROUNDED and (np.linalg.det(rotations) > 0).all()):
-        raise ValueError(
+        raise FileError(
             f"{path}, 'rotations': expected rotation matrices (orthonormal rows, determinant 1), got other numbers"
         )
     rate = _one_number(path, "fps", arrays["fps"])
@@ -80,7 +81,7 @@ def _from_npz(path: Path) -> BodyMotion:
         body = Body(path.stem, symmetric(arrays["bone_offsets"]))
         return BodyMotion(rotations, arrays["root_position"], body, rate)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {error}") from error
 
 
 _RATES = ("mocap_frame_rate", "mocap_framerate")
@@ -101,19 +102,19 @@ def check_size(features: NDArray[Any], what: str) -> None:
 def _check_shape(path: Path, name: str, values: Float, shape: tuple[int | None, ...]) -> None:
     if values.ndim != len(shape) or any(w not in (None, n) for w, n in zip(shape, values.shape, strict=True)):
         sizes = ", ".join("frames" if size is None else str(size) for size in shape)
-        raise ValueError(f"{path}, {name!r}: expected shape ({sizes}), got {values.shape}")
+        raise FileError(f"{path}, {name!r}: expected shape ({sizes}), got {values.shape}")
 
 
 def _one_number(path: Path, name: str, values: Float) -> float:
     if values.size != 1:
-        raise ValueError(f"{path}, {name!r}: expected one number, got shape {values.shape}")
+        raise FileError(f"{path}, {name!r}: expected one number, got shape {values.shape}")
     return float(values.reshape(()))
 
 
 def _from_amass(path: Path, arrays: dict[str, Float]) -> BodyMotion:
     rate = next((_one_number(path, name, arrays[name]) for name in _RATES if name in arrays), None)
     if rate is None:
-        raise ValueError(f"{path} does not say its frame rate ({' or '.join(_RATES)})")
+        raise FileError(f"{path} does not say its frame rate ({' or '.join(_RATES)})")
     _check_shape(path, "trans", arrays["trans"], (None, 3))
     frames = len(arrays["trans"])
     if {"root_orient", "pose_body"} <= set(arrays):
@@ -123,7 +124,7 @@ def _from_amass(path: Path, arrays: dict[str, Float]) -> BodyMotion:
     else:
         poses = arrays["poses"]
         if poses.ndim != 2 or len(poses) != frames or poses.shape[1] < 3 * N_JOINTS:
-            raise ValueError(
+            raise FileError(
                 f"{path}, 'poses': expected {frames} frames (as in trans) of at least {3 * N_JOINTS} numbers, got "
                 f"shape {poses.shape}"
             )
@@ -134,7 +135,7 @@ def _from_amass(path: Path, arrays: dict[str, Float]) -> BodyMotion:
     try:
         return BodyMotion(rotations, root, smpl_body(), rate)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {error}") from error
 
 
 # --- BVH --------------------------------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ def _from_amass(path: Path, arrays: dict[str, Float]) -> BodyMotion:
 def _from_bvh(path: Path, skeleton_map: str | None) -> BodyMotion:
     bvh = read_bvh(path)
     if not bvh.fps:
-        raise ValueError(f"{path}: its frame time of {bvh.frame_time} s is not usable; correct it in the file")
+        raise FileError(f"{path}: its frame time of {bvh.frame_time} s is not usable; correct it in the file")
     if skeleton_map is None:
         ours = _our_bvh(bvh)
         if ours is not None:
@@ -157,7 +158,7 @@ def _from_bvh(path: Path, skeleton_map: str | None) -> BodyMotion:
             continue
         joints = np.asarray(clip.joints)
         return fit(joints, clip.rotations, measure([(joints, clip.rotations)], path.stem), fps=clip.fps, smoothing=1)
-    raise ValueError(
+    raise FileError(
         f"{path}: its joints ({', '.join(bvh.names[:4])}, ...) fit none of the maps {', '.join(shipped_maps())}; "
         "write a skeleton map (docs/bvh.md) and give it with --map"
     )

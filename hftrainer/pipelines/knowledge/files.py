@@ -17,7 +17,7 @@ from hftrainer.models.checkpoint.reader import open_checkpoint
 from hftrainer.models.checkpoint.safetensors import write_safetensors
 from hftrainer.pipelines.knowledge.examples import SIMILARITIES, Examples
 from hftrainer.pipelines.knowledge.wordlist import WORD_FEATURES, WordList
-from hftrainer.readers import json_field, read_json
+from hftrainer.readers import FileError, json_field, read_json
 
 VOCABULARY, KNOWN, EXAMPLES = "vocabulary.json", "known.json", "known.safetensors"
 FEATURES = (*SIMILARITIES, *WORD_FEATURES)
@@ -87,12 +87,12 @@ def read_known(folder: Path) -> tuple[Known, Examples] | None:
         return None
     content = read_json(path)
     if content.get("format_version") != 1:
-        raise ValueError(f"{path}: format_version is {content.get('format_version')!r}, this version reads 1")
+        raise FileError(f"{path}: format_version is {content.get('format_version')!r}, this version reads 1")
     groups = _groups(read_json(folder / VOCABULARY), folder / VOCABULARY)
     words = WordList.from_plain(content, groups.pop("words", {}), str(path))
     judgement = typed(Judgement, json_field(content, "judgement", dict, path), path=str(path))
     if set(judgement.weights) != set(FEATURES):
-        raise ValueError(f"{path}: judgement.weights must be those of {', '.join(FEATURES)}")
+        raise FileError(f"{path}: judgement.weights must be those of {', '.join(FEATURES)}")
     reading = typed(Reading, json_field(content, "reading", dict, path), path=str(path))
     known = Known(words, judgement, reading, groups, json_field(content, "calibration", dict, path))
     return known, _read_examples(folder, [str(n) for n in json_field(content, "actions", list, path)], groups)
@@ -103,13 +103,13 @@ def _read_examples(folder: Path, names: list[str], groups: Mapping[str, Mapping[
     stored = open_checkpoint(path)
     missing = {"vectors", "center", "action"} - set(stored)
     if missing:
-        raise ValueError(f"{path} has no {', '.join(sorted(missing))}; make it again with: hftrainer data vocabulary")
+        raise FileError(f"{path} has no {', '.join(sorted(missing))}; make it again with: hftrainer data vocabulary")
     vectors = stored["vectors"].to(torch.float32).numpy()
     center, action = stored["center"].to(torch.float32).numpy(), stored["action"].to(torch.int64).numpy()
     if vectors.ndim != 2 or not len(vectors) or center.shape != vectors.shape[1:] or action.shape != vectors.shape[:1]:
-        raise ValueError(f"{path}: vectors {vectors.shape}, center {center.shape} and action {action.shape} do not fit")
+        raise FileError(f"{path}: vectors {vectors.shape}, center {center.shape} and action {action.shape} do not fit")
     if action.min() < -1 or action.max() >= len(names):
-        raise ValueError(f"{path}: action has {int(action.max())}, but {KNOWN} names {len(names)} actions")
+        raise FileError(f"{path}: action has {int(action.max())}, but {KNOWN} names {len(names)} actions")
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = np.asarray(vectors / np.maximum(length, 1e-9), dtype=np.float32)
     return Examples(vectors, center, action, names, dict(groups.get("actions", {})))
@@ -119,4 +119,4 @@ def _groups(content: Mapping[str, Any], path: Path) -> dict[str, dict[str, int]]
     try:
         return {str(group): {str(w): int(n) for w, n in words.items()} for group, words in content.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f'{path} must be {{"verbs": {{"walk": 12, ...}}, ...}}: {error}') from error
+        raise FileError(f'{path} must be {{"verbs": {{"walk": 12, ...}}, ...}}: {error}') from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hftrainer.english import FUNCTION_WORDS, content_words, lemmas, words
-from hftrainer.readers import json_field
+from hftrainer.readers import FileError, json_field
 
 _START, _END = "<", ">"
 _CLIP = 6.0  # natural logarithms; one odd word must not decide alone
@@ -120,9 +120,7 @@ class WordList:
             english = {word: int(level) for level, found in tables["english"].items() for word in found.split()}
             pairs = {(first, second) for first, seconds in tables["pairs"].items() for second in seconds.split()}
         except (AttributeError, ValueError) as error:
-            raise ValueError(
-                f"{where}: pairs and english must be strings of words by word or level: {error}"
-            ) from error
+            raise FileError(f"{where}: pairs and english must be strings of words by word or level: {error}") from error
         return cls(dict(counts), pairs, english, **lists)
 
 

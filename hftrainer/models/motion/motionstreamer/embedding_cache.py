@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hftrainer.arrays import Wanted, read_npz
 from hftrainer.files import atomic_path
+from hftrainer.readers import FileError
 
 Float32 = NDArray[np.float32]
 BUDGET = 512 << 20  # bytes that one cache may take: half a million embeddings of 256 numbers
@@ -71,12 +72,12 @@ class EmbeddingCache:
         try:
             content = read_npz(path, _ARRAYS)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path} is not a cache of embeddings ({error}); delete it") from error
+            raise FileError(f"{path} is not a cache of embeddings ({error}); delete it") from error
         identity, keys, rows = str(content["identity"]), content["keys"], content["rows"]
         if keys.dtype != np.uint8 or len(keys) != len(rows):
-            raise ValueError(f"{path} is not a cache of embeddings ({keys.dtype} keys {keys.shape}); delete it")
+            raise FileError(f"{path} is not a cache of embeddings ({keys.dtype} keys {keys.shape}); delete it")
         if identity != self.identity:
-            raise ValueError(f"{path} holds embeddings of another evaluator ({identity}); delete it")
+            raise FileError(f"{path} holds embeddings of another evaluator ({identity}); delete it")
         return {key.tobytes(): row.copy() for key, row in zip(keys, rows, strict=True)}
 
     def _forget(self) -> None:
