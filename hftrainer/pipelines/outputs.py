@@ -28,6 +28,7 @@ from hftrainer.pipelines.base import GeneratedMotion, TextToMotionPipeline
 from hftrainer.pipelines.folder import MANIFEST as MANIFEST
 from hftrainer.pipelines.folder import PAGE as PAGE
 from hftrainer.pipelines.folder import Item, existing, wanted
+from hftrainer.readers import parse_json
 from hftrainer.render.export import ENDINGS, ExportOptions, check_formats, write, write_features
 from hftrainer.render.viewer import clip_of, write_viewer
 from hftrainer.requests import SamplingParams
@@ -86,7 +87,7 @@ def _run_job(
     fingerprint: str,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> dict[str, Any]:
-    settings = json.loads(json.dumps(_settings(job, pipeline, fingerprint)))  # as the manifest gives them back
+    settings = parse_json(json.dumps(_settings(job, pipeline, fingerprint)), MANIFEST)  # as it gives them back
     before = existing(job.out)
     items = wanted(job.prompts, job.num_motions, job.seed, settings, before["items"])
     records: dict[str, dict[str, Any]] = {record["key"]: record for record in before["items"]}
