@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from hftrainer.cli import main
+from hftrainer.files import only_writer
 from hftrainer.manifest import verify_manifest
 from hftrainer.models.checkpoint import CheckpointError, open_checkpoint
 from hftrainer.models.motion.motionmillion import MotionMillionBundle
@@ -266,6 +268,39 @@ def test_a_part_that_is_deleted_meanwhile_is_noticed_and_made_again(released, tm
     assert not (tmp_path / "made").exists()
     monkeypatch.undo()
     assert main(arguments(released, tmp_path / "made", "--verify")) == 0
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "mm_config.json", "ar.safetensors"])
+def test_a_file_that_is_deleted_at_the_last_moment_is_noticed(released, tmp_path, monkeypatch, capsys, name):
+    def replace(source, target):
+        if str(target) == str(tmp_path / "made"):
+            (source / name).unlink()
+        os.rename(source, target)
+
+    monkeypatch.setattr(module.os, "replace", replace)
+    assert main(arguments(released, tmp_path / "made")) == 1
+    assert "were deleted meanwhile; run the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+    monkeypatch.undo()
+    assert main(arguments(released, tmp_path / "made", "--verify")) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_two_conversions_into_one_folder(released, tmp_path, monkeypatch, capsys):
+    """The second is refused while the first is at work, and when the first ends before the second begins to write."""
+    with only_writer(tmp_path / ".made-partial"):
+        assert main(arguments(released, tmp_path / "made")) == 1
+    assert "another command is writing into" in capsys.readouterr().err
+    first = only_writer
+
+    def later(folder):
+        (tmp_path / "made").mkdir()
+        return first(folder)
+
+    monkeypatch.setattr(module, "only_writer", later)
+    assert main(arguments(released, tmp_path / "made")) == 1
+    assert "appeared meanwhile" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_a_text_encoder_that_changed_meanwhile_is_not_mixed_in(released, tmp_path, monkeypatch, capsys):

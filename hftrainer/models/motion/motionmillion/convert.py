@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hftrainer.files import write_json, write_text
-from hftrainer.manifest import write_manifest
+from hftrainer.files import only_writer, write_json, write_text
+from hftrainer.manifest import MANIFEST, write_manifest
 from hftrainer.models.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -67,9 +67,20 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
     config = _config(job, ar, fsq)
     mean, std = load_statistics(job.mean, job.std, get_representation(DEFAULT))
     staging = job.out.with_name(f".{job.out.name}-partial")
-    source = _identity(job, ar, fsq)
-    _start(staging, source, say)
+    with only_writer(staging):
+        if job.out.exists():  # another process, which held the folder until now, has just finished it
+            shutil.rmtree(staging)
+            raise CheckpointError(f"{job.out} appeared meanwhile; choose another folder")
+        _start(staging, _identity(job, ar, fsq), say)
+        _write_parts(job, staging, ar, fsq, say)
+        for name, values in (("mean.npy", mean), ("std.npy", std)):
+            np.save(staging / name, values)
+        _describe(job, staging, config)
+        _check_complete(staging, _parts(staging))
+        _finish(job.out, staging)
 
+
+def _write_parts(job: Conversion, staging: Path, ar: Checkpoint, fsq: Checkpoint, say: Say) -> None:
     for stem, state, dtype in (("fsq", fsq, torch.float32), ("ar", ar, job.dtype)):
         if not _is_done(staging, stem):
             say(f"{stem}: {len(state)} tensors, {sum(map(state.bytes_of, state)) / 1e9:.2f} GB from {state.path.name}")
@@ -79,15 +90,21 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
         say(f"text_encoder: {job.text_encoder}")
         copy_text_encoder(job.text_encoder, staging / "text_encoder", job.shard_bytes)
         _note_done(staging, "text_encoder")
-    for name, values in (("mean.npy", mean), ("std.npy", std)):
-        np.save(staging / name, values)
-    _describe(job, staging, config)
-    _check_complete(staging)
+
+
+def _finish(out: Path, staging: Path) -> None:
+    """Write the manifest and give the folder its name; it goes back if a file is deleted until then."""
+    parts = _parts(staging)
     (staging / "progress.json").unlink()
     write_manifest(staging)
-    if job.out.exists():
-        raise CheckpointError(f"{job.out} appeared meanwhile; the converted model is in {staging}")
-    os.replace(staging, job.out)
+    if out.exists():
+        raise CheckpointError(f"{out} appeared meanwhile; the converted model is in {staging}")
+    os.replace(staging, out)
+    try:
+        _check_complete(out, parts, MANIFEST)
+    except CheckpointError:
+        os.replace(out, staging)
+        raise
 
 
 def compare_tensors(job: Conversion, *, say: Say = lambda line: None) -> int:
@@ -258,8 +275,8 @@ def _start(staging: Path, source: dict[str, Any], say: Say) -> None:
                 stale.unlink()
             return
         say(f"{staging} was from a different source; starting over")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    for path in staging.iterdir():  # not the folder itself, which is held
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     write_json(progress, {"source": source, "done": {}})
 
 
@@ -270,19 +287,22 @@ def _parts(staging: Path) -> dict[str, dict[str, int]]:
 
 
 def _is_done(staging: Path, part: str) -> bool:
-    found = _parts(staging).get(part)
+    return _is_whole(staging, _parts(staging).get(part))
+
+
+def _is_whole(staging: Path, found: dict[str, int] | None) -> bool:
     return found is not None and all(
         (staging / name).is_file() and (staging / name).stat().st_size == size for name, size in found.items()
     )
 
 
-def _check_complete(staging: Path) -> None:
+def _check_complete(folder: Path, parts: dict[str, dict[str, int]], *more: str) -> None:
     """Raise `CheckpointError` if somebody deleted a file while others were written."""
-    described = ("mean.npy", "std.npy", files.CONFIG, "model_index.json", "README.md")
-    gone = [part for part in _parts(staging) if not _is_done(staging, part)]
-    gone += [name for name in described if not (staging / name).is_file()]
+    described = ("mean.npy", "std.npy", files.CONFIG, "model_index.json", "README.md", *more)
+    gone = [part for part, found in parts.items() if not _is_whole(folder, found)]
+    gone += [name for name in described if not (folder / name).is_file()]
     if gone:
-        raise CheckpointError(f"files of {gone[0]} in {staging} were deleted meanwhile; run the same command again")
+        raise CheckpointError(f"files of {gone[0]} in {folder} were deleted meanwhile; run the same command again")
 
 
 def _note_done(staging: Path, part: str) -> None:
