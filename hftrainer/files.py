@@ -105,6 +105,11 @@ def remove_leftovers(folder: Path) -> None:
                 os.unlink(entry.path)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that a process has not finished, or left when it was killed."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def temporary_folder(name: str) -> Path:
     """A new folder in the system's place for temporary files; those that killed processes left there are removed."""
     place = Path(tempfile.gettempdir())

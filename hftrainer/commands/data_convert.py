@@ -44,7 +44,8 @@ def convert_representation(args: argparse.Namespace) -> int:
         report = convert_folder(args.source, args.out, args.source_name, args.target_name, fps=args.fps, **options)
     for reason in report.failed.values():
         print(f"failed: {reason}", file=sys.stderr)
-    print(f"{len(report.made)} converted, {len(report.kept)} kept, {len(report.failed)} failed -> {args.out}")
+    left = f", {len(report.left)} left" if report.left else ""
+    print(f"{len(report.made)} converted, {len(report.kept)} kept, {len(report.failed)} failed{left} -> {args.out}")
     return 1 if report.failed else 0
 
 

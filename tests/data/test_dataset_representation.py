@@ -15,6 +15,7 @@ from hftrainer.data.motion.packed import PackedMotions, PackedWindows, PackedWin
 from hftrainer.data.motion.windows import MotionWindows, MotionWindowsConfig
 from hftrainer.data.prepare.convert_dataset import convert_dataset
 from hftrainer.data.prepare.verify import verify
+from hftrainer.data.synthetic.datasets import SyntheticWindows, SyntheticWindowsConfig
 from hftrainer.data.synthetic.motions import make_motion, write_tokens
 from hftrainer.data.tokens.captioned import TextTokens, TextTokensConfig
 from hftrainer.data.tokens.pack import pack_tokens
@@ -77,6 +78,78 @@ def test_a_second_conversion_makes_what_changed(synthetic, tmp_path, capsys):
     command = ["data", "convert-representation", str(source), "--from", "hml263", "--to", "joints66", "--out", "x"]
     assert main(command) == 1
     assert "is a dataset of motion272, not of hml263" in capsys.readouterr().err
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_is_gone_in_the_source_leaves(synthetic, tmp_path):
+    """A clip, captions and a split that were removed once stayed in the converted dataset."""
+    source, out = shutil.copytree(synthetic, tmp_path / "in"), tmp_path / "out"
+    convert_dataset(source, out, "joints66")
+    gone, silent, *_ = DatasetFolder(source).names("train")
+    (out / "split" / "mine.txt").write_text(f"{silent}\n")
+    for path in (f"motion_data/{gone}.npy", f"texts/{gone}.txt", f"texts/{silent}.txt", "split/test.txt"):
+        (source / path).unlink()
+    for split in DatasetFolder(source).splits():
+        DatasetFolder(source).write_split(split, [n for n in DatasetFolder(source).names(split) if n != gone])
+    assert convert_dataset(source, out, "joints66").left == [gone]
+    (out / "split" / "mine.txt").unlink()
+    convert_dataset(source, tmp_path / "fresh", "joints66")
+    assert content(out) == content(tmp_path / "fresh")
+
+
+def test_statistics_follow_after_a_kill(synthetic, tmp_path, monkeypatch):
+    """A run that was killed after its last clip once left the statistics of the clips before for good."""
+    source, out = shutil.copytree(synthetic, tmp_path / "in"), tmp_path / "out"
+    convert_dataset(source, out, "joints66")
+    name = DatasetFolder(source).names("train")[0]
+    DatasetFolder(source).write_motion(name, make_motion("squat", 50, 9))
+    monkeypatch.setattr("hftrainer.data.prepare.convert_dataset.write_statistics", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        convert_dataset(source, out, "joints66")
+    monkeypatch.undo()
+    convert_dataset(source, out, "joints66")
+    convert_dataset(source, tmp_path / "fresh", "joints66")
+    assert content(out) == content(tmp_path / "fresh")
+
+
+def test_other_settings_and_other_datasets_stay_as_they_are(synthetic, hml, tmp_path):
+    """A refused conversion once changed what the dataset says that it holds, and one into a dataset replaced it."""
+    other = shutil.copytree(synthetic, tmp_path / "other")
+    for out, target in ((hml.root, "joints66"), (other, "hml263"), (synthetic / "motion_data" / "in", "hml263")):
+        before = content(out) if out.is_dir() else None
+        with pytest.raises(ValueError, match="choose a"):
+            convert_dataset(synthetic, out, target)
+        assert (content(out) if out.is_dir() and before is not None else None) == before
+    shutil.rmtree(synthetic / "motion_data" / "in", ignore_errors=True)
+
+
+def test_a_synthetic_dataset_is_replaced_whole_and_no_other(tmp_path, capsys):
+    """One of fewer clips once left clips of the one before, and any dataset's splits and labels were replaced."""
+
+    def make(out, clips):
+        return main(["data", "synthetic", "--out", str(tmp_path / out), "--clips", str(clips)])
+
+    assert make("a", 7) == make("a", 5) == make("b", 5) == 0
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    assert main(["data", "mirror", str(tmp_path / "a"), "--split", "all"]) == 0
+    before = content(tmp_path / "a")
+    assert make("a", 5) == 1
+    assert "holds more than a synthetic dataset" in capsys.readouterr().err
+    assert content(tmp_path / "a") == before
+
+
+def test_a_synthetic_dataset_is_there_whole_or_not(tmp_path, monkeypatch):
+    """Training that was killed while it made its data once found a dataset without statistics for ever."""
+    monkeypatch.setattr("hftrainer.data.synthetic.motions.write_statistics", lambda *_, **__: 1 / 0)
+    config = SyntheticWindowsConfig(root=str(tmp_path / "data"), clips=5)
+    with pytest.raises(ZeroDivisionError):
+        SyntheticWindows(config)
+    monkeypatch.undo()
+    SyntheticWindows(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_mirrored_windows_are_the_representations(hml):

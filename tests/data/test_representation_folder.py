@@ -55,6 +55,16 @@ def test_what_changed_on_either_side_is_made_again(folder, tmp_path):
     assert np.load(out / "M000001.npy").shape == (19, 263)
 
 
+def test_results_are_never_taken_for_sources(folder, tmp_path, capsys):
+    """A second run into a folder of the source once failed for the results of the first."""
+    for out in (folder, folder / "out", folder / "deep" / "out"):
+        assert command(folder, out) == 1
+        assert "or inside it" in capsys.readouterr().err
+    assert command(folder / "deep", tmp_path / "in") == 1
+    assert "no results of a conversion" in capsys.readouterr().err
+    assert len(list(folder.rglob("*"))) == 4
+
+
 def test_an_interrupted_run_goes_on(folder, tmp_path):
     out = tmp_path / "out"
 
@@ -96,7 +106,7 @@ def test_other_settings_need_another_folder(folder, tmp_path, capsys):
     assert command(folder, out, "--layout", "columns", target="motion135") == 1
     assert "choose another --out" in capsys.readouterr().err
     assert command(folder, folder, target="motion135") == 1
-    assert "would be overwritten" in capsys.readouterr().err
+    assert "or inside it" in capsys.readouterr().err
 
 
 def test_options_reach_the_conversion(folder, tmp_path):

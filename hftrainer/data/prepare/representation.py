@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 
 from hftrainer.arrays import read_npy
-from hftrainer.files import atomic_path, check_writable, sha256, write_json
+from hftrainer.files import Sparingly, atomic_path, check_writable, sha256, write_json
 from hftrainer.motion.representation.base import get_representation
 from hftrainer.motion.representation.convert import Options, check_route, convert
 from hftrainer.motion.representation.motion135 import skeleton_offsets
-from hftrainer.readers import FileError, json_field, read_json
+from hftrainer.readers import FileError, inside, json_field, read_json
 
 MANIFEST = "conversion.json"
-_SAVE_EVERY = 200
 
 
 @dataclass
 class ConversionReport:
-    """What became of each file, by name: `made`, `kept` (unchanged since an earlier run), and why others `failed`."""
+    """What became of each file, by name: `made`, `kept` (unchanged since an earlier run), why others `failed`, and
+    which `left` because their source is gone."""
 
     made: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -48,23 +49,24 @@ def convert_folder(
     an .npy of (22, 3) vectors from parent to joint for positions made from rotations; `flat` writes joints as rows
     (frames, 66), as a dataset has them, not (frames, 22, 3). conversion.json in `out` records these, and hashes of
     every file and of what it was made from; a file whose record still fits is kept. A file that
-    cannot be converted is reported, not written, and an older result of it removed.
+    cannot be converted is reported, not written, and an older result of it removed, as is one whose source is gone.
+    Raises ``ValueError`` for an `out` in the source, one that was made with other settings, and one with other motions.
     """
     check_route(source, target)
     folder, out = Path(source_folder), Path(out)
-    names = sorted(p.relative_to(folder).as_posix()[:-4] for p in folder.rglob("*.npy") if p.name[0] != ".")
+    names = _motion_names(folder)
     if not names:
         raise ValueError(f"there are no .npy files below {str(folder)!r}")
-    if out.resolve() == folder.resolve():
-        raise ValueError(f"--out is the source folder {str(folder)!r}; its files would be overwritten")
-    check_writable(out)
     fps = fps or get_representation(source).fps
-    settings = _settings(source, target, fps, layout, skeleton)
-    manifest = _open_manifest(out / MANIFEST, settings)
     options = Options(fps, layout, _offsets(skeleton))
-    report, clips = ConversionReport(), manifest["clips"]
+    manifest = claim(folder, out, conversion_settings(source, target, fps, layout, skeleton))
+    report, clips, sparingly = ConversionReport(), manifest["clips"], Sparingly()
+    for name in sorted(clips.keys() - set(names)):
+        inside(out, name, suffix=".npy", what=f"{out / MANIFEST}: a clip").unlink(missing_ok=True)
+        del clips[name]
+        report.left.append(name)
     try:
-        for done, name in enumerate(progress(names)):
+        for name in progress(names):
             taken, made = folder / f"{name}.npy", out / f"{name}.npy"
             record = clips.get(name)
             if record and made.is_file() and record["source"] == sha256(taken) and record["sha256"] == sha256(made):
@@ -77,11 +79,40 @@ def convert_folder(
                 report.failed[name] = str(error)
                 clips.pop(name, None)
                 made.unlink(missing_ok=True)
-            if done % _SAVE_EVERY == _SAVE_EVERY - 1:
-                write_json(out / MANIFEST, manifest)
+            sparingly.call(lambda: write_json(out / MANIFEST, manifest))
     finally:
         write_json(out / MANIFEST, {**manifest, "failed": report.failed})
     return report
+
+
+def claim(folder: Path, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The record of earlier conversions of the motions in `folder` into `out`, which from now on says whose `out` is.
+
+    Raises ``ValueError`` for the folders that `convert_folder` refuses.
+    """
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--out is the source folder {str(folder)!r}, or inside it; choose a folder beside it")
+    names = _motion_names(folder)
+    if {(folder / f"{name}.npy").resolve() for name in names} & {(out / f"{name}.npy").resolve() for name in names}:
+        raise ValueError(f"files of the source folder {str(folder)!r} would be overwritten; choose another --out")
+    path = out / MANIFEST
+    fresh: dict[str, Any] = {"format_version": 1, "settings": settings, "clips": {}}
+    if path.is_file():
+        found = read_json(path, max_bytes=1 << 30)
+        before, clips = json_field(found, "settings", dict, path), json_field(found, "clips", dict, path)
+        if before != settings:
+            raise FileError(f"{out} was made with {before}, now {settings} are requested; choose another --out")
+        check_writable(out)
+        return {**found, **fresh, "clips": clips}
+    if out.is_dir() and _motion_names(out):
+        raise ValueError(f"{out} has motions that are no results of a conversion; choose another --out")
+    check_writable(out)
+    write_json(path, fresh)
+    return fresh
+
+
+def _motion_names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix()[:-4] for p in folder.rglob("*.npy") if p.name[0] != ".")
 
 
 def read_motion(path: Path, representation: str) -> np.ndarray:
@@ -116,7 +147,7 @@ def _convert_file(taken: Path, made: Path, source: str, target: str, options: Op
     }
 
 
-def _settings(
+def conversion_settings(
     source: str, target: str, fps: float, layout: str, skeleton: str | os.PathLike[str] | None
 ) -> dict[str, Any]:
     """What, besides the files, decides the results; what a route does not use is left out."""
@@ -138,14 +169,3 @@ def _offsets(skeleton: str | os.PathLike[str] | None) -> np.ndarray | None:
     except OSError as error:
         raise ValueError(f"the skeleton {str(skeleton)!r} cannot be read: {error.strerror}") from error
     return np.asarray(skeleton_offsets(offsets, np.zeros(1)))
-
-
-def _open_manifest(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    fresh: dict[str, Any] = {"format_version": 1, "settings": settings, "clips": {}}
-    if not path.is_file():
-        return fresh
-    found = read_json(path, max_bytes=1 << 30)
-    before, clips = json_field(found, "settings", dict, path), json_field(found, "clips", dict, path)
-    if before != settings:
-        raise FileError(f"{path.parent} was made with {before}, now {settings} are requested; choose another --out")
-    return {**fresh, "clips": clips}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.splits import split_names
 from hftrainer.data.prepare.statistics import write_statistics
 from hftrainer.data.tokens.folder import write_token_set
+from hftrainer.files import atomic_folder, is_temporary
 from hftrainer.motion.representation.base import DEFAULT, Body, get_representation
 from hftrainer.motion.rotation import axis_angle_to_matrix
 from hftrainer.motion.skeleton import JOINTS, forward_kinematics
@@ -125,8 +127,31 @@ def write_tokens(dataset: DatasetFolder, *, codebook_size: int, seed: int = 0) -
 def write_dataset(
     root: str | os.PathLike[str], *, clips: int = 48, seed: int = 0, representation: str = DEFAULT
 ) -> DatasetFolder:
-    """Write `clips` clips of 2 to 5 s with captions, labels, splits and statistics; the same for the same seed."""
-    dataset = DatasetFolder(root, create=True)
+    """Write `clips` clips of 2 to 5 s with captions, labels, splits and statistics; the same for the same seed.
+
+    All of it or nothing: a synthetic dataset that is there is replaced. ``ValueError`` for a folder of anything else.
+    """
+    root = Path(root)
+    _check_replaceable(root)
+    with atomic_folder(root) as staging:
+        _fill(DatasetFolder(staging, create=True), clips, seed, representation)
+    return DatasetFolder(root)
+
+
+_PARTS = {"motion_data", "texts", "split", "mean_std", "labels.json", "representation.json"}
+
+
+def _check_replaceable(root: Path) -> None:
+    """A command that is given the wrong folder must not take somebody's dataset for one of ours."""
+    if not root.exists():
+        return
+    there = {path.name for path in root.iterdir() if not is_temporary(path.name)} if root.is_dir() else {""}
+    names = DatasetFolder(root).names() if there & _PARTS else []
+    if not there <= _PARTS or not all(name.startswith("synthetic_") for name in names):
+        raise ValueError(f"{root} holds more than a synthetic dataset; choose another --out, or remove it")
+
+
+def _fill(dataset: DatasetFolder, clips: int, seed: int, representation: str) -> None:
     dataset.write_representation(representation)
     contents, labels = sorted(CAPTIONS), {}
     for number in range(clips):
@@ -141,4 +166,3 @@ def write_dataset(
     for split, names in split_names(list(labels), groups, val=0.15, test=0.15, seed=seed).items():
         dataset.write_split(split, names)
     write_statistics(dataset, "train", grouped=True, with_mirrored=False)
-    return dataset
