@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,19 +17,20 @@ from starlette.types import Receive, Scope, Send
 from hftrainer.render.export import ExportOptions
 from hftrainer.serve.exports import MEDIA, format_of_file
 from hftrainer.serve.guard import Guard
-from hftrainer.serve.jobs import BUG, Job
+from hftrainer.serve.jobs import Job
 from hftrainer.serve.live_route import add_live
 from hftrainer.serve.metrics import Metrics
 from hftrainer.serve.page import HEADERS, page_file
-from hftrainer.serve.refusal import Refusal
+from hftrainer.serve.refusal import BUG, Refusal, told
 from hftrainer.serve.schema import Accepted, Answer, JobList, JobView, ModelList, MotionRequest, Problem, Vocabulary
 from hftrainer.serve.served import Models
 from hftrainer.serve.service import Service
 from hftrainer.serve.settings import Settings
 from hftrainer.version import __version__
 
+log = logging.getLogger(__name__)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503)
+    status: {"model": Problem} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 507)
 }
 _STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 _EVENTS = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}  # proxies would collect events
@@ -210,6 +212,12 @@ def _add_errors(app: FastAPI) -> None:
     async def other(_: Request, error: HTTPException) -> Response:
         kind = {404: "not_found", 405: "method"}.get(error.status_code, "invalid")
         return Refusal(error.status_code, kind, str(error.detail).lower()).response()
+
+    @app.exception_handler(OSError)
+    async def storage(_: Request, error: OSError) -> Response:
+        kind, message = told(error)
+        log.error("a request failed", exc_info=error)
+        return Refusal(507 if kind == "storage" else 500, kind, message).response()
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:

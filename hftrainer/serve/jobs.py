@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hftrainer.pipelines.joining import MotionSpec
 from hftrainer.serve.events import Event, EventLog, event, packed
+from hftrainer.serve.refusal import BUG, STORAGE, told
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 JOB_ID = re.compile(r"[0-9a-f]{24}")
 MOTION_ID = re.compile(r"([0-9a-f]{24})-(\d{1,4})")
 OVER = ("done", "failed", "cancelled")
-BUG = "internal error of the server; see its log"
 
 
 def new_id() -> str:
@@ -150,10 +150,10 @@ def start_of(job: Job, index: int) -> dict[str, Any]:
 
 def finish(job: Job, store: Store) -> None:
     """All motions of a job have ended, made or failed: save it, then notify those who wait."""
-    errors = [motion["error"] for motion in job.motions if "error" in motion]
-    if len(errors) == len(job.motions):
-        error = {"error": "internal" if errors[0] == BUG else "no_motion", "message": errors[0]}
-        close(job, store, "failed", error=error)
+    if all("error" in motion for motion in job.motions):
+        first = job.motions[0]["error"]
+        kind = "internal" if first == BUG else "storage" if first.startswith(STORAGE) else "no_motion"
+        close(job, store, "failed", error={"error": kind, "message": first})
     else:
         close(job, store, "done", answer={"id": job.id, "model": job.model, "motions": job.motions})
 
@@ -167,10 +167,11 @@ def close(
             return
         try:
             store.write(job, status=status, error=error, answer=answer)
-        except OSError:
+        except OSError as reason:
             log.exception("a finished job could not be written")
             if status == "done":  # the next start would not find it
-                status, error, answer = "failed", {"error": "internal", "message": BUG}, None
+                kind, message = told(reason)
+                status, error, answer = "failed", {"error": kind, "message": message}, None
         with job.lock:
             job.error, job.answer, job.status = error, answer, status
     job.tasks, events = [], job.log

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from starlette.responses import JSONResponse
+
+BUG = "internal error of the server; see its log"
+STORAGE = "the server cannot write its files"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def one_line(error: Exception) -> str:
     """The message of an error, whose lines become one."""
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def told(error: BaseException) -> tuple[str, str]:
+    """What a client hears of an error: a word and a sentence. Paths and the rest are in the log only."""
+    if isinstance(error, ValueError):
+        return "no_motion", str(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return "storage", f"{STORAGE}: {os.strerror(error.errno).lower()}"
+    return "internal", BUG
 
 
 class Refusal(Exception):

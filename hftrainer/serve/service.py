@@ -20,7 +20,7 @@ from hftrainer.serve.store import Store
 from hftrainer.serve.world_joints import WorldJoints
 
 _REPLAYED = 60  # frames of a finished motion in one event
-_STATUS = {"no_motion": 422, "cancelled": 409, "stopped": 503}
+_STATUS = {"no_motion": 422, "cancelled": 409, "stopped": 503, "storage": 507}
 
 
 class Service:

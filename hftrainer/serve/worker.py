@@ -16,10 +16,10 @@ from collections import OrderedDict
 from typing import Any
 
 from hftrainer.pipelines.joining import FramesDecoder, MotionProgress, joining_of
-from hftrainer.serve.jobs import BUG, MotionTask
+from hftrainer.serve.jobs import MotionTask
 from hftrainer.serve.live import LiveFeed
 from hftrainer.serve.metrics import Metrics
-from hftrainer.serve.refusal import Refusal
+from hftrainer.serve.refusal import BUG, Refusal, told
 from hftrainer.serve.settings import Settings
 from hftrainer.serve.world_joints import WorldJoints
 
@@ -228,7 +228,7 @@ class Worker:
                 feed.fail("internal", BUG)
 
     def _fail(self, keys: list[int], error: BaseException) -> None:
-        message = str(error) if isinstance(error, ValueError) else BUG
+        message = told(error)[1]
         for key in keys:
             self._results.put(MotionProgress(key, done=True, error=message))
 
@@ -247,7 +247,7 @@ class Worker:
                 self._tasks.pop(report.key, None)
                 self._shown.pop(report.key, None)
                 if task.progress < 1.0:  # its client is waiting
-                    task.failed(str(error) if isinstance(error, ValueError) else BUG)
+                    task.failed(told(error)[1])
                     self.metrics.count("hftrainer_motions_total", model=self.name, how="failed")
 
     def _take(self, task: MotionTask, report: MotionProgress) -> None:

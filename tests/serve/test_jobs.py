@@ -109,8 +109,8 @@ def test_a_full_disk_is_an_error_and_nobody_waits_for_ever(client, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(f"hftrainer.serve.store.{what}", full)
         answer = client.post("/v1/motions", json={"prompts": [WALK, RUN], "seconds": 0.2})
-    assert (answer.status_code, answer.json()["error"]) == (500, "internal")
-    assert "space" not in answer.text  # paths are in the log only
+    assert (answer.status_code, answer.json()["error"]) == (507, "storage")
+    assert answer.json()["message"] == "the server cannot write its files: no space left on device"  # and no path
     assert make(client, prompt=WALK, seconds=0.2)["motions"]
 
 
