@@ -38,12 +38,14 @@ CLIPS = 8
 @dataclass(frozen=True)
 class Job:
     """`lines(given, out)`: command lines. `finished(out)`: files that records in `out` say are finished, each with its
-    hash; a rerun must not make them again. `copies`: what of `given` a job works in, and so gets a copy of."""
+    hash; a rerun must not make them again. `copies`: what of `given` a job works in, and so gets a copy of. `refused`:
+    what a rerun must be told to write into a folder whose records somebody deleted."""
 
     lines: Callable[[Path, Path], list[list[str]]]
     finished: Callable[[Path], Iterator[Path]] = lambda out: iter(())
     copies: tuple[str, ...] = ()
     workers: bool = False
+    refused: tuple[str, ...] = ()
 
 
 def prepare(place: Path) -> None:
@@ -136,13 +138,17 @@ def _evaluate_generate(given: Path, out: Path, *more: str) -> list[list[str]]:
              str(out / "made"), *more]]  # fmt: skip
 
 
+OVERWRITE = ("--overwrite",)
+
+
 JOBS: dict[str, Job] = {
     "generate": Job(lambda given, out: [["generate", "--prompts", str(given / "prompts.txt"), "--model",
         str(given / "model"), "--seconds", "0.5", "--formats", "npy,npz,bvh", "--out", str(out / "made"),
         "--batch-size", "2", "-n", "2", "--temperature", "1"]], _generated),
-    "evaluate-generate": Job(_evaluate_generate, _recorded),
+    "evaluate-generate": Job(_evaluate_generate, _recorded, refused=OVERWRITE),
     "evaluate-generate-sharded": Job(lambda given, out: _evaluate_generate(
-        given, out, "--workers", "3", "--logs", str(out / "_logs")), _recorded, workers=True),
+        given, out, "--workers", "3", "--logs", str(out / "_logs")), _recorded, workers=True,
+        refused=OVERWRITE),
     "convert": Job(lambda given, out: [["convert", "checkpoint", "--ar", str(given / "released/ar.zip"), "--fsq",
         str(given / "released/fsq.zip"), "--mean", str(given / "released/mean.npy"), "--std",
         str(given / "released/std.npy"), "--text_model_source", str(given / "released/t5"), "--out_dir",

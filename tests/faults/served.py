@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     model, out = map(Path, arguments)
     try:
         app = create_app(Settings(jobs=out / JOBS, rows=4), {"tiny": _pipeline(model)})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     try:
