@@ -170,6 +170,33 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """Prove that the file `path` can be written, before work is spent on what goes there; its folder is made."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"cannot write the file {str(path)!r}: it is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_prefix("writable"), suffix=".part"):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write the file {str(path)!r}: {error.strerror}") from error
+    return path
+
+
+@contextlib.contextmanager
+def replaced_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary copy of the folder `target`, which takes its place on success: several of its files change in
+    one step.
+
+    Files are linked, not copied, where the file system can, so they must be replaced (`atomic_path`), not written into.
+    """
+    target = Path(target).resolve()  # where a link to a folder leads
+    with atomic_folder(target) as staging:
+        shutil.copytree(target, staging, symlinks=True, dirs_exist_ok=True, copy_function=_link, ignore=_unfinished)
+        yield staging
+
+
 @contextlib.contextmanager
 def only_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold `folder`, which is made, for what this process records in it; ``ValueError`` if another one does.
@@ -241,6 +268,17 @@ def _renameat2() -> Any:
 
 def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}-old")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _unfinished(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if is_temporary(name)]
 
 
 # --- temporary names --------------------------------------------------------------------------------------------------

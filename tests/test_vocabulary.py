@@ -38,7 +38,7 @@ def test_words_of_wordnet(tmp_path):
         read_wordnet(tmp_path)
 
 
-def test_the_command_teaches_a_model_what_it_knows(synthetic, tiny_model, tmp_path, capsys):
+def test_the_command_teaches_a_model_what_it_knows(synthetic, tiny_model, tmp_path, capsys, monkeypatch):
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     wordnet = write_wordnet(tmp_path / "wn")
@@ -48,6 +48,13 @@ def test_the_command_teaches_a_model_what_it_knows(synthetic, tiny_model, tmp_pa
     assert main(command) == 0
     assert "absurd prompts caught" in capsys.readouterr().out
     verify_manifest(model)
+    before = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    monkeypatch.setattr("hftrainer.pipelines.knowledge.files.write_safetensors", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # with some of the new files only, the model once could not be loaded
+        main([*command, "--seconds"])
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "wn"]
     groups = json.loads((model / "vocabulary.json").read_text())
     assert set(groups) == {"actions", "verbs", "words"}
     assert sum(groups["actions"].values()) > 20

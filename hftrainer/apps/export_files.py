@@ -8,7 +8,7 @@ from pathlib import Path
 from hftrainer.motion.body import Body, BodyMotion
 from hftrainer.motion.io.read_body import read_motions
 from hftrainer.pipelines.folder import PAGE, existing
-from hftrainer.readers import FileError
+from hftrainer.readers import FileError, visible
 from hftrainer.render.export import ENDINGS, ExportOptions, describe_loop, write
 from hftrainer.render.viewer import clips_of, write_viewer
 
@@ -50,8 +50,15 @@ def export_files(
                 stem = _free(out, _stem(path) if title == path.stem else f"{_stem(path)}_{title}", endings, taken)
                 for name in formats if together is None else ():
                     if name != "html":
-                        write(out / f"{stem}{ENDINGS[name]}", [moved], options, titles=[title], kind=name, raw=raw)
-                shown.append((title, moved))
+                        write(
+                            out / f"{stem}{ENDINGS[name]}",
+                            [moved],
+                            options,
+                            titles=[visible(title)],
+                            kind=name,
+                            raw=raw,
+                        )
+                shown.append((visible(title), moved))
         except (ValueError, OSError) as error:
             failed[path] = str(error)
     titles, motions = [title for title, _ in shown], [motion for _, motion in shown]

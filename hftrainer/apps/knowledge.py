@@ -16,6 +16,7 @@ from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.english_words import WORDNET, read_wordnet
 from hftrainer.data.prepare.labelled_prompts import CALIBRATION, read_labelled
 from hftrainer.english import lemmas, normalized
+from hftrainer.files import check_writable, replaced_folder
 from hftrainer.manifest import write_manifest
 from hftrainer.pipelines.knowledge import features
 from hftrainer.pipelines.knowledge.calibrate import fit_judgement
@@ -69,6 +70,7 @@ def learn_vocabulary(
 ) -> dict[str, Any]:
     """Write vocabulary.json, known.json and known.safetensors into the model's folder; the calibration's figures."""
     folder, _ = locate(model)
+    check_writable(folder)
     english = read_wordnet(settings.wordnet)
     background = WordList({}, set(), english.levels, english.verbs, english.animals)
     captions = read_captions(DatasetFolder(data), settings, background)
@@ -85,8 +87,9 @@ def learn_vocabulary(
     examples = Examples.of_captions(embedded, captions.action, captions.names, kept=kept)
     examples.clips = captions.clips["actions"]
     known = Known(words, judgement, settings.reading, captions.clips, figures)
-    write_known(folder, known, examples)
-    write_manifest(folder)
+    with replaced_folder(folder) as staging:  # with some of the files only, the model could not be loaded
+        write_known(staging, known, examples)
+        write_manifest(staging)
     size = sum((folder / name).stat().st_size for name in (VOCABULARY, KNOWN, EXAMPLES))
     return {**figures, "bytes": size, "folder": str(folder)}
 

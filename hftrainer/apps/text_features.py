@@ -8,6 +8,8 @@ from typing import Any
 
 from hftrainer.config import load_experiment
 from hftrainer.data.folder import DatasetFolder
+from hftrainer.files import check_file
+from hftrainer.models.text_features import StoredTextFeatures
 from hftrainer.plain_text import read_lines
 from hftrainer.registry import TEXT_ENCODERS
 from hftrainer.zoo.load import load_pipeline
@@ -24,6 +26,16 @@ def texts_of(prompts: Path | None, folder: Path | None, splits: Sequence[str] | 
         for name in dict.fromkeys(n for split in wanted for n in dataset.names(split)):
             texts += [caption.text for caption in dataset.captions(name)]
     return texts
+
+
+def check_target(out: Path) -> None:
+    """Refuse a file that cannot be written, and one that holds something else, such as the prompts."""
+    check_file(out)
+    if out.exists():
+        try:
+            StoredTextFeatures(out)
+        except ValueError as error:
+            raise ValueError(f"{out} is there already and would be replaced ({error}); choose another --out") from error
 
 
 def encoder_of(model: str | None, encoder: str | None, config: str | None) -> Any:

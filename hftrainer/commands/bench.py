@@ -6,6 +6,7 @@ import argparse
 from importlib import import_module
 
 from hftrainer.bench.flags import KINDS
+from hftrainer.files import check_file
 
 EPILOG = """examples:
   hftrainer bench sample --size 44M --batch 1,32 --rounds 5 --json docs/results/bench_44M.json
@@ -37,5 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
+    """Measure, print, write; what cannot be written is said before."""
+    for target in (getattr(args, "json", None), getattr(args, "measure", None)):
+        if target is not None:
+            check_file(target)
     return int(import_module(f"hftrainer.bench.{args.what}").main(args))

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from hftrainer.commands.common import progress
-from hftrainer.commands.data_common import open_dataset, with_dataset
+from hftrainer.commands.data_common import changed_dataset, with_dataset
 
 
 def add_verbs(verbs: Any) -> None:
@@ -31,10 +31,9 @@ def mirror(args: argparse.Namespace) -> int:
     from hftrainer.data.prepare.augment import mirror_split
     from hftrainer.data.prepare.captions import load_templates
 
-    dataset = open_dataset(args)
-    made, without = mirror_split(
-        dataset, load_templates(args.templates), args.split, args.into, progress=progress("mirror")
-    )
+    templates = load_templates(args.templates)
+    with changed_dataset(args) as dataset:
+        made, without = mirror_split(dataset, templates, args.split, args.into, progress=progress("mirror"))
     first = {reason: name for name, reason in reversed(without.items())}
     for reason, count in Counter(without.values()).items():
         print(f"{count} clips are not mirrored ({first[reason]} is the first): {reason}", file=sys.stderr)
@@ -51,7 +50,8 @@ def join(args: argparse.Namespace) -> int:
 
     config = JoinConfig(count=args.count, seed=args.seed)
     templates = None if args.from_captions else load_templates(args.templates)
-    made = join_split(open_dataset(args), templates, args.split, args.into, config, progress=progress("join"))
+    with changed_dataset(args) as dataset:
+        made = join_split(dataset, templates, args.split, args.into, config, progress=progress("join"))
     print(f"{len(made)} joined clips added to {args.into}" + ("; now write their captions" if templates else ""))
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from hftrainer.commands.data_common import open_dataset, with_dataset
+from hftrainer.commands.data_common import changed_dataset, with_dataset
 
 _TABLE = "included table (cmu-index, 100style, ...) or a .jsonl file; may be repeated"
 
@@ -32,10 +32,14 @@ def add_verbs(verbs: Any) -> None:
 
 def captions(args: argparse.Namespace) -> int:
     """Write texts/ and labels.json; 1 if a clip has no labels."""
+    with changed_dataset(args) as dataset:
+        return _captions(args, dataset)
+
+
+def _captions(args: argparse.Namespace, dataset: Any) -> int:
     from hftrainer.data.prepare.caption_table import load_table, write_table_captions
     from hftrainer.data.prepare.captions import load_templates, write_captions
 
-    dataset = open_dataset(args)
     if args.tables:
         tables = [load_table(table) for table in args.tables]
         for table in tables:
@@ -53,10 +57,14 @@ def captions(args: argparse.Namespace) -> int:
 
 def split(args: argparse.Namespace) -> int:
     """Write split/."""
+    with changed_dataset(args) as dataset:
+        return _split(args, dataset)
+
+
+def _split(args: argparse.Namespace, dataset: Any) -> int:
     from hftrainer.data.prepare.caption_table import load_table, split_from_tables
     from hftrainer.data.prepare.splits import split_dataset
 
-    dataset = open_dataset(args)
     if args.tables:
         parts = split_from_tables(dataset.names(), [load_table(table) for table in args.tables])
     else:

@@ -61,9 +61,11 @@ def tokenize(args: argparse.Namespace) -> int:
 
 def text_features(args: argparse.Namespace) -> int:
     """Write a file of features."""
-    from hftrainer.apps.text_features import encoder_of, texts_of
+    from hftrainer.apps.text_features import check_target, encoder_of, texts_of
     from hftrainer.models.text_features import estimate_text_features, write_text_features
 
+    if not args.size_only:
+        check_target(args.out)
     texts = texts_of(args.prompts, args.dataset, args.split)
     encoder = encoder_of(args.model, args.encoder, args.config)
     size = estimate_text_features(texts, encoder, dtype=args.dtype)

@@ -17,6 +17,14 @@ def with_model(what: Any, name: str, summary: str) -> argparse.ArgumentParser:
     return sub
 
 
+def check_out(args: argparse.Namespace) -> None:
+    """Refuse an --out that cannot be written, before hours are spent."""
+    if args.out is not None:
+        from hftrainer.files import check_writable
+
+        check_writable(args.out)
+
+
 def write_result(args: argparse.Namespace, name: str, content: dict[str, Any], markdown: str | None = None) -> None:
     """Write `content` as <name>.json into --out, and perhaps a table beside it."""
     if args.out is None:

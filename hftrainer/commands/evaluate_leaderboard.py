@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table; write it."""
     from hftrainer.apps.leaderboard import leaderboard
+    from hftrainer.commands.evaluate_common import check_out
 
+    check_out(args)
     board = leaderboard(args.runs, published=not args.no_published, resamples=args.resamples)
     print(board)
     if args.out is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.commands.common import add_sampling, progress, sampling_changes
-from hftrainer.commands.evaluate_common import with_model, write_result
+from hftrainer.commands.evaluate_common import check_out, with_model, write_result
 
 
 def add_arguments(what: Any) -> None:
@@ -40,6 +40,7 @@ def tokenizer(args: argparse.Namespace) -> int:
     """Print and write how well clips are reconstructed."""
     from hftrainer.apps.tokenizer_figures import evaluate_tokenizer
 
+    check_out(args)
     given = {"split": args.split, "evaluator": args.evaluator}
     found = evaluate_tokenizer(args.model, args.data, **given, progress=progress("clips"))
     write_result(args, "tokenizer", found)
@@ -50,6 +51,7 @@ def tokenizer(args: argparse.Namespace) -> int:
 
 def actions(args: argparse.Namespace) -> int:
     """Generate, score, print and write."""
+    check_out(args)
     options: dict[str, Any] = {"sampling": sampling_changes(args), "progress": progress("motions")}
     counts = {name: value for name in ("seeds", "pairs") if (value := getattr(args, name)) is not None}
     if args.evaluator is not None:

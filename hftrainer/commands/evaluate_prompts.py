@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hftrainer.commands.evaluate_common import with_model, write_result
+from hftrainer.commands.evaluate_common import check_out, with_model, write_result
 
 
 def add_arguments(what: Any) -> None:
@@ -23,6 +23,8 @@ def add_arguments(what: Any) -> None:
 def prompts(args: argparse.Namespace) -> int:
     """Print and write the share of captions and of absurd prompts that the model doubts."""
     from hftrainer.apps.prompt_check import check_prompts
+
+    check_out(args)
 
     given = {"split": args.split, "trained": args.trained, "captions": args.captions, "absurd": args.absurd}
     found = check_prompts(args.model, args.data, **given)

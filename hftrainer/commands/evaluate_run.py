@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hftrainer.commands.common import device_of, progress, progress_lines
+from hftrainer.commands.evaluate_common import check_out
 from hftrainer.commands.evaluate_flags import add_model_arguments, settings_of, source_of
 
 BENCHMARKS = ("motionmillion-eval",)
@@ -25,11 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders = "folder of <name>.npy; further ones are further generations of the same captions (multimodality)"
     add("--predictions", nargs="+", metavar="FOLDER", help=folders)
     add("--any-rate", action="store_true", help="skip the frame-rate check on prediction lengths")
-    add(
-        "--any-values",
-        action="store_true",
-        help="evaluate predictions even if they are in other units, frozen or upside down",
-    )
+    odd = "evaluate predictions even if they are in other units, frozen or upside down"
+    add("--any-values", action="store_true", help=odd)
     add("--out", "-o", type=Path, help="folder for the report and, with --model, motions")
     add("--limit", type=int, default=0, help="only the first N clips of the split")
     add("--cases", type=int, default=8, help="number of worst and of best retrievals on the page (default 8)")
@@ -78,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from hftrainer.apps.compare import compare_runs
 
+    check_out(args)
     found = compare_runs(*args.compare)
     print(found)
     if args.out is not None:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from hftrainer.cli import main
 from hftrainer.data.folder import Caption, DatasetFolder
 from hftrainer.data.prepare.augment import JoinConfig, join_split, mirror_split
 from hftrainer.data.prepare.captions import (
@@ -21,6 +22,7 @@ from hftrainer.data.prepare.captions import (
 )
 from hftrainer.data.prepare.trials import styled_trials, trials, unseen_trials
 from hftrainer.data.synthetic.motions import make_motion
+from hftrainer.files import only_writer
 from hftrainer.motion.blend import find_passage, join, join_at, shorten
 from hftrainer.motion.representation import motion272
 from hftrainer.motion.skeleton import bone_offsets, forward_kinematics
@@ -104,6 +106,15 @@ def dataset(tmp_path) -> DatasetFolder:
     write_captions(dataset, BANDAI, count=2, seed=0)
     dataset.write_split("train", dataset.names())
     return dataset
+
+
+@pytest.mark.parametrize("verb", ["captions --templates bandai-namco", "split", "mirror", "join"])
+def test_of_two_commands_that_rewrite_labels_or_splits_one_is_refused(dataset, verb, capsys):
+    """The labels that one of them wrote were once lost."""
+    name, *flags = verb.split()
+    with only_writer(dataset.root):
+        assert main(["data", name, str(dataset.root), *flags]) == 1
+    assert "another command is writing" in capsys.readouterr().err
 
 
 def test_mirrored_clips_get_mirrored_labels(dataset):

@@ -203,6 +203,16 @@ def test_names_in_any_case_and_two_files_of_one_name(source, tmp_path):
     assert "the same clip name" in next(iter(report.failed.values()))
 
 
+def test_space_around_a_name_is_left_out(source, tmp_path):
+    """Split files are read without it: every command that followed once missed the clip."""
+    (source / "stand.bvh").rename(source / " stand .bvh")
+    import_motions(source, tmp_path / "out", SMPL)
+    dataset = DatasetFolder(tmp_path / "out")
+    dataset.write_split("all", dataset.names())
+    assert "stand" in dataset.names("all")
+    assert all(len(dataset.motion(name)) for name in dataset.names("all"))
+
+
 def test_one_import_at_a_time(source, tmp_path):
     (tmp_path / "out").mkdir()
     with only_import(tmp_path / "out"), pytest.raises(ValueError, match="another import is writing"):

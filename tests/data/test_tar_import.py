@@ -93,6 +93,18 @@ def test_what_cannot_be_imported_is_named(tmp_path, members, message):
     assert not (tmp_path / "a.npy").exists()
 
 
+def test_two_members_of_one_name_and_names_in_spaces(tmp_path):
+    """The second once replaced the first without a word, and splits did not find clips with spaces around."""
+    twice = tar(tmp_path / "twice.tar", {"a/x.npy": npy(MOTION), "motion_data/a/x.npy": npy(MOTION[:30])})
+    with pytest.raises(ValueError, match=r"would replace motion_data/a/x\.npy, which .*twice\.tar: a/x\.npy became"):
+        import_tar([twice], tmp_path / "out")
+    same = tar(tmp_path / "same.tar", {"a/ x .npy": npy(MOTION), "motion_data/a/x.npy": npy(MOTION)})
+    import_tar([same], tmp_path / "same", split="all")
+    dataset = DatasetFolder(tmp_path / "same")
+    assert dataset.names() == ["a/x"]
+    assert len(dataset.motion(dataset.names("all")[0])) == len(MOTION)
+
+
 def test_a_file_that_is_no_archive_and_objects_in_arrays_are_refused(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"not a tar file at all")
     with pytest.raises(ValueError, match="cannot be read as a tar archive"):

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from hftrainer import files
-from hftrainer.files import atomic_folder, atomic_path, check_writable, recover_folder, remove_leftovers, write_json
+from hftrainer.cli import main
+from hftrainer.files import (
+    atomic_folder,
+    atomic_path,
+    check_writable,
+    recover_folder,
+    remove_leftovers,
+    replaced_folder,
+    write_json,
+)
 from hftrainer.processes import is_running, this_process
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,6 +49,39 @@ def test_a_folder_that_was_put_aside_does_not_block(tmp_path):
     recover_folder(tmp_path / "x")  # which atomic_folder does before anything else
     assert (tmp_path / "x" / "new").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bench fit x.npy --json {}/a/b.json", "bench fit x.npy --measure {}/a/b.json",
+        "evaluate tokenizer gotozero-nano --data x --out {}/a", "evaluate actions gotozero-nano --data x --out {}/a",
+        "evaluate prompts gotozero-nano --data x --out {}/a", "evaluate leaderboard x --out {}/a",
+        "evaluate run --compare x y --out {}/a",
+        "data text-features --prompts x --model gotozero-nano --out {}/a/b.safetensors",
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_written_is_named_before_the_work(line, tmp_path, capsys):
+    """Before what is to be read, too: x is not there."""
+    (tmp_path / "file").touch()
+    assert main(line.format(tmp_path / "file").split()) == 1
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_replaced_folder_changes_in_one_step(tmp_path):
+    (tmp_path / "m" / "deep").mkdir(parents=True)
+    (tmp_path / "m" / "deep" / "large").write_text("1")
+    write_json(tmp_path / "m" / "a.json", 1)
+    (tmp_path / "link").symlink_to("m")
+    number = (tmp_path / "m" / "deep" / "large").stat().st_ino
+    with pytest.raises(ZeroDivisionError), replaced_folder(tmp_path / "link") as staging:
+        write_json(staging / "a.json", 1 / 0)
+    with replaced_folder(tmp_path / "link") as staging:
+        write_json(staging / "a.json", 2)
+        assert (tmp_path / "m" / "a.json").read_text() == "1\n"
+    assert (tmp_path / "link" / "a.json").read_text() == "2\n"
+    assert (tmp_path / "m" / "deep" / "large").stat().st_ino == number
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "m"]
 
 
 def killed(code: str) -> None:

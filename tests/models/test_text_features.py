@@ -150,6 +150,16 @@ def test_nothing_is_written_if_there_is_nothing_to_encode(tmp_path, tiny_model, 
     assert not (tmp_path / "x").exists()
 
 
+def test_the_prompts_are_not_overwritten(tmp_path, tiny_model, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a person walks\n")
+    line = ["data", "text-features", "--prompts", str(prompts), "--model", str(tiny_model), "--out"]
+    assert main([*line, str(prompts)]) == 1
+    assert "is there already and would be replaced" in capsys.readouterr().err
+    assert prompts.read_text() == "a person walks\n"
+    assert main([*line, str(tmp_path / "made")]) == main([*line, str(tmp_path / "made")]) == 0
+
+
 def test_the_captions_of_a_dataset(synthetic, tiny_model, tmp_path):
     from hftrainer.data.folder import DatasetFolder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlparse
@@ -168,6 +169,15 @@ def test_export_does_not_overwrite_its_source_or_generated_files(tiny_model, tmp
     assert all(path.read_bytes() == content for path, content in before.items())
     added = {path.name for path in tmp_path.iterdir()} - {path.name for path in before}
     assert added == {f"{Path(source).stem}_2.npz", f"{Path(source).stem}_2.bvh"}
+
+
+def test_a_file_whose_name_is_no_text_can_be_exported(tmp_path):
+    """Its name in a page or a GLB once was an error of the encoder."""
+    source = os.fsencode(tmp_path) + b"/walk\xff.npy"
+    with open(source, "wb") as stream:
+        np.save(stream, make_motion("walk", 40, 0).astype(np.float32))
+    assert main(["export", os.fsdecode(source), "--formats", "glb,bvh,html", "--out", str(tmp_path / "out")]) == 0
+    assert "walk\\\\udcff" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_second_run_adds_to_the_folder(tiny_model, tmp_path, capsys):

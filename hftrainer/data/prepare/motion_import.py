@@ -131,6 +131,7 @@ def clip_names(source: Path, prefix: str = "", *, may_be_empty: bool = False) ->
     for path in files:
         alone = stems[path.stem.casefold()] == 1
         name = prefix + (path.stem if alone else path.relative_to(base).with_suffix("").as_posix())
+        name = "/".join(part.strip() for part in name.split("/"))  # split files are read without space around names
         try:
             inside(base, name, suffix=".npy", what=f"{path}: the clip's name")
             if name.casefold() in taken:

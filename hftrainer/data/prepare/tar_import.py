@@ -6,6 +6,7 @@ is a split, other .txt is captions, mean and std are statistics. Nothing is writ
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from hftrainer.arrays import parse_npy
 from hftrainer.data.folder import DatasetFolder
-from hftrainer.files import atomic_path, write_text
+from hftrainer.files import atomic_path, only_writer, write_text
 from hftrainer.readers import FileError, check_regular, inside
 
 CODES = "VQVAE_codebook_imported"
@@ -37,6 +38,16 @@ class TarReport:
     counts: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     renamed: int = 0
+    written: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # by file: its member, and the content's hash
+
+    def claim(self, target: str, where: str, data: bytes) -> None:
+        """Note which member becomes the file `target`; ``ValueError`` if another one with other content did."""
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        first, known = self.written.setdefault(target, (where, digest))
+        if known != digest:
+            raise FileError(
+                f"{where} would replace {target}, which {first} became; import them with different --prefix"
+            )
 
     def add(self, kind: str) -> None:
         """Count one."""
@@ -64,19 +75,20 @@ def import_tar(
 
     `prefix` is put before names (archives of parts often omit the part's name: ``MotionGV/``). A top folder that is
     there twice (MotionGV/MotionGV/...) is written once. `split`: also list the clips that came in this split. Raises
-    ``ValueError`` for a member that is damaged or has a name that leads out of the folder.
+    ``ValueError`` for a member that is damaged, has a name that leads out of the folder, or would replace another one.
     """
     dataset, report, names = DatasetFolder(out, create=True), TarReport(), []
-    for shard in shards:
-        for member, data in progress(_members(Path(shard))):
-            kind, name = _take(dataset, PurePosixPath(member), data, prefix, f"{shard}: {member}", report)
-            if kind == "motions":
-                names.append(name)
-    if not report.counts:
-        raise ValueError(f"{', '.join(map(str, shards))}: no motion, caption, code, split or statistics found")
-    if split is not None:
-        known = dataset.names(split) if split in dataset.splits() else []
-        dataset.write_split(split, dict.fromkeys([*known, *names]))
+    with only_writer(dataset.root):
+        for shard in shards:
+            for member, data in progress(_members(Path(shard))):
+                kind, name = _take(dataset, PurePosixPath(member), data, prefix, f"{shard}: {member}", report)
+                if kind == "motions":
+                    names.append(name)
+        if not report.counts:
+            raise ValueError(f"{', '.join(map(str, shards))}: no motion, caption, code, split or statistics found")
+        if split is not None:
+            known = dataset.names(split) if split in dataset.splits() else []
+            dataset.write_split(split, dict.fromkeys([*known, *names]))
     return report
 
 
@@ -122,20 +134,24 @@ def _take(
     head = [part for part in prefix.split("/") if part]
     if head and inner[: len(head)] == head:
         inner = inner[len(head) :]  # the archive says it, too
-    name = "/".join([*head, *inner, path.stem])
+    # split files are read without space around names
+    name = "/".join(part.strip() for part in [*head, *inner, path.stem])
+    inside(dataset.root, name, what=where)
     kind = None
     if path.name.startswith("."):
         pass
     elif path.suffix == ".npy" and path.stem.lower() in ("mean", "std"):
         kind = "statistics"
+        report.claim(f"mean_std/{path.stem.lower()}.npy", where, data)
         _write(dataset.root / "mean_std" / f"{path.stem.lower()}.npy", data)
     elif path.suffix == ".npy":
-        kind = _take_array(dataset, name, data, where)
+        kind = _take_array(dataset, name, data, where, report)
     elif path.suffix == ".txt":
         text = _text(data, where)
         kind = "splits" if "split" in outer else "captions"
         # a split keeps its own folders (version1/t2m_60_300/train), without the prefix of clips
         target = Path("split", *inner, path.name) if kind == "splits" else Path("texts", f"{name}.txt")
+        report.claim(target.as_posix(), where, data)
         write_text(dataset.root / target, text)
     if kind is None:
         report.skipped.append(str(path))
@@ -144,9 +160,10 @@ def _take(
     return kind, name
 
 
-def _take_array(dataset: DatasetFolder, name: str, data: bytes, where: str) -> str:
+def _take_array(dataset: DatasetFolder, name: str, data: bytes, where: str, report: TarReport) -> str:
     array = parse_npy(data, where, kind="number")
     if array.dtype.kind in "iu":
+        report.claim(f"{CODES}/{name}.npy", where, data)
         _write(dataset.root / CODES / f"{name}.npy", data)
         return "codes"
     width = dataset.motion_format.width
@@ -154,6 +171,7 @@ def _take_array(dataset: DatasetFolder, name: str, data: bytes, where: str) -> s
         raise FileError(
             f"{where}: expected (frames, {width}) of {dataset.representation} or codes, got {array.dtype} {array.shape}"
         )
+    report.claim(f"motion_data/{name}.npy", where, data)
     dataset.write_motion(name, array)
     return "motions"
 
