@@ -7,6 +7,7 @@ another batch size the rest of an epoch is cut again, and each item is still see
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from hftrainer.data.batching import Size, arrange, draw, short_first
 
 Item = tuple[int, int]  # (index in the dataset, seed of this draw)
 Int64 = NDArray[np.int64]
+_KEPT = 256  # epochs: loading is ahead of the checkpoints by a few batches, which may be as many epochs
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class BatchPlan:
     shares: Sequence[tuple[int, int, float]] = ()
     curriculum: float = 0.0
     start: Position = field(default_factory=Position)
-    _epochs: list[_Epoch] = field(default_factory=list, repr=False)
-    _held: tuple[int, Any] = field(default=(-1, ()), repr=False)
+    _epochs: deque[_Epoch] = field(default_factory=deque, repr=False)
+    _held: tuple[Position, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.max_tokens:
@@ -94,23 +96,24 @@ class BatchPlan:
 
     def start_at(self, position: Position) -> None:
         """Continue from a position."""
-        self.start, self._epochs, self._held = position, [], (-1, [])
+        self.start, self._held = position, None
+        self._epochs.clear()
 
     @property
     def batches_per_epoch(self) -> int:
         """Batches in one pass; where tokens are counted, in the first."""
-        return len(self._epoch(0).rows) if self.max_tokens else len(self.lengths) // self.batch_size
+        return len(self._make(self.start).rows) if self.max_tokens else len(self.lengths) // self.batch_size
 
     def batch(self, number: int) -> list[Item]:
         """The items of batch `number`, counted from 0 over all epochs."""
-        i = self._find(number)
-        rows = self._batches(i)[number - self._epoch(i).start.batches]
+        epoch = self._find(number)
+        rows = self._batches(epoch)[number - epoch.start.batches]
         seeds = np.random.default_rng([self.seed, 2, number]).integers(0, 2**62, size=len(rows))
         return list(zip(rows.tolist(), seeds.tolist(), strict=True))
 
     def position(self, batches: int) -> Position:
         """Where a run is that has taken so many batches in all."""
-        epoch = self._epoch(self._find(batches))
+        epoch = self._find(batches)
         count, start = batches - epoch.start.batches, epoch.start
         done = start.done
         if count and done and done[-1][0] == self.size:
@@ -121,37 +124,34 @@ class BatchPlan:
 
     def epochs(self, batches: int) -> float:
         """Passes over the data after so many batches."""
-        epoch = self._epoch(self._find(batches))
+        epoch = self._find(batches)
         rows = int(epoch.rows[: batches - epoch.start.batches].sum())
         return epoch.start.epoch + (epoch.before + rows) / max(1, epoch.before + int(epoch.rows.sum()))
 
-    def _find(self, number: int) -> int:
-        """Which of the epochs that this plan makes holds a batch."""
+    def _find(self, number: int) -> _Epoch:
+        """The epoch that holds a batch. The newest ones are kept: a run looks for one batch after the other."""
         if number < self.start.batches:
             raise ValueError(f"batch {number} is before the resume position ({self.start.batches})")
-        i = 0
-        while number - self._epoch(i).start.batches >= len(self._epoch(i).rows):
-            i += 1
-        return i
-
-    def _epoch(self, i: int) -> _Epoch:
-        while len(self._epochs) <= i:
-            start = self.start
-            if self._epochs:
-                last = self._epochs[-1]
-                samples = last.start.samples + int(last.rows.sum())
-                start = Position(last.start.batches + len(last.rows), samples, last.start.epoch + 1)
-            if len(self._epochs) > 1 and not len(self._epochs[-1].rows):
+        if not self._epochs or number < self._epochs[0].start.batches:
+            self._epochs = deque([self._make(self.start)], maxlen=_KEPT)
+        while number >= (last := self._epochs[-1]).start.batches + len(last.rows):
+            if not len(last.rows) and last.start.epoch > self.start.epoch:  # the first may be used up
                 raise ValueError("an epoch of these items has no batch")
-            batches, before = self._arrange(start)
-            self._held = (len(self._epochs), batches)
-            self._epochs.append(_Epoch(start, before, np.array([len(rows) for rows in batches], dtype=np.int64)))
-        return self._epochs[i]
+            samples = last.start.samples + int(last.rows.sum())
+            self._epochs.append(
+                self._make(Position(last.start.batches + len(last.rows), samples, last.start.epoch + 1))
+            )
+        return next(epoch for epoch in reversed(self._epochs) if number >= epoch.start.batches)
 
-    def _batches(self, i: int) -> Any:
+    def _make(self, start: Position) -> _Epoch:
+        batches, before = self._arrange(start)
+        self._held = (start, batches)
+        return _Epoch(start, before, np.array([len(rows) for rows in batches], dtype=np.int64))
+
+    def _batches(self, epoch: _Epoch) -> Any:
         """The batches of an epoch; one epoch's are kept at a time."""
-        if self._held[0] != i:
-            self._held = (i, self._arrange(self._epoch(i).start)[0])
+        if self._held is None or self._held[0] != epoch.start:
+            self._held = (epoch.start, self._arrange(epoch.start)[0])
         return self._held[1]
 
     def _arrange(self, start: Position) -> tuple[Any, int]:

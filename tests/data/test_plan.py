@@ -134,3 +134,14 @@ def test_validation_is_shared_out_evenly():
     assert limited(10, 3) == [0, 4, 9]  # not the first, which are the shortest
     assert limited(10, 0.5) == limited(10, 5)
     assert limited(10, 99) == list(range(10))
+
+
+def test_a_long_run_keeps_few_epochs_and_finds_earlier_ones_again():
+    """One epoch's bookkeeping a step would be 50 MB in an hour of training on a few clips, and a search of each."""
+    plan = BatchPlan(LENGTHS[:4], 3, seed=0)
+    first = [plan.batch(number) for number in range(5)]
+    last = plan.batch(1000), plan.position(1000), plan.epochs(1000)
+    assert len(plan._epochs) == 256
+    assert [plan.batch(number) for number in range(5)] == first
+    assert (plan.batch(1000), plan.position(1000), plan.epochs(1000)) == last
+    assert last[1].epoch == 1000

@@ -20,6 +20,7 @@ from hftrainer.files import atomic_folder, is_temporary
 from hftrainer.motion.representation.base import DEFAULT, Body, get_representation
 from hftrainer.motion.rotation import axis_angle_to_matrix
 from hftrainer.motion.skeleton import JOINTS, forward_kinematics
+from hftrainer.readers import FileError
 
 Float = NDArray[np.float64]
 
@@ -148,7 +149,7 @@ def _check_replaceable(root: Path) -> None:
     there = {path.name for path in root.iterdir() if not is_temporary(path.name)} if root.is_dir() else {""}
     names = DatasetFolder(root).names() if there & _PARTS else []
     if not there <= _PARTS or not all(name.startswith("synthetic_") for name in names):
-        raise ValueError(f"{root} holds more than a synthetic dataset; choose another --out, or remove it")
+        raise FileError(f"{root} holds more than a synthetic dataset; choose another --out, or remove it")
 
 
 def _fill(dataset: DatasetFolder, clips: int, seed: int, representation: str) -> None:
