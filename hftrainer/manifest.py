@@ -33,8 +33,8 @@ def verify_manifest(folder: str | os.PathLike[str]) -> int:
     """Compare every file with manifest.json; how many there are. Raises `ManifestError` naming what differs."""
     folder = Path(folder)
     problems = []
-    entries = _entries(folder)
-    for entry in entries:
+    listed = entries(folder)
+    for entry in listed:
         path = folder / entry["path"]
         if not path.is_file():
             problems.append(f"{entry['path']} is missing")
@@ -44,7 +44,7 @@ def verify_manifest(folder: str | os.PathLike[str]) -> int:
             problems.append(f"{entry['path']} does not match its hash")
     if problems:
         raise ManifestError(f"{folder} does not match its manifest: {'; '.join(problems)}; copy or download it again")
-    return len(entries)
+    return len(listed)
 
 
 def fingerprint(folder: str | os.PathLike[str]) -> str:
@@ -67,17 +67,18 @@ def _counts(path: Path) -> bool:
     return path.suffix in _DECIDES and path.name != MANIFEST and not hidden
 
 
-def _entries(folder: Path) -> list[dict[str, Any]]:
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """What manifest.json says of each file: path, bytes, sha256. Raises `ManifestError` for one that cannot be used."""
     path = folder / MANIFEST
     if not path.is_file():
         raise ManifestError(f"{folder} has no {MANIFEST} to compare with")
-    entries: list[dict[str, Any]] = json_field(
+    listed: list[dict[str, Any]] = json_field(
         read_json(path, error=ManifestError), "files", list, path, error=ManifestError
     )
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(listed):
         where = f"{path}, file {number}"
         check_type(entry, dict, where, error=ManifestError)
         inside(folder, json_field(entry, "path", str, where, error=ManifestError), what=where, error=ManifestError)
         json_field(entry, "bytes", int, where, error=ManifestError)
         json_field(entry, "sha256", str, where, error=ManifestError)
-    return entries
+    return listed

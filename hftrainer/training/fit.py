@@ -18,9 +18,11 @@ from hftrainer.data.mixed import build_data, resolve_data
 from hftrainer.extras import need
 from hftrainer.files import check_writable
 from hftrainer.models.shard_building import keep_shards
+from hftrainer.readers import FileError
 from hftrainer.registry import CALLBACKS, LOGGERS, MODELS, TASKS
 from hftrainer.training import changes as differences
 from hftrainer.training.building import build_with
+from hftrainer.training.callbacks.artifact import damaged
 from hftrainer.training.changes import Change
 from hftrainer.training.preflight import Preflight, check_data, check_monitors, check_optimizer, warn_of_warmup
 from hftrainer.training.record import FAILED, FINISHED, STOPPED_EARLY, RunRecord, run_config
@@ -115,10 +117,18 @@ def _train(trainer: Any, task: Any, data: Any, resume: Path | None, record: RunR
     except BaseException:
         _on_first(record.end)(FAILED, int(trainer.global_step), {})
         raise
+    _on_first(_check_models)(record, int(trainer.global_step))
     early = trainer.global_step < trainer.max_steps
     results = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     _on_first(record.end)(STOPPED_EARLY if early else FINISHED, int(trainer.global_step), results)
     shutdown_process_group()
+
+
+def _check_models(record: RunRecord, step: int) -> None:
+    """Raise `FileError` if somebody deleted files of the run's models while others were written."""
+    if found := damaged(record.folder):
+        record.end(FAILED, step, {})
+        raise FileError(f"files of {record.folder / found[0]} were deleted meanwhile; run the same command again")
 
 
 def building(experiment: Experiment, trainer: Any) -> AbstractContextManager[None]:
@@ -153,6 +163,9 @@ def is_finished(experiment: Experiment, record: RunRecord, changes: Sequence[Cha
     if not record.finished or experiment.resume.checkpoint != "auto":
         return False
     longer = any(change.path in differences.LENGTH for change in changes)
+    if incomplete := damaged(record.folder):
+        _on_first(log.warning)("files of %s are missing; it is written again", record.folder / incomplete[0])
+        return False
     go_on = longer if record.status == FINISHED else differences.EARLY_STOP in experiment.resume.allow
     if go_on:
         return False

@@ -72,7 +72,15 @@ class RunRecord:
     def newest_config(self) -> dict[str, Any] | None:
         """The configuration of the last start."""
         starts = self.values["starts"]
-        return read_yaml(self.folder / starts[-1]["config"]) if starts else None
+        if not starts:
+            return None
+        path = self.folder / starts[-1]["config"]
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}, the configuration that the run was last started with, is missing; put it back, or train in a "
+                "new folder with --new"
+            )
+        return read_yaml(path)
 
     def begin(self, resolved: Mapping[str, Any], changes: Sequence[Change], *, step: int, processes: int) -> None:
         """Record a start, from `step` on."""

@@ -39,13 +39,16 @@ CLIPS = 8
 class Job:
     """`lines(given, out)`: command lines. `finished(out)`: files that records in `out` say are finished, each with its
     hash; a rerun must not make them again. `copies`: what of `given` a job works in, and so gets a copy of. `refused`:
-    what a rerun must be told to write into a folder whose records somebody deleted."""
+    what a rerun must be told to write into a folder whose records somebody deleted. `ends`: what a rerun may say in
+    place of a result, and `spare`: files that it need not bring back, after somebody deleted one."""
 
     lines: Callable[[Path, Path], list[list[str]]]
     finished: Callable[[Path], Iterator[Path]] = lambda out: iter(())
     copies: tuple[str, ...] = ()
     workers: bool = False
     refused: tuple[str, ...] = ()
+    ends: str | None = None
+    spare: str | None = None
 
 
 def prepare(place: Path) -> None:
@@ -163,7 +166,9 @@ JOBS: dict[str, Job] = {
         ["data", "tokenize", str(out / "data"), "--model", str(given / "model")],
         ["data", "pack-tokens", str(out / "data"), "--out", str(out / "made")]], copies=("data",)),
     "train": Job(lambda given, out: [["train", "configs/gotozero/debug_tokenizer.yaml", f"data.root={given / 'data'}",
-        "trainer.max_steps=6", "trainer.checkpoint_every_n_steps=2", f"output_dir={out / 'run'}", *SHORT]]),
+        "trainer.max_steps=6", "trainer.checkpoint_every_n_steps=2", f"output_dir={out / 'run'}", *SHORT]],
+        ends="config.yaml, the configuration that the run was last started with, is missing",
+        spare="run/checkpoints/"),
     "evaluate-run": Job(lambda given, out: [["evaluate", "run", "--data", str(given / "data"), "--evaluator",
         str(given / "judge"), "--predictions", str(given / "predictions"), "--out", str(out / "report"), "--cases", "1",
         "--cache", str(out / "cache"), "--set", "batches.size=4", "--set", "repeats=2"]]),

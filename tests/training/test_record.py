@@ -16,6 +16,9 @@ import lightning as L
 from hftrainer.apps.train import prepared, train
 from hftrainer.config import ConfigError, read_yaml
 from hftrainer.files import sha256
+from hftrainer.manifest import verify_manifest
+from hftrainer.readers import FileError
+from hftrainer.training.callbacks.artifact import ArtifactWriter, damaged
 from hftrainer.training.changes import compare
 from hftrainer.training.fit import check_experiment, fit
 from hftrainer.training.record import RunRecord, choose_folder, run_config
@@ -203,3 +206,47 @@ def test_a_kill_before_the_last_save_removed_an_old_checkpoint_leaves_none(tmp_p
     fit(experiment(tmp_path / "run", synthetic, *short))
     assert {path.name for path in (run / "checkpoints").iterdir()} == kept
     assert "step-00000002.ckpt" not in kept
+
+
+MODELS = ["trainer.max_steps=2", "trainer.val_every_n_steps=2", "callbacks=[{name: artifact}]"]
+
+
+@pytest.fixture(scope="module")
+def with_models(tmp_path_factory, synthetic) -> Path:
+    """A finished run with best/ and last/."""
+    return fit(experiment(tmp_path_factory.mktemp("models") / "run", synthetic, *MODELS))
+
+
+@pytest.mark.parametrize("name", ["best/mean.npy", "last/manifest.json", "best.json"])
+def test_models_of_a_finished_run_that_lack_files_are_written_again(with_models, synthetic, tmp_path, name):
+    run = Path(shutil.copytree(with_models, tmp_path / "run"))
+    (run / name).unlink()
+    assert damaged(run) == [name[:4]]
+    assert train(experiment(run, synthetic, *MODELS)).status == "finished"
+    assert (run / name).is_file()
+    assert damaged(run) == []
+    verify_manifest(run / name[:4])
+
+
+@pytest.mark.parametrize("name", ["best/manifest.json", "last/mean.npy"])
+def test_a_model_that_loses_a_file_while_the_run_ends_is_noticed(tmp_path, synthetic, monkeypatch, name):
+    ends = ArtifactWriter.on_train_end
+
+    def disturbed(self, trainer, task):
+        ends(self, trainer, task)
+        (self.output_dir / name).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArtifactWriter, "on_train_end", disturbed)
+        with pytest.raises(FileError, match="were deleted meanwhile; run the same command again"):
+            fit(experiment(tmp_path / "run", synthetic, *MODELS))
+    assert not RunRecord(tmp_path / "run").finished
+    assert RunRecord(fit(experiment(tmp_path / "run", synthetic, *MODELS))).finished
+    verify_manifest(tmp_path / "run" / name[:4])
+
+
+def test_a_run_whose_configuration_is_missing_names_it(finished, tmp_path):
+    run = copied(finished, tmp_path)
+    (run / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"config.yaml, .* is missing; put it back, or .* --new"):
+        fit(again(run))

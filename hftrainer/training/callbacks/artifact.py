@@ -11,6 +11,8 @@ import lightning as L
 
 from hftrainer.evaluation.vocabulary import current_name
 from hftrainer.files import write_json
+from hftrainer.manifest import MANIFEST, entries
+from hftrainer.readers import check_type, read_json
 from hftrainer.registry import CALLBACKS
 from hftrainer.training.callbacks.ema import inference_bundle
 from hftrainer.training.callbacks.wandb_media import log_model
@@ -70,6 +72,11 @@ class ArtifactWriter(L.Callback):
         for name in ("last", "best"):
             log_model(trainer, self.output_dir / name, name, metrics if name == "last" else {}, at_end=True)
 
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """A best model of which files were deleted is written again after the next validation."""
+        if trainer.strategy.broadcast("best" in damaged(self.output_dir), src=0):
+            self.best = math.inf if self.config.mode == "min" else -math.inf
+
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
         return {"best": self.best}
@@ -83,4 +90,33 @@ class ArtifactWriter(L.Callback):
             if bundle is not None:
                 bundle.save_pretrained(self.output_dir / name)
                 task.save_beside(self.output_dir / name)
-                write_json(self.output_dir / f"{name}.json", {"step": trainer.global_step, "metrics": metrics})
+                about = {"step": trainer.global_step, "metrics": metrics, "files": _written(self.output_dir / name)}
+                write_json(self.output_dir / f"{name}.json", about)
+
+
+def damaged(run: Path) -> list[str]:
+    """The model folders of a run, of "best" and "last", that lack files, or have some of another size, than were
+    written. A folder that was removed with its .json was removed on purpose."""
+    return [name for name in ("best", "last") if not _is_whole(run / name, run / f"{name}.json")]
+
+
+def _is_whole(folder: Path, about: Path) -> bool:
+    if not about.is_file():
+        return not folder.exists()
+    files = read_json(about).get("files", {})  # earlier releases did not note them
+    check_type(files, dict, f"{about}, 'files'")
+    there = _sizes(folder)
+    return folder.is_dir() and all(there.get(name) == size for name, size in files.items())
+
+
+def _written(folder: Path) -> dict[str, int]:
+    """What was written to it: by its manifest, which says so even if a file was deleted since, and as it is."""
+    listed = {entry["path"]: entry["bytes"] for entry in entries(folder)} if (folder / MANIFEST).is_file() else {}
+    return {**_sizes(folder), **listed}
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
