@@ -238,6 +238,8 @@ def typed(schema: type[T], fields: Mapping[str, Any], *, path: str = "") -> T:
     ``upgrade(fields, path)`` gets to translate what an earlier release wrote. Fields made by `hftrainer.registry.part`
     become the parts that their sections name.
     """
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{path or schema.__name__}: expected a section with keys, got {fields!r:.80}")
     fields = _prepared(schema, fields, path)
     try:
         merged = OmegaConf.merge(_defaults(schema), OmegaConf.create(dict(fields), flags={"allow_objects": True}))  # type: ignore[arg-type]

@@ -139,3 +139,9 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_built():
         check_experiment(load_experiment(DEBUG, ["model.ar.vocab_size=99"]))
     with pytest.raises(ConfigError, match=r"model\.vqvae is now model\.tokenizer, and both are given"):
         check_experiment(load_experiment(DEBUG, ["model.vqvae={width: 32}"]))
+
+
+@pytest.mark.parametrize("fields", [None, ["a"], 3, "text"])
+def test_what_is_no_section_is_refused(fields):
+    with pytest.raises(ConfigError, match=r"parts\[0\]: expected a section with keys, got "):
+        typed(TrainerConfig, fields, path="parts[0]")
