@@ -21,9 +21,12 @@ import torch
 from torch import Tensor
 
 from hftrainer.models.checkpoint.errors import CheckpointError
+from hftrainer.models.checkpoint.pickle_machine import short
 from hftrainer.models.checkpoint.safe_pickle import Placeholder, Unpickled
-from hftrainer.models.checkpoint.tensors import Mappings, TensorRef
+from hftrainer.models.checkpoint.tensors import MAX_DIMENSIONS, MAX_SIZE, Mappings, TensorRef
+from hftrainer.readers import read_text
 
+_MAX_TAG = 4096  # bytes of the name of a folder
 Read = Callable[[Path], Unpickled]
 
 
@@ -85,7 +88,8 @@ def _read(tag: Path, read: Read) -> tuple[dict[str, Any], int, set[str]]:
         return _tensors(models[0].get("module"), tag), 0, placeholders
     stage = _number(optimizers[0].get("zero_stage"), tag, "zero_stage")
     count = optimizers[0].get("partition_count")
-    world = max(count) if isinstance(count, (list, tuple)) else count
+    counts = [_number(n, tag, "partition_count") for n in (count if isinstance(count, (list, tuple)) else [count])]
+    world = max(counts, default=0)
     if world != len(optimizers):
         raise CheckpointError(f"{tag}: was written by {world} ranks, but holds the partitions of {len(optimizers)}")
     if stage in (1, 2):
@@ -97,7 +101,7 @@ def _read(tag: Path, read: Read) -> tuple[dict[str, Any], int, set[str]]:
     whole: dict[str, Any] = {**_left_whole(models, world if stage == 3 else 1, tag), **tensors}
     shared = models[0].get("shared_params")
     for second, first in (shared if isinstance(shared, dict) else {}).items():
-        if first in whole:
+        if isinstance(first, str) and first in whole:
             whole[str(second)] = whole[first]
     return whole, stage, placeholders
 
@@ -120,7 +124,7 @@ def _join_groups(model: dict[str, Any], optimizers: list[dict[str, Any]], tag: P
             out[name] = _cut(slices, at, shape, name, tag)
             at += prod(shape)
             if isinstance(paddings, list):
-                at += int(paddings[number][place])
+                at += _number(paddings[number][place], tag, "param_alignment_paddings")
     return out
 
 
@@ -151,10 +155,13 @@ def _left_whole(models: list[dict[str, Any]], world: int, tag: Path) -> dict[str
     first = models[0]
     module = first.get("module") if isinstance(first.get("module"), dict) else {}
     assert isinstance(module, dict)
+    names = _list(first.get("buffer_names") or [], tag, "buffer_names")
     out: dict[str, Any] = {
-        name: module[name] for name in first.get("buffer_names") or [] if isinstance(module.get(name), TensorRef)
+        name: module[name] for name in names if isinstance(name, str) and isinstance(module.get(name), TensorRef)
     }
     for name, size in (first.get("frozen_param_shapes") or {}).items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{tag}: a frozen parameter is called {short(name)}, expected text")
         shape = _shape(size, name, tag)
         fragments = [model["frozen_param_fragments"][name] for model in models]
         if world == 1:
@@ -199,7 +206,7 @@ def _tag_folder(folder: Path) -> Path | None:
         return folder
     latest = folder / "latest"
     if latest.is_file():
-        tag = latest.read_text(encoding="utf-8", errors="replace").strip()
+        tag = read_text(latest, _MAX_TAG, error=CheckpointError).strip()
         if tag and Path(tag).name == tag and any((folder / tag).glob("*_model_states.pt")):
             return folder / tag
     inner = folder / "checkpoint"  # Lightning puts the tag's files here
@@ -230,8 +237,11 @@ def _tensors(state: Any, tag: Path) -> dict[str, TensorRef]:
 
 
 def _shape(size: Any, name: str, tag: Path) -> tuple[int, ...]:
-    if not isinstance(size, tuple) or not all(type(n) is int and n >= 0 for n in size):
-        raise CheckpointError(f"{tag}: the shape of {name} is {size!r}")
+    fits = isinstance(size, tuple) and len(size) <= MAX_DIMENSIONS
+    if not fits or not all(type(n) is int and 0 <= n < MAX_SIZE for n in size):
+        raise CheckpointError(f"{tag}: the shape of {name} is {short(size)}, expected at most {MAX_DIMENSIONS} sizes")
+    if prod(max(n, 1) for n in size) * 4 >= MAX_SIZE:
+        raise CheckpointError(f"{tag}: no tensor of shape {size} can be had, as {name} says to be")
     return tuple(size)
 
 
@@ -251,5 +261,5 @@ def _number(value: Any, tag: Path, name: str) -> int:
         value = value.arguments[0]
         value = _STAGES.get(value, value) if isinstance(value, str) else value
     if type(value) is not int:
-        raise CheckpointError(f"{tag}: {name} is {value!r}, expected a number")
+        raise CheckpointError(f"{tag}: {name} is {short(value)}, expected a number")
     return value

@@ -19,9 +19,12 @@ from hftrainer.models.checkpoint.errors import CheckpointError
 
 _MARK = object()
 _KEYS = (str, bytes, int, float, bool, type(None))
-# Numbers from here on have hashes of smaller ones, and so have tuples of large numbers or of fractions, if a file wants
-# it: 30,000 keys of one hash take a dictionary seconds, 300,000 minutes. Hashes of text are drawn anew by a process.
+# Numbers from here on have hashes of smaller ones: 30,000 keys of one hash take a dictionary seconds,
+# 300,000 minutes. Hashes of text are drawn anew by a process.
 _DIFFERENT = (1 << 61) - 1
+# Tuples of numbers have equal hashes if a file wants it (-1 and -2 have one hash already), unless there are no more
+# such tuples than hashes.
+_TUPLE, _IN_TUPLE = 4, 1 << 16
 _LOOK = 4096  # operations between two looks at the clock
 
 
@@ -305,16 +308,17 @@ class _Machine:
 def check_key(value: Any) -> Any:
     """`value` if it can be a key whose hash is quick: a scalar, or a tuple of some. Raises `CheckpointError`."""
     if isinstance(value, tuple):
-        fits = len(value) <= 16 and all(_is_key(item, 1 << 31) and not isinstance(item, float) for item in value)
+        fits = len(value) <= _TUPLE and all(_is_key(item, 0, _IN_TUPLE) for item in value)
+        fits = fits and not any(isinstance(item, float) for item in value)
     else:
-        fits = _is_key(value, _DIFFERENT)
+        fits = _is_key(value, 1 - _DIFFERENT, _DIFFERENT)
     if not fits:
         raise CheckpointError(f"its pickle has {short(value)} as a key; names or numbers are expected")
     return value
 
 
-def _is_key(value: Any, below: int) -> bool:
-    return isinstance(value, _KEYS) and not (isinstance(value, int) and abs(value) >= below)
+def _is_key(value: Any, least: int, below: int) -> bool:
+    return isinstance(value, _KEYS) and not (isinstance(value, int) and not least <= value < below)
 
 
 def _plain(name: str, argument: Any) -> Any:

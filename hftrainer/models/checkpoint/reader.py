@@ -33,7 +33,7 @@ from hftrainer.models.checkpoint.safetensors import read_safetensors
 from hftrainer.models.checkpoint.tensors import Mappings, TensorRef
 from hftrainer.models.checkpoint.torch_legacy import read_torch_legacy
 from hftrainer.models.checkpoint.torch_zip import copy_entry, is_torch_zip, open_zip, read_torch_zip, verify_zip
-from hftrainer.readers import check_type, inside, json_field, read_json
+from hftrainer.readers import check_regular, check_type, inside, json_field, read_json
 
 INDEX_SUFFIX = ".index.json"
 KEYS = ("state_dict", "trans", "net", "model", "module")
@@ -197,6 +197,7 @@ def _open_folder(path: Path) -> Checkpoint:
 
 
 def _read_any_torch(path: Path) -> Unpickled:
+    check_regular(path, error=CheckpointError)
     with open(path, "rb") as stream:
         start = stream.read(4)
     return read_torch_zip(path) if start == b"PK\x03\x04" else read_torch_legacy(path)
