@@ -26,10 +26,15 @@ from yaml import YAMLError
 from hftrainer.environment import environment_for, without_secrets
 from hftrainer.fields import choice, number, problems
 from hftrainer.files import write_text
-from hftrainer.readers import MAX_YAML, FileError, check_plain, read_text, yaml_reason
+from hftrainer.readers import FileError, check_plain, read_text, yaml_reason
 
 T = TypeVar("T")
 MAX_EXPANDED = 10_000_000  # letters and items
+_MAX_CONFIG = 256 << 10  # bytes
+_MAX_EXPRESSIONS = 50_000  # letters; OmegaConf parses some ten thousand of them a second
+# the name of a field, a variable of the environment with or without a default, or one that is written as text: \\${
+_EXPRESSION = re.compile(r"\$\{\s*[\w.\[\]-]+\s*\}|\$\{\s*oc\.env:[^${}]*\}|(?<!\\)(?:\\\\)*\\\$\{")
+_LONG_NUMBER = re.compile(r"[\d:_]{1000}")  # 1:1:1:... counts by sixties, in time that grows with its square
 
 
 class ConfigError(FileError):
@@ -158,7 +163,11 @@ def renamed(fields: dict[str, Any], path: str, names: Mapping[str, str]) -> dict
 
 def load_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Experiment:
     """Read a YAML file, apply ``a.b=value`` overrides, and check the result against `Experiment`."""
-    return typed(Experiment, read_yaml(path, overrides))
+    fields = read_yaml(path, overrides)
+    try:
+        return typed(Experiment, fields)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; read from {path}") from error
 
 
 def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -169,12 +178,16 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         if "=" not in item or item.startswith(("-", "=")):
             raise ConfigError(f"an override must look like trainer.max_steps=20, got {item!r}")
     try:
-        base = OmegaConf.load(io.StringIO(read_text(path, MAX_YAML, error=ConfigError)))
+        text = read_text(path, _MAX_CONFIG, error=ConfigError)
+        if _LONG_NUMBER.search(text):
+            raise ConfigError(f"{path} is not a configuration: it has a number of more than 1000 digits")
+        base = OmegaConf.load(io.StringIO(text))
         if not isinstance(base, DictConfig):
             raise ConfigError(f"{path}: expected a mapping at the top level, got a {type(base).__name__}")
         merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides)))
         raw = OmegaConf.to_container(merged, resolve=False)
         check_plain(raw, str(path), error=ConfigError)
+        _check_expressions(raw, path)
         if _expanded(raw) > MAX_EXPANDED:
             raise ConfigError(f"{path}: what its interpolations stand for is longer than {MAX_EXPANDED} letters")
         with environment_for(_allowed_names(raw, path)):
@@ -186,10 +199,35 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         raise ConfigError(f"{path} is not YAML: {yaml_reason(error)}") from error
     except RecursionError as error:
         raise ConfigError(f"{path} nests too deeply, or a value refers to itself") from error
-    except (OmegaConfBaseException, ValueError, TypeError, OSError, AttributeError) as error:
+    except (
+        OmegaConfBaseException,
+        ValueError,
+        TypeError,
+        OSError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+    ) as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _check_expressions(raw: Any, path: str | os.PathLike[str]) -> None:
+    """Refuse ``${...}`` whose size cannot be told before it is replaced, and more than can be parsed in seconds."""
+    letters, waiting = 0, [raw]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (dict, list)):
+            waiting += [*value, *value.values()] if isinstance(value, dict) else value
+        elif isinstance(value, str) and "${" in value:
+            letters += len(value)
+            if "${" in _EXPRESSION.sub("", value):
+                raise ConfigError(
+                    f"{path}: {value[:80]!r} has an expression other than ${{name.of.field}} and ${{oc.env:NAME}}"
+                )
+    if letters > _MAX_EXPRESSIONS:
+        raise ConfigError(f"{path}: its values with ${{...}} have more than {_MAX_EXPRESSIONS} letters")
 
 
 def _expanded(raw: Any) -> int:

@@ -20,8 +20,9 @@ MAX_JSON = 64 << 20  # bytes
 MAX_DEPTH = 64
 MAX_ITEMS = 10_000_000  # commas, which is what memory goes with
 MAX_LINE = 1 << 20  # bytes of a line of JSONL
-MAX_YAML = 4 << 20  # bytes
+MAX_YAML = 1 << 20  # bytes; parsers take seconds for each million
 MAX_YAML_ITEMS = 1_000_000
+MAX_MESSAGE = 2000  # letters
 _MAX_INTEGER = 1 << 63
 Kinds = type | tuple[type, ...]
 
@@ -38,11 +39,12 @@ _NAMES = {
 class FileError(ValueError):
     """A file that cannot be used; the message names the file, what it has and what was expected.
 
-    What files call themselves and their parts is in messages, so that these are shown with `visible`.
+    What files call themselves and their parts is in messages, so that these are shown on one line, with `visible`, and
+    no longer than can be read.
     """
 
     def __str__(self) -> str:
-        return visible(super().__str__())
+        return sentence(super().__str__())
 
 
 def read_json(
@@ -134,8 +136,6 @@ def read_yaml(
         value = load(text)
     except YAMLError as reason:
         raise error(f"{_name(path)} is not a YAML file: {yaml_reason(reason)}") from reason
-    except (RecursionError, ValueError, TypeError) as reason:
-        raise error(f"{_name(path)} is not a YAML file: {str(reason) or type(reason).__name__}") from reason
     check_plain(value, _name(path), error=error)
     check_type(value, expected, _name(path), error=error)
     return value
@@ -279,6 +279,14 @@ def visible(text: str) -> str:
         letter if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
         or letter in _JOINERS else letter.encode("unicode_escape").decode() for letter in text
     )  # fmt: skip
+
+
+def sentence(text: str) -> str:
+    """A message that holds names from files: one line of at most some 2,000 letters, of which the middle is left out.
+    A name of a million letters, or one with line ends, would hide what the message says, or say something else."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+    return visible(text).replace("\n", "\\n")
 
 
 def as_markdown(text: str) -> str:

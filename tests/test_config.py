@@ -132,6 +132,50 @@ def test_text_that_is_not_yaml_is_named_with_its_line(tmp_path):
         read_yaml(path)
 
 
+GROWING = {
+    "a name made of another value": "a: b\nb: x\nc: ${${a}}\n",
+    "a name in quotes": "'k 0': x\nb: ${oc.select:\"k 0\"}\n",
+    "a name with signs": "k+0: x\nb: ${k+0}\n",
+    "made": "b: ${oc.create:[1]}\n",
+    "behind a backslash": "k: x\nb: '\\\\${oc.select:k}'\n",
+    "in a key": "${oc.select:k}: 1\n",
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_expressions_whose_size_cannot_be_told_are_refused(name, tmp_path):
+    """Forty lines that ask for the one before twice stand for a terabyte."""
+    path = tmp_path / "x.yaml"
+    path.write_text(GROWING[name])
+    with pytest.raises(ConfigError, match="an expression other than"):
+        read_yaml(path)
+
+
+def test_expressions_that_are_read(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: {b: [1, 2]}\nc: ${a.b[1]}\nd: x${ .c }y\ne: '\\${text}'\n")
+    assert read_yaml(path) == {"a": {"b": [1, 2]}, "c": 2, "d": "x2y", "e": "${text}"}
+
+
+def test_configurations_that_take_too_long_are_refused(tmp_path):
+    path = tmp_path / "x.yaml"
+    for text, why in (
+        ("a: 1" + ":1" * 100_000, "more than 1000 digits"), ("a: x\nb: " + "${a}" * 20_000, "more than 50000 letters"),
+        ("#" * 300_000, "the limit is 262144"), ("a: !!int ''", "string index"), ("a: !!bool x", "'x'"),
+    ):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=why) as caught:
+            read_yaml(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_wrong_key_is_told_with_its_file(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {}\ntask: {}\ndata: {}\nsead: 1\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'sead'.*x\.yaml"):
+        load_experiment(path)
+
+
 def test_parts_that_do_not_fit_are_refused_before_anything_is_built():
     from hftrainer.training.fit import check_experiment
 

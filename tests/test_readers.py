@@ -165,6 +165,18 @@ YAMLS = {
     "unhashable": ("? [a]\n: 1\n", "unhashable"),
     "date": ("a: 2001-99-99", "month"),
     "control": ("a: \x00", "YAML file"),
+    "empty number": ("a: !!int ''", "IndexError"),
+    "empty fraction": ("a: !!float ''", "IndexError"),
+    "no boolean": ("a: !!bool x", "KeyError"),
+    "no date": ("a: !!timestamp x", "AttributeError"),
+    "fraction by sixties": ("a: 1" + ":1" * 200 + ".5", "a number of more than 100 letters"),
+    "number by sixties": ("a: 1" + ":1" * 200_000, "a number of more than 100 letters"),
+    "many items": ("[" + "0," * 100_000 + "0]", "more than 50000 items"),
+    "copied keys": (
+        "a: &a {" + ", ".join(f"x{n}: 1" for n in range(2000)) + "}\n"
+        + "".join(f"b{n}: {{<<: *a}}\n" for n in range(100)),
+        "copies more than 50000 keys",
+    ),
 }  # fmt: skip
 
 
@@ -177,6 +189,17 @@ def test_yaml_that_is_refused(name, tmp_path):
         read_yaml(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_messages_are_one_line_that_can_be_read(tmp_path):
+    """A name of megabytes from a file hides what is wrong; one with line ends says what it likes."""
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    said = str(FileError(f"{path}: the tensor {'é' * 1_000_000} is damaged"))
+    assert len(said) < 2100
+    assert str(path) in said
+    assert said.endswith("is damaged")
+    assert str(FileError("x\nhftrainer: all is well\x9b")) == "x\\nhftrainer: all is well\\x9b"
 
 
 def test_yaml_that_is_read(tmp_path):
