@@ -160,6 +160,9 @@ def read_npz(
                     continue
                 if entry is None:
                     raise error(f"{name} has no array {key!r}; it holds {[n[:40] for n in list(entries)[:8]]}")
+                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    # zipfile unpacks what it reads of these at once, to whatever size that is
+                    raise error(f"{name}: {key!r} is packed by method {entry.compress_type}, which numpy does not use")
                 if entry.file_size > left:
                     raise error(f"{name}: {key!r} takes {entry.file_size} bytes, but the limit leaves {left}")
                 if entry.file_size > _MAX_UNPACKED + _MAX_RATIO * entry.compress_size:

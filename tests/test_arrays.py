@@ -144,3 +144,13 @@ def test_damage_of_an_archive_is_said(tmp_path):
     (tmp_path / "flipped.npz").write_bytes(data)
     with pytest.raises(FileError, match=r"flipped\.npz"):
         read_npz(tmp_path / "flipped.npz", {"a": Wanted()})
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_unpack_to_any_size_at_once_are_refused(tmp_path, method):
+    """zipfile gives these no limit, whatever the entry's size says."""
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.npy", npy(np.zeros(3)))
+    with pytest.raises(FileError, match=r"x\.npz: 'a' is packed by method"):
+        read_npz(path, {"a": Wanted()})

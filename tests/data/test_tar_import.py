@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import tarfile
 
 import numpy as np
@@ -112,6 +114,32 @@ def test_a_file_that_is_no_archive_and_objects_in_arrays_are_refused(tmp_path):
     objects = tar(tmp_path / "b.tar", {"a.npy": npy(np.array([{}], dtype=object))}, "w")
     with pytest.raises(ValueError, match="cannot be read as a numpy array"):
         import_tar([objects], tmp_path / "data")
+
+
+@pytest.mark.parametrize("format_", [bz2, lzma], ids=["bz2", "xz"])
+def test_an_archive_is_not_unpacked_further_than_the_limit(tmp_path, monkeypatch, format_):
+    """tarfile unpacks ten kilobytes of a packed archive at once, which may be fourteen gigabytes of zeros."""
+    from hftrainer.data.prepare import tar_import
+
+    member = tarfile.TarInfo("notes.bin")
+    member.size = 64 << 20
+    path = tmp_path / "x.tar"
+    path.write_bytes(format_.compress(member.tobuf() + bytes(member.size)))
+    assert path.stat().st_size < 20_000
+    monkeypatch.setattr(tar_import, "_MAX_UNPACKED", 1 << 20)
+    asked = []
+    read = tar_import._Unpacked.read
+    monkeypatch.setattr(tar_import._Unpacked, "read", lambda self, size: asked.append(size) or read(self, size))
+    with pytest.raises(ValueError, match=r"x\.tar.*would be unpacked to more than"):
+        import_tar([path], tmp_path / "set")
+    assert max(asked) < 1 << 20
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0"])
+def test_a_packed_archive_that_is_damaged_is_named(tmp_path, start):
+    (tmp_path / "x.tar").write_bytes(start + b"\xff" * 100)
+    with pytest.raises(ValueError, match=r"x\.tar cannot be read as a tar archive"):
+        import_tar([tmp_path / "x.tar"], tmp_path / "set")
 
 
 def test_verify_compares_splits_of_one_folder_and_reads_a_sample(tmp_path, synthetic):

@@ -6,10 +6,15 @@ is a split, other .txt is captions, mean and std are statistics. Nothing is writ
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,8 +32,8 @@ _OUTER = ("motion_data", "vector_272", "motion_272rpr", "texts", "split", "mean_
 _NOTES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
           tarfile.GNUTYPE_LONGLINK)  # fmt: skip
 _MAX_NOTE = 1 << 16  # bytes
-_MAX_MEMBER = {".npy": 1 << 30, ".txt": 1 << 28}  # bytes; other members are skipped
-_MAX_UNPACKED, _MAX_RATIO = 1 << 30, 200  # bytes of an archive, and for each of its own; motions shrink to a half
+_MAX_MEMBER = {".npy": 1 << 28, ".txt": 1 << 26}  # bytes; other members are skipped
+_MAX_UNPACKED, _MAX_RATIO = 1 << 29, 200  # bytes of an archive, and for each of its own; motions shrink to a half
 
 
 @dataclass
@@ -103,11 +108,37 @@ class _Header(tarfile.TarInfo):
         return header
 
 
+class _Unpacked:
+    """What is in a packed archive, no more than `most` bytes of it. tarfile unpacks ten kilobytes at once, which may be
+    fourteen gigabytes; Python's files of these formats unpack what is asked for."""
+
+    def __init__(self, shard: Path, most: int):
+        self._most = self._left = most
+        with open(shard, "rb") as stream:
+            start = stream.read(6)
+        opened: Callable[[Path], Any] = lambda path: open(path, "rb")  # noqa: E731
+        for magic, unpack in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
+            if start.startswith(magic):
+                opened = unpack
+        self._stream = opened(shard)
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise FileError(f"it would be unpacked to more than {self._most} bytes")
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of regular files, in the order of the archive; it is read once, from front to back."""
     most = _MAX_UNPACKED + _MAX_RATIO * check_regular(shard)
+    unpacked: Any = _Unpacked(shard, most)
     try:
-        with tarfile.open(shard, "r|*", tarinfo=_Header) as archive:
+        with closing(unpacked), tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_Header) as archive:
             for member in archive:
                 if member.offset_data + member.size > most:
                     raise FileError(f"{member.name[:80]!r} would be unpacked to more than {most} bytes")
@@ -119,7 +150,9 @@ def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
                 stream = archive.extractfile(member) if member.isreg() else None
                 if stream is not None:
                     yield member.name, stream.read() if limit is not None else b""
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
+    except (
+        tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError, zlib.error, lzma.LZMAError,
+    ) as error:  # fmt: skip
         raise FileError(f"{shard} cannot be read as a tar archive: {error}") from error
 
 
