@@ -24,16 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hftrainer.environment import environment_for, without_secrets
+from hftrainer.expressions import why_not_replaced
 from hftrainer.fields import choice, number, problems
 from hftrainer.files import write_text
 from hftrainer.readers import FileError, check_plain, read_text, yaml_reason
 
 T = TypeVar("T")
-MAX_EXPANDED = 10_000_000  # letters and items
 _MAX_CONFIG = 256 << 10  # bytes
-_MAX_EXPRESSIONS = 50_000  # letters; OmegaConf parses some ten thousand of them a second
-# the name of a field, a variable of the environment with or without a default, or one that is written as text: \\${
-_EXPRESSION = re.compile(r"\$\{\s*[\w.\[\]-]+\s*\}|\$\{\s*oc\.env:[^${}]*\}|(?<!\\)(?:\\\\)*\\\$\{")
 _LONG_NUMBER = re.compile(r"[\d:_]{1000}")  # 1:1:1:... counts by sixties, in time that grows with its square
 
 
@@ -187,9 +184,9 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides)))
         raw = OmegaConf.to_container(merged, resolve=False)
         check_plain(raw, str(path), error=ConfigError)
-        _check_expressions(raw, path)
-        if _expanded(raw) > MAX_EXPANDED:
-            raise ConfigError(f"{path}: what its interpolations stand for is longer than {MAX_EXPANDED} letters")
+        reason = why_not_replaced(raw)
+        if reason is not None:
+            raise ConfigError(f"{path}: {reason}")
         with environment_for(_allowed_names(raw, path)):
             plain = OmegaConf.to_container(merged, resolve=True)
         check_plain(plain, str(path), error=ConfigError)
@@ -211,54 +208,6 @@ def read_yaml(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> di
         raise ConfigError(f"{path}: {_first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _check_expressions(raw: Any, path: str | os.PathLike[str]) -> None:
-    """Refuse ``${...}`` whose size cannot be told before it is replaced, and more than can be parsed in seconds."""
-    letters, waiting = 0, [raw]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, (dict, list)):
-            waiting += [*value, *value.values()] if isinstance(value, dict) else value
-        elif isinstance(value, str) and "${" in value:
-            letters += len(value)
-            if "${" in _EXPRESSION.sub("", value):
-                raise ConfigError(
-                    f"{path}: {value[:80]!r} has an expression other than ${{name.of.field}} and ${{oc.env:NAME}}"
-                )
-    if letters > _MAX_EXPRESSIONS:
-        raise ConfigError(f"{path}: its values with ${{...}} have more than {_MAX_EXPRESSIONS} letters")
-
-
-def _expanded(raw: Any) -> int:
-    """At most how many letters and items a configuration has once ``${...}`` are replaced: a hundred short lines that
-    name each other twice would have more than there is memory for."""
-    values: dict[str, list[Any]] = {}
-    waiting = [raw]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            for key, item in value.items():
-                values.setdefault(str(key), []).append(item)
-        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    known: dict[str, int] = {}
-
-    def named(word: str) -> int:
-        if word not in known:
-            known[word] = 0  # one that stands for itself is an error of its own
-            known[word] = max(map(size, values[word]))
-        return known[word]
-
-    def size(value: Any) -> int:
-        if isinstance(value, dict):
-            return 1 + sum(map(size, value.values()))
-        if isinstance(value, list):
-            return 1 + sum(map(size, value))
-        if not isinstance(value, str) or "${" not in value:
-            return len(value) if isinstance(value, str) else 1
-        return len(value) + sum(named(word) for word in re.findall(r"[\w-]+", value) if word in values)
-
-    return size(raw)
 
 
 def _allowed_names(raw: Any, path: str | os.PathLike[str]) -> list[str]:

@@ -7,7 +7,6 @@ not hold is one `FileError` that names the file, what came and what was expected
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import stat
@@ -16,13 +15,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
+from hftrainer.shown import sentence
+
 MAX_JSON = 64 << 20  # bytes
 MAX_DEPTH = 64
 MAX_ITEMS = 10_000_000  # commas, which is what memory goes with
 MAX_LINE = 1 << 20  # bytes of a line of JSONL
 MAX_YAML = 1 << 20  # bytes; parsers take seconds for each million
 MAX_YAML_ITEMS = 1_000_000
-MAX_MESSAGE = 2000  # letters
 _MAX_INTEGER = 1 << 63
 Kinds = type | tuple[type, ...]
 
@@ -269,33 +269,6 @@ def _not_for_windows(parts: list[str]) -> bool:
         set(part) & set(':*?"<>|') or part[-1] in ". " or part.partition(".")[0].rstrip().lower() in _DEVICES
         for part in parts
     )
-
-
-def visible(text: str) -> str:
-    """`text` with control and direction characters spelt out (\\x1b), so that a name cannot steer a terminal."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        letter if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        or letter in _JOINERS else letter.encode("unicode_escape").decode() for letter in text
-    )  # fmt: skip
-
-
-def sentence(text: str) -> str:
-    """A message that holds names from files: one line of at most some 2,000 letters, of which the middle is left out.
-    A name of a million letters, or one with line ends, would hide what the message says, or say something else."""
-    if len(text) > MAX_MESSAGE:
-        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
-    return visible(text).replace("\n", "\\n")
-
-
-def as_markdown(text: str) -> str:
-    """`text` from a file as Markdown that shows it as it is: no HTML, no link, no table cell or line of its own."""
-    words = html.escape(" ".join(visible(text).split()), quote=False)
-    return "".join(f"\\{letter}" if letter in "\\`*[]|!" else letter for letter in words)
-
-
-_JOINERS = "\u200c\u200d"  # which scripts and emoji need
 
 
 def check_plain(value: Any, what: str, *, error: type[ValueError] = FileError) -> None:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from hftrainer.readers import visible
+from hftrainer.shown import visible
 
 # libraries that move the cursor or colour on purpose, and print nothing of ours
 _TRUSTED = ("rich", "wandb", "click", "pip")

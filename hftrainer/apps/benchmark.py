@@ -16,7 +16,7 @@ from hftrainer.evaluation.physical_table import physical_table
 from hftrainer.evaluation.report import physical_rows, pipe_table
 from hftrainer.files import check_writable, write_json, write_text
 from hftrainer.pipelines.outputs import Job, run_job
-from hftrainer.readers import as_markdown
+from hftrainer.shown import as_markdown
 
 NAME = "motionmillion-eval"
 # assets/infer_batch_prompt.txt of MotionMillion-Codes at be53e625: 126 lines, two of them twice

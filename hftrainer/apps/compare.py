@@ -9,7 +9,7 @@ from typing import Any
 from hftrainer.evaluation.compare import Difference, as_dicts, compare, difference_table, read_run
 from hftrainer.evaluation.report import aligned, pipe_table
 from hftrainer.files import check_writable, write_json, write_text
-from hftrainer.readers import as_markdown
+from hftrainer.shown import as_markdown
 
 
 @dataclass

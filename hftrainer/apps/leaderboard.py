@@ -13,7 +13,8 @@ from hftrainer.evaluation.compare import Run, common_items, common_protocol, hal
 from hftrainer.evaluation.report import Table, aligned, pipe_table
 from hftrainer.evaluation.vocabulary import current_name, in_order, label_of
 from hftrainer.files import check_writable, write_json, write_text
-from hftrainer.readers import FileError, as_markdown
+from hftrainer.readers import FileError
+from hftrainer.shown import as_markdown
 from hftrainer.zoo.collection import cards, find_card
 
 _FEWEST_COMMON = 0.99  # fraction of items that all runs must have in common

@@ -17,7 +17,7 @@ from hftrainer.evaluation.physical import aggregate_physical_metrics, physical_m
 from hftrainer.evaluation.reconstruction import foot_slide
 from hftrainer.models.action_classifier import ActionClassifier
 from hftrainer.motion.representation.base import DEFAULT, Representation, get_representation
-from hftrainer.readers import as_markdown
+from hftrainer.shown import as_markdown
 
 SHORTEST_PART = 40  # frames; the shortest clips in the classifier's training
 _CUT_STEP = 6

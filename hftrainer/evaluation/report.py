@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hftrainer.evaluation.vocabulary import ARROWS, in_order, label_of
-from hftrainer.readers import as_markdown
+from hftrainer.shown import as_markdown
 
 ROWS = {"predicted": "predicted", "real": "real", "split_half": "split half", "random_caption": "random caption"}
 _SHOWN = 5

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hftrainer.models.checkpoint.errors import CheckpointError
-from hftrainer.models.checkpoint.pickle_machine import short
+from hftrainer.models.checkpoint.pickle_keys import short
 from hftrainer.models.checkpoint.safe_pickle import Placeholder, Unpickled
 from hftrainer.models.checkpoint.tensors import MAX_DIMENSIONS, MAX_SIZE, Mappings, TensorRef
 from hftrainer.readers import read_text

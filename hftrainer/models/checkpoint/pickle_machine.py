@@ -16,15 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hftrainer.models.checkpoint.errors import CheckpointError
+from hftrainer.models.checkpoint.pickle_keys import check_key, short
 
 _MARK = object()
-_KEYS = (str, bytes, int, float, bool, type(None))
-# Numbers from here on have hashes of smaller ones: 30,000 keys of one hash take a dictionary seconds,
-# 300,000 minutes. Hashes of text are drawn anew by a process.
-_DIFFERENT = (1 << 61) - 1
-# Tuples of numbers have equal hashes if a file wants it (-1 and -2 have one hash already), unless there are no more
-# such tuples than hashes.
-_TUPLE, _IN_TUPLE = 4, 1 << 16
 _LOOK = 4096  # operations between two looks at the clock
 
 
@@ -116,14 +110,6 @@ def check_depth(value: Any, limit: int) -> None:
             inside.add(key)
             stack.append((held, True))
             stack.extend((child, False) for child in _children(held))
-
-
-def short(value: Any) -> str:
-    """A value for a message: short scalars as they are, else the type; never a walk through what is nested."""
-    if isinstance(value, _KEYS):
-        shown = repr(value[:60] if isinstance(value, (str, bytes)) else value)
-        return shown if len(shown) <= 80 else type(value).__name__
-    return f"a {type(value).__name__}"
 
 
 def _children(held: Any) -> list[Any]:
@@ -303,22 +289,6 @@ class _Machine:
 
     def place_from_stack(self, _: Any) -> None:
         self.stack.append(self.world.place(self.pop()))
-
-
-def check_key(value: Any) -> Any:
-    """`value` if it can be a key whose hash is quick: a scalar, or a tuple of some. Raises `CheckpointError`."""
-    if isinstance(value, tuple):
-        fits = len(value) <= _TUPLE and all(_is_key(item, 0, _IN_TUPLE) for item in value)
-        fits = fits and not any(isinstance(item, float) for item in value)
-    else:
-        fits = _is_key(value, 1 - _DIFFERENT, _DIFFERENT)
-    if not fits:
-        raise CheckpointError(f"its pickle has {short(value)} as a key; names or numbers are expected")
-    return value
-
-
-def _is_key(value: Any, least: int, below: int) -> bool:
-    return isinstance(value, _KEYS) and not (isinstance(value, int) and not least <= value < below)
 
 
 def _plain(name: str, argument: Any) -> Any:

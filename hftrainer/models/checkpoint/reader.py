@@ -27,7 +27,7 @@ from torch import Tensor
 from hftrainer.files import temporary_folder
 from hftrainer.models.checkpoint import deepspeed
 from hftrainer.models.checkpoint.errors import CheckpointError
-from hftrainer.models.checkpoint.pickle_machine import short
+from hftrainer.models.checkpoint.pickle_keys import short
 from hftrainer.models.checkpoint.safe_pickle import Unpickled
 from hftrainer.models.checkpoint.safetensors import read_safetensors
 from hftrainer.models.checkpoint.tensors import Mappings, TensorRef

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 from hftrainer.models.checkpoint.errors import CheckpointError, UnsafeCheckpoint
-from hftrainer.models.checkpoint.pickle_machine import Budget, check_key, run, short
+from hftrainer.models.checkpoint.pickle_keys import check_key, short
+from hftrainer.models.checkpoint.pickle_machine import Budget, run
 from hftrainer.models.checkpoint.tensors import MAX_DIMENSIONS, MAX_SIZE, StorageRef, TensorRef
-from hftrainer.readers import visible
+from hftrainer.shown import visible
 
 MAX_PICKLE = 128 << 20  # bytes; the structure of a checkpoint, not its tensors
 _MAX_NAMES = 10_000  # different foreign names in one file

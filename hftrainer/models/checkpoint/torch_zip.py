@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hftrainer.models.checkpoint.errors import CheckpointError
-from hftrainer.models.checkpoint.pickle_machine import short
+from hftrainer.models.checkpoint.pickle_keys import short
 from hftrainer.models.checkpoint.safe_pickle import MAX_PICKLE, Unpickled, load_pickle, storage_dtype
 from hftrainer.models.checkpoint.tensors import MAX_SIZE, StorageRef
 

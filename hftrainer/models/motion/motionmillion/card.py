@@ -6,7 +6,7 @@ import json
 
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.text_encoder_base import kind_of, spell_kind
-from hftrainer.readers import as_markdown
+from hftrainer.shown import as_markdown
 
 _SPLITS = {
     "train": "the train split; test-set leaderboards are meaningful",
