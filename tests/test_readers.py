@@ -21,8 +21,8 @@ from hftrainer.readers import (
     read_jsonl,
     read_text,
     read_yaml,
-    visible,
 )
+from hftrainer.shown import visible
 
 HOSTILE = {
     "deep": ("[" * 100_000 + "]" * 100_000, "deeper than 64"),

@@ -292,6 +292,18 @@ def test_a_byte_order_of_gigabytes_is_not_unpacked(tmp_path):
     assert "big-endian" in refused(path)
 
 
+def test_checksums_of_gigabytes_of_zeros_are_not_made(tmp_path, monkeypatch):
+    from hftrainer.models.checkpoint import torch_zip as module
+
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/more", bytes(1 << 20))
+    monkeypatch.setattr(module, "_SMALL", 1 << 19)
+    with pytest.raises(CheckpointError, match=r"x\.pt would grow from"):
+        open_checkpoint(path, verify=True)
+
+
 def test_archives_of_many_entries(tmp_path):
     path = tmp_path / "many.zip"
     with zipfile.ZipFile(path, "w") as archive:

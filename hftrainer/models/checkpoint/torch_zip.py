@@ -19,6 +19,7 @@ from hftrainer.models.checkpoint.safe_pickle import MAX_PICKLE, Unpickled, load_
 from hftrainer.models.checkpoint.tensors import MAX_SIZE, StorageRef
 
 MAX_ENTRIES = 50_000
+_SMALL = 64 << 20  # bytes
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 # what zipfile says of damage: bad records and checksums, unknown compression, "encrypted" flags
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
@@ -91,6 +92,9 @@ def copy_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, out: Path, path
 def verify_zip(path: Path) -> None:
     """Compare every entry with its checksum; raises `CheckpointError` naming the first that is damaged."""
     with open_zip(path) as archive:
+        whole, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+        if whole > _SMALL + 2 * size:  # torch does not compress
+            raise CheckpointError(f"{path} would grow from {size} to {whole} bytes; torch does not pack what it writes")
         try:
             bad = archive.testzip()
         except _ZIP_ERRORS as error:
