@@ -135,6 +135,12 @@ def test_an_archive_is_not_unpacked_further_than_the_limit(tmp_path, monkeypatch
     assert max(asked) < 1 << 20
 
 
+def test_a_member_that_is_a_file_and_a_folder_is_named(tmp_path):
+    path = tar(tmp_path / "x.tar.gz", {"texts/a.txt": b"walks", "texts/a.txt/b.txt": b"runs"})
+    with pytest.raises(ValueError, match=r"x\.tar\.gz: texts/a\.txt/b\.txt is a file and a folder"):
+        import_tar([path], tmp_path / "set")
+
+
 @pytest.mark.parametrize("start", [b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0"])
 def test_a_packed_archive_that_is_damaged_is_named(tmp_path, start):
     (tmp_path / "x.tar").write_bytes(start + b"\xff" * 100)

@@ -292,6 +292,16 @@ def test_a_byte_order_of_gigabytes_is_not_unpacked(tmp_path):
     assert "big-endian" in refused(path)
 
 
+@pytest.mark.parametrize("names", [["a", "a/b.pt"], ["x.pt"], ["C:/x.pt"]])
+def test_what_is_wrong_in_an_archive_names_the_archive(tmp_path, names):
+    """The folder that it was unpacked to is gone, and says nothing."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    assert "hftrainer-unpacked" not in refused(path)
+
+
 def test_checksums_of_gigabytes_of_zeros_are_not_made(tmp_path, monkeypatch):
     from hftrainer.models.checkpoint import torch_zip as module
 

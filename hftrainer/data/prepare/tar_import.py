@@ -86,7 +86,10 @@ def import_tar(
     with only_writer(dataset.root):
         for shard in shards:
             for member, data in progress(_members(Path(shard))):
-                kind, name = _take(dataset, PurePosixPath(member), data, prefix, f"{shard}: {member}", report)
+                try:
+                    kind, name = _take(dataset, PurePosixPath(member), data, prefix, f"{shard}: {member}", report)
+                except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                    raise FileError(f"{shard}: {member} is a file and a folder in {out}") from error
                 if kind == "motions":
                     names.append(name)
         if not report.counts:

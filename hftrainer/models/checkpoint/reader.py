@@ -214,6 +214,11 @@ def _open_archive(path: Path, keys: Sequence[str], verify: bool, depth: int) -> 
         members = _unpack(path, folder)
         target = _weights_among(path, folder, members)
         found = _open_folder(target) if target.is_dir() else _open_file(target, keys, verify, unpacked=depth)
+    except (CheckpointError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        kind = type(error) if isinstance(error, CheckpointError) else CheckpointError
+        said = " ".join(map(str, error.args)).replace(f"{folder}", f"in {path}: ")  # the folder is gone, and nobody's
+        raise kind(said if str(path) in said else f"{path}: {said}") from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

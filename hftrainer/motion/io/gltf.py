@@ -44,7 +44,8 @@ def read_gltf(path: str | os.PathLike[str]) -> SkeletalMotion:
     """The motion of the longest animation. Raises `MotionFileError`."""
     file = GltfFile(path)
     try:
-        return _motion(file)
+        with np.errstate(all="ignore"):  # numbers that are none are refused, with the file's name
+            return _motion(file)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
         if isinstance(error, MotionFileError):
             raise
