@@ -29,7 +29,8 @@ _MAX_DIMENSIONS = 32
 _MAX_UNPACKED, _MAX_RATIO = 64 << 20, 300  # bytes of a compressed array, and for each of its own
 _MAGIC = b"\x93NUMPY"
 _NUMBERS = re.compile(r"[<>|=]?([fiub])([1248])")
-_TEXT = re.compile(r"[<>|=]?U(\d{1,5})")
+_TEXT = re.compile(r"[<>|=]?U([1-9][0-9]{0,4})")
+_NO_LITERAL = re.compile(r"\\|(?<![\w<>|='\"])[0-9]\w*[A-Za-z_]")  # what Python warns of: '\d', 1if
 _NO_TYPES = ("f1", "b2", "b4", "b8")
 _KINDS = {"float": "f", "int": "iu", "bool": "b", "number": "fiu", "any": "fiub", "text": "U"}
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
@@ -186,7 +187,7 @@ def read_npz(
 
 
 def _checked_header(stream: BinaryIO, size: int, name: str, wanted: Wanted, error: type[ValueError]) -> Header:
-    header = _parse_header(stream, size, name, error, text=wanted.kind == "text")
+    header = _parse_header(stream, size, name, error, words=wanted.kind == "text")
     letters = _KINDS[wanted.kind]
     if header.kind not in letters:
         raise error(f"{name}: expected {_numbers(wanted)}, got {header.shape} of type {header.descr!r}")
@@ -205,7 +206,7 @@ def _checked_header(stream: BinaryIO, size: int, name: str, wanted: Wanted, erro
     return header
 
 
-def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError], *, text: bool) -> Header:
+def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError], *, words: bool) -> Header:
     start = stream.read(8)
     if start[:6] != _MAGIC or len(start) < 8:
         came = {b"": "is empty", b"PK\x03\x04": "is a .npz archive"}.get(start[:4], f"starts with {start!r}")
@@ -220,11 +221,14 @@ def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError
     if len(line) != length:
         raise error(f"{name} ends inside its .npy header; was it cut short?")
     try:
-        fields = ast.literal_eval(line.decode("latin-1" if start[6] < 3 else "utf-8").strip())
+        text = line.decode("latin-1" if start[6] < 3 else "utf-8").strip()
+        if _NO_LITERAL.search(text):
+            raise ValueError
+        fields = ast.literal_eval(text)
         descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
     except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as reason:
         raise error(f"{name}: its .npy header is damaged ({type(reason).__name__})") from reason
-    known = isinstance(descr, str) and (_NUMBERS.fullmatch(descr) or (text and _TEXT.fullmatch(descr)))
+    known = isinstance(descr, str) and (_NUMBERS.fullmatch(descr) or (words and _TEXT.fullmatch(descr)))
     if not known or descr[-2:] in _NO_TYPES:
         shown = descr if isinstance(descr, str) and len(descr) < 40 else "a structure"
         raise error(f"{name} cannot be read as a numpy array: its type {shown!r} is not a supported number type")
@@ -235,6 +239,8 @@ def _parse_header(stream: BinaryIO, size: int, name: str, error: type[ValueError
         or any(type(n) is not int or n < 0 or n >= 1 << 62 for n in shape)
     ):
         raise error(f"{name}: its .npy header is damaged (its shape is not a list of at most {_MAX_DIMENSIONS} sizes)")
+    if Header(descr, tuple(max(n, 1) for n in shape), fortran, 0).nbytes >= 1 << 62:  # also of an empty array
+        raise error(f"{name}: its .npy header is damaged (no array can have the shape {shape})")
     return Header(descr, shape, fortran, 8 + width + length)
 
 

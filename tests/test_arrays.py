@@ -20,7 +20,12 @@ def npy(array: np.ndarray, **kwargs: object) -> bytes:
 
 
 def header(text: str, version: int = 1) -> bytes:
-    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text.encode()
+    return (
+        b"\x93NUMPY"
+        + bytes([version, 0])
+        + len(text.encode()).to_bytes(2 if version == 1 else 4, "little")
+        + text.encode()
+    )
 
 
 def described(descr: str, shape: str) -> bytes:
@@ -36,6 +41,10 @@ HOSTILE = {
     "header of 4 GB": (b"\x93NUMPY\x02\0\xff\xff\xff\xff", "4294967295 bytes long"),
     "10^10 rows": (described("'<f4'", "(10000000000, 272)") + b"\0" * 64, "was it cut short"),
     "2^63": (described("'<f4'", "(0, 9223372036854775808)"), "header is damaged"),
+    "nothing by 2^61": (described("'<f4'", "(0, 2305843009213693952, 272)"), "no array can have the shape"),
+    "2^61 by nothing": (described("'<f4'", "(2305843009213693952, 0)"), "no array can have the shape"),
+    "what Python warns of": (described("'<f4'", "(1if 1else 2, 272)"), "header is damaged"),
+    "an unknown escape": (described("'<f4\\\\d'", "(1, 272)"), "header is damaged"),
     "negative": (described("'<f4'", "(-1, 272)"), "header is damaged"),
     "boolean size": (described("'<f4'", "(True, 272)"), "header is damaged"),
     "10^4 dimensions": (described("'<f4'", "(" + "1," * 3000 + ")"), "header is damaged"),
@@ -154,3 +163,11 @@ def test_archives_that_unpack_to_any_size_at_once_are_refused(tmp_path, method):
         archive.writestr("a.npy", npy(np.zeros(3)))
     with pytest.raises(FileError, match=r"x\.npz: 'a' is packed by method"):
         read_npz(path, {"a": Wanted()})
+
+
+@pytest.mark.parametrize("descr", ["<U0", "<U٣", "<U1٣"])
+def test_texts_of_no_length_and_of_other_digits_are_refused(tmp_path, descr):
+    path = tmp_path / "x.npy"
+    path.write_bytes(header(f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (2,), }}\n", 3))
+    with pytest.raises(FileError, match=r"x\.npy.*is not a supported number type"):
+        read_npy(path, kind="text")

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from hftrainer.commands.data_common import changed_dataset, with_dataset
+from hftrainer.shown import sentence
 
 _TABLE = "included table (cmu-index, 100style, ...) or a .jsonl file; may be repeated"
 
@@ -50,7 +51,7 @@ def _captions(args: argparse.Namespace, dataset: Any) -> int:
         return 0 if written else 1
     failed = write_captions(dataset, load_templates(args.templates), count=args.count, seed=args.seed)
     for name, reason in list(failed.items())[:20]:
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+        print(f"failed: {sentence(f'{name}: {reason}')}", file=sys.stderr)
     print(f"{len(dataset.names()) - len(failed)} clips captioned, {len(failed)} failed")
     return 1 if failed else 0
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from hftrainer.commands.common import progress
+from hftrainer.shown import sentence
 
 
 def add_verbs(verbs: Any) -> None:
@@ -43,7 +44,7 @@ def convert_representation(args: argparse.Namespace) -> int:
     else:
         report = convert_folder(args.source, args.out, args.source_name, args.target_name, fps=args.fps, **options)
     for reason in report.failed.values():
-        print(f"failed: {reason}", file=sys.stderr)
+        print(f"failed: {sentence(reason)}", file=sys.stderr)
     left = f", {len(report.left)} left" if report.left else ""
     print(f"{len(report.made)} converted, {len(report.kept)} kept, {len(report.failed)} failed{left} -> {args.out}")
     return 1 if report.failed else 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from hftrainer.commands.common import progress
 from hftrainer.commands.import_flags import add_source, settings_of
+from hftrainer.shown import sentence
 
 _SHOWN = 20
 
@@ -35,7 +36,7 @@ def import_motion(args: argparse.Namespace) -> int:
         args.source, args.out, settings_of(args), prefix=args.prefix, workers=args.workers, progress=progress("import")
     )
     for path, reason in report.failed.items():
-        print(f"failed: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
+        print(f"failed: {sentence(reason if path in reason else f'{path}: {reason}')}", file=sys.stderr)
     made = [report.records[name] for name in report.imported]
     for kind, word in (("doubts", "warning"), ("notes", "note")):
         said = Counter(line for record in made for line in record[kind])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hftrainer.commands.exporting import FORMATS_HELP, add_export, formats_of, options_of
+from hftrainer.shown import sentence
 
 EPILOG = """examples:
   hftrainer export out/000_a-person-walks_s0.npy --formats bvh,glb --out exported/
@@ -58,6 +59,6 @@ def run(args: argparse.Namespace) -> int:
         body=body, skeleton_map=args.skeleton_map, raw=args.raw, together=args.together,
     )  # fmt: skip
     for error in failed.values():
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {sentence(str(error))}", file=sys.stderr)
     print(f"{count} motions exported to {out}, {len(failed)} failed")
     return 1 if failed else 0

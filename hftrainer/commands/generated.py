@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hftrainer.shown import sentence
+
 _MOST_LINES = 20
 
 
@@ -18,7 +20,7 @@ def show_made(made: Any, out: Path) -> int:
     items = made.manifest["items"]
     for item in items[:_MOST_LINES]:
         if "error" in item:
-            print(f"failed: {item['prompt']!r} (seed {item['seed']}): {item['error']}", file=sys.stderr)
+            print(f"failed: {item['prompt']!r} (seed {item['seed']}): {sentence(item['error'])}", file=sys.stderr)
         else:
             print(f"{item['seconds']:5.1f} s  ends {ending(item):20}  {item['stem']}")
     if len(items) > _MOST_LINES:
