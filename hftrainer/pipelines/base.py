@@ -310,10 +310,11 @@ class TextToMotionPipeline(PromptReading):
         fps, longest = self.motion_format.fps, self.max_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float, np.number)):
             raise TypeError(f"seconds must be a number, got {seconds!r}")
-        frames = round(float(seconds) * fps) if np.isfinite(seconds) else 0
+        asked = float(seconds) if abs(seconds) < 1e6 else np.inf  # whole numbers may be larger than any float
+        frames = round(asked * fps) if np.isfinite(asked) else 0
         if not 1 <= frames <= longest * fps:
             raise ValueError(
-                f"a motion of {seconds:g} s cannot be generated: this model generates up to {longest:g} s "
+                f"a motion of {asked:g} s cannot be generated: this model generates up to {longest:g} s "
                 f"({self.max_sample_steps} codes); ask for less, or for several parts"
             )
         return frames

@@ -118,6 +118,8 @@ def test_text_is_cut_with_a_warning_or_refused(pipe):
         (lambda p: p.infer_t2m(["a"], lengths=[1, 2]), "got 2 lengths for 1 captions"),
         (lambda p: p.infer_t2m(["a"], num_return_sequences=2), "only with do_sample=True"),
         (lambda p: p("walk", seconds=60), "a motion of 60 s cannot be generated: this model generates up to"),
+        (lambda p: p("walk", seconds=1e308), "a motion of inf s cannot be generated"),
+        (lambda p: p("walk", seconds=10**400), "a motion of inf s cannot be generated"),
         (lambda p: p("walk", seconds=0), "cannot be generated"),
         (lambda p: p("walk", sampling=SamplingParams(True, temperature=0)), "temperature must be between"),
     ],
