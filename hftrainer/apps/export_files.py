@@ -9,9 +9,9 @@ from hftrainer.motion.body import Body, BodyMotion
 from hftrainer.motion.io.read_body import read_motions
 from hftrainer.pipelines.folder import PAGE, existing
 from hftrainer.readers import FileError
-from hftrainer.shown import visible
 from hftrainer.render.export import ENDINGS, ExportOptions, describe_loop, write
 from hftrainer.render.viewer import clips_of, write_viewer
+from hftrainer.shown import visible
 
 
 def export_files(
