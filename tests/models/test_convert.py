@@ -270,6 +270,21 @@ def test_a_part_that_is_deleted_meanwhile_is_noticed_and_made_again(released, tm
     assert main(arguments(released, tmp_path / "made", "--verify")) == 0
 
 
+def test_weights_that_are_deleted_before_they_are_noted_are_noticed(released, tmp_path, monkeypatch, capsys):
+    write = module.write_state
+
+    def disturbed(folder, stem, *arguments, **options):
+        names = write(folder, stem, *arguments, **options)
+        (folder / names[0]).unlink()
+        return names
+
+    monkeypatch.setattr(module, "write_state", disturbed)
+    assert main(arguments(released, tmp_path / "made")) == 1
+    assert "fsq.safetensors was deleted meanwhile; run the same command again" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(arguments(released, tmp_path / "made", "--verify")) == 0
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "mm_config.json", "ar.safetensors"])
 def test_a_file_that_is_deleted_at_the_last_moment_is_noticed(released, tmp_path, monkeypatch, capsys, name):
     def replace(source, target):

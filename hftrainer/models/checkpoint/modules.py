@@ -129,19 +129,20 @@ def write_state(
     load: Callable[[str], Tensor],
     *,
     shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """Write named tensors as one file or shards; `load` brings each when its turn comes."""
+) -> list[str]:
+    """Write named tensors as one file or shards; `load` brings each when its turn comes. The names of the files."""
     sizes = {name: torch.Size(shape).numel() * kind.itemsize for name, (kind, shape) in types.items()}
     groups = shards(sizes.items(), shard_bytes)
     if len(groups) <= 1:
         write_safetensors(folder / f"{stem}.safetensors", types, load)
-        return
+        return [f"{stem}.safetensors"]
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         file = f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors"
         write_safetensors(folder / file, {name: types[name] for name in group}, load)
         weight_map |= dict.fromkeys(group, file)
     write_index(folder / f"{stem}.safetensors{INDEX_SUFFIX}", weight_map, sum(sizes.values()))
+    return [*dict.fromkeys(weight_map.values()), f"{stem}.safetensors{INDEX_SUFFIX}"]
 
 
 def write_index(path: str | os.PathLike[str], weight_map: Mapping[str, str], total_size: int) -> None:

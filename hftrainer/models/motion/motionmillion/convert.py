@@ -84,12 +84,11 @@ def _write_parts(job: Conversion, staging: Path, ar: Checkpoint, fsq: Checkpoint
     for stem, state, dtype in (("fsq", fsq, torch.float32), ("ar", ar, job.dtype)):
         if not _is_done(staging, stem):
             say(f"{stem}: {len(state)} tensors, {sum(map(state.bytes_of, state)) / 1e9:.2f} GB from {state.path.name}")
-            _write_weights(staging, stem, state, dtype, job.shard_bytes)
-            _note_done(staging, stem)
+            _note_done(staging, stem, _write_weights(staging, stem, state, dtype, job.shard_bytes))
     if job.text_encoder is not None and not _is_done(staging, "text_encoder"):
         say(f"text_encoder: {job.text_encoder}")
-        copy_text_encoder(job.text_encoder, staging / "text_encoder", job.shard_bytes)
-        _note_done(staging, "text_encoder")
+        names = copy_text_encoder(job.text_encoder, staging / "text_encoder", job.shard_bytes)
+        _note_done(staging, "text_encoder", [f"text_encoder/{name}" for name in names])
 
 
 def _finish(out: Path, staging: Path) -> None:
@@ -165,8 +164,9 @@ def compare_outputs(job: Conversion, *, codes: int = 8, say: Say = lambda line: 
     say(f"logits, {codes} greedy codes and the decoded motion are equal")
 
 
-def copy_text_encoder(source: Path, target: Path, shard_bytes: int) -> None:
-    """Copy a transformers folder: configuration and tokenizer unchanged, and only the encoder's weights.
+def copy_text_encoder(source: Path, target: Path, shard_bytes: int) -> list[str]:
+    """Copy a transformers folder: configuration and tokenizer unchanged, and only the encoder's weights. The names of
+    the copies.
 
     The released Flan-T5 holds a decoder too, more than half of its 11 GB. Raises `CheckpointError` for a folder that is
     no T5's, or has no weights that can be read tensor by tensor.
@@ -176,14 +176,16 @@ def copy_text_encoder(source: Path, target: Path, shard_bytes: int) -> None:
     state = open_text_encoder(source)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
+    copies = []
     for path in _plain_files(source):
         weights = path.suffix in _WEIGHTS or path.name.endswith(tuple(f"{s}.index.json" for s in _WEIGHTS))
         if not weights:
             out = target / path.relative_to(source)
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out)
+            copies.append(path.relative_to(source).as_posix())
     types = {name: (state.dtype_of(name), state.shape_of(name)) for name in state}
-    write_state(target, "model", types, state.__getitem__, shard_bytes=shard_bytes)
+    return copies + write_state(target, "model", types, state.__getitem__, shard_bytes=shard_bytes)
 
 
 def open_text_encoder(folder: Path) -> Checkpoint:
@@ -220,12 +222,14 @@ def _config(job: Conversion, ar: Checkpoint, fsq: Checkpoint) -> MotionMillionCo
     return config
 
 
-def _write_weights(folder: Path, stem: str, state: Checkpoint, dtype: torch.dtype | None, shard_bytes: int) -> None:
+def _write_weights(
+    folder: Path, stem: str, state: Checkpoint, dtype: torch.dtype | None, shard_bytes: int
+) -> list[str]:
     types = {}
     for name in state:
         kind = state.dtype_of(name)
         types[name] = (dtype if dtype is not None and kind.is_floating_point else kind, state.shape_of(name))
-    write_state(folder, stem, types, lambda name: state[name].to(types[name][0]), shard_bytes=shard_bytes)
+    return write_state(folder, stem, types, lambda name: state[name].to(types[name][0]), shard_bytes=shard_bytes)
 
 
 def _describe(job: Conversion, folder: Path, config: MotionMillionConfig) -> None:
@@ -305,8 +309,10 @@ def _check_complete(folder: Path, parts: dict[str, dict[str, int]], *more: str) 
         raise CheckpointError(f"files of {gone[0]} in {folder} were deleted meanwhile; run the same command again")
 
 
-def _note_done(staging: Path, part: str) -> None:
-    written = [path for path in _plain_files(staging) if path.relative_to(staging).parts[0].startswith(part)]
-    sizes = {path.relative_to(staging).as_posix(): path.stat().st_size for path in written}
+def _note_done(staging: Path, part: str, names: list[str]) -> None:
+    try:
+        sizes = {name: (staging / name).stat().st_size for name in names}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{error.filename} was deleted meanwhile; run the same command again") from error
     content = {**read_json(staging / "progress.json"), "done": {**_parts(staging), part: sizes}}
     write_json(staging / "progress.json", content)
