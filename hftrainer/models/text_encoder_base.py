@@ -24,6 +24,7 @@ from hftrainer.models.outline import AbsentText
 from hftrainer.readers import FileError, read_json
 
 DTYPES = ("float64", "float32", "bfloat16")
+MAX_TEXT = 100_000  # letters of a caption
 
 
 class TextFeatures(NamedTuple):
@@ -221,9 +222,15 @@ def pad_rows(rows: Sequence[Sequence[int]], counts: Sequence[int], pad: int) -> 
 
 
 def check_list(captions: Sequence[str]) -> list[str]:
-    """The captions as a list; a single string is a mistake that would be read letter by letter."""
+    """The captions as a list; a single string is a mistake that would be read letter by letter.
+
+    A caption of megabytes, of which a model sees the first words, takes gigabytes to tokenize: ``ValueError``.
+    """
     if isinstance(captions, str):
         raise TypeError("captions must be a list of strings, got one string")
+    long = next((text for text in captions if len(text) > MAX_TEXT), None)
+    if long is not None:
+        raise ValueError(f"a text has {len(long)} letters, the limit is {MAX_TEXT}; it begins with {long[:60]!r}")
     return list(captions)
 
 

@@ -173,3 +173,12 @@ def test_damaged_weights_and_types_that_overflow_are_refused(folder, tmp_path):
         load_t5(tmp_path / "t5")
     with pytest.raises(ValueError, match="float16 overflows"):
         TextEncoderConfig(dtype="float16")
+
+
+def test_texts_of_megabytes_are_refused():
+    """Two million words take gigabytes to tokenize, for the first 150 of them."""
+    from hftrainer.models.text_encoder_base import MAX_TEXT, check_list
+
+    assert check_list(["walk", "a" * MAX_TEXT]) == ["walk", "a" * MAX_TEXT]
+    with pytest.raises(ValueError, match="a text has 100001 letters, the limit is 100000; it begins with 'bbb"):
+        check_list(["walk", "b" * (MAX_TEXT + 1)])
