@@ -41,7 +41,9 @@ def explain(error: BaseException, opened: Opened) -> str | None:
     if isinstance(error, (ValueError, OSError)) and not isinstance(error, UnicodeError):
         return str(error) or type(error).__name__
     if isinstance(error, ImportError):
-        return str(error) if type(error).__name__ == "MissingExtra" else None
+        if not any(text in str(error) for text in _UNLOADABLE):
+            return str(error) if type(error).__name__ == "MissingExtra" else None
+        return f"not enough memory ({_one_line(error)})"
     where = f"; the last file read was {opened.path!r}" if opened.path else ""
     if isinstance(error, RecursionError):
         return f"data is nested too deeply{where}"
@@ -54,6 +56,7 @@ def explain(error: BaseException, opened: Opened) -> str | None:
     return None
 
 
+_UNLOADABLE = ("failed to map segment", "annot allocate memory")  # what the loader says of a library
 _MEMORY = ("allocate memory", "out of memory", "Cannot allocate", "can't start new thread", "ThreadPoolBuildError")
 
 

@@ -155,7 +155,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def check_writable(folder: str | os.PathLike[str]) -> Path:
+def check_writable(folder: str | os.PathLike[str], flag: str = "--out") -> Path:
     """Make `folder` and prove that a file can be created in it, before work is spent on what goes there."""
     folder = Path(folder)
     try:
@@ -164,7 +164,7 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
             pass
     except OSError as error:
         raise ValueError(
-            f"cannot write to the output folder {str(folder)!r}: {error.strerror}; choose another one with --out"
+            f"cannot write to the output folder {str(folder)!r}: {error.strerror}; choose another one with {flag}"
         ) from error
     remove_leftovers(folder)
     return folder
@@ -315,7 +315,8 @@ def _naming(target: Path) -> Iterator[None]:
         ours = isinstance(error, OSError) or type(error).__name__ in ("SafetensorError", "RuntimeError")
         if number is None and ours and _is_full(target.parent):
             number = errno.ENOSPC
-        if number is None or (isinstance(error, OSError) and error.filename and ".part" not in str(error.filename)):
+        named = os.fspath(error.filename) if isinstance(error, OSError) and isinstance(error.filename, str) else ""
+        if number is None or (named and not any(map(is_temporary, Path(named).parts))):
             raise
         raise OSError(number, os.strerror(number), str(target)) from error
 

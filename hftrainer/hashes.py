@@ -36,12 +36,13 @@ def file_hash(path: Path) -> str:
     )  # fmt: skip
     if same and time.time() - found.st_ctime > _SETTLED:
         known = dict(list({**_read(), key: digest}.items())[-_MOST:])
-        with contextlib.suppress(OSError):  # what cannot be remembered is read again
+        with contextlib.suppress(OSError, RuntimeError):  # what cannot be remembered is read again
             write_text(_place(), json.dumps(known))
     return digest
 
 
 def _place() -> Path:
+    """Raises ``RuntimeError`` for a user without a home, as in containers that run under any number."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "hftrainer" / "hashes.json"
 
@@ -49,6 +50,6 @@ def _place() -> Path:
 def _read() -> dict[str, str]:
     try:
         known = read_json(_place())
-    except (OSError, FileError):
+    except (OSError, RuntimeError, FileError):
         return {}
     return {key: value for key, value in known.items() if isinstance(value, str) and len(value) == 64}

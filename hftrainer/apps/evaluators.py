@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.evaluation.protocols.schema import Protocol
+from hftrainer.files import check_writable
 from hftrainer.hub import find_model
 from hftrainer.manifest import fingerprint
 from hftrainer.registry import EVALUATORS
@@ -38,7 +39,7 @@ def resolve_evaluator(
                 raise ValueError("evaluator.path is missing: write its zoo name, folder, or owner/repository")
         if cache_dir is not None:
             _check_cache(kind)
-            options["cache_dir"] = cache_dir
+            options["cache_dir"] = check_writable(cache_dir, "--cache")
         encoder = load_evaluator(source, kind, **options)
     reads = getattr(encoder, "representation", protocol.representation)
     if reads != protocol.representation:

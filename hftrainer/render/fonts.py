@@ -51,7 +51,7 @@ def _drawn(font: Any, letter: str) -> tuple[Any, bytes]:
 @lru_cache(maxsize=1)
 def _installed() -> tuple[str, ...]:
     platform = "linux" if sys.platform not in _FOLDERS else sys.platform
-    found = [path for folder in _FOLDERS[platform] for path in _fonts_in(Path(folder).expanduser())]
+    found = [path for folder in _FOLDERS[platform] for path in _fonts_in(Path(os.path.expanduser(folder)))]
 
     def rank(path: Path) -> tuple[int, str]:
         place = next((i for i, family in enumerate(_FAMILIES) if path.stem.startswith(family)), len(_FAMILIES))

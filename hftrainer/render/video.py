@@ -44,7 +44,9 @@ def render_video(
     fps = motions[0].fps
     with atomic_path(path) as temporary:
         if suffix == ".mp4":
-            _write_mp4(temporary, pictures, size, fps)
+            _write_mp4(temporary, path, pictures, size, fps)
+            if not _is_whole(temporary):  # ffmpeg failed, or was killed, at its end, which its module does not say
+                raise OSError(f"{path}: ffmpeg could not write all of the video")
         elif suffix in (".gif", ".webp"):
             _write_animation(temporary, pictures, fps, suffix, transparent)
         else:
@@ -114,7 +116,9 @@ class _Title:
         return [*lines, line]
 
 
-def _write_mp4(path: Path, pictures: Iterator[Any], size: tuple[int, int], fps: float) -> None:
+def _write_mp4(
+    path: Path, target: str | os.PathLike[str], pictures: Iterator[Any], size: tuple[int, int], fps: float
+) -> None:
     ffmpeg = need("imageio_ffmpeg", "writing mp4 files")
     # Else it starts ffmpeg by fork with a function to call, at which OpenBLAS ends its threads: a numpy.linalg.solve in
     # another thread then waits for them for ever. This way the child shares memory until it is ffmpeg (vfork).
@@ -127,8 +131,28 @@ def _write_mp4(path: Path, pictures: Iterator[Any], size: tuple[int, int], fps: 
     try:
         for picture in pictures:
             writer.send(_bytes(picture))
+    except OSError as error:  # of the module, with ffmpeg's command and all that it said, on many lines
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise OSError(f"{target}: ffmpeg could not write the video: {said[-1] if said else 'it ended'}") from error
     finally:
         writer.close()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an mp4 file has its index and is as long as its parts say."""
+    found, size = set[bytes](), path.stat().st_size
+    with open(path, "rb") as stream:
+        place = 0
+        while place + 8 <= size:
+            stream.seek(place)
+            length, kind = int.from_bytes(stream.read(4), "big"), stream.read(4)
+            if length == 1:  # a long one
+                length = int.from_bytes(stream.read(8), "big")
+            if length < 8:
+                return False
+            found.add(kind)
+            place += length
+    return place == size and found >= {b"moov", b"mdat"}
 
 
 def _bytes(picture: Any) -> NDArray[np.uint8]:

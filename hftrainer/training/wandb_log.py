@@ -192,7 +192,7 @@ def key_is_known() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url).netloc
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    path = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))
     try:
         known = netrc.netrc(path)
     except (OSError, netrc.NetrcParseError):

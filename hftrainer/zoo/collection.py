@@ -102,7 +102,8 @@ def card_folders() -> Iterator[Path]:
 
 
 def _user_folders() -> list[Path]:
-    return [Path(text).expanduser() for text in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if text.strip()]
+    texts = [text for text in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if text.strip()]
+    return [Path(os.path.expanduser(text)) for text in texts]  # which does not fail for a user without a home
 
 
 def _plugin_folders(entry_point: str) -> list[Path]:

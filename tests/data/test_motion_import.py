@@ -288,6 +288,17 @@ def _say_died(item):
     return -item
 
 
+def is_blocked(number: int) -> bool:
+    return number in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_leave_an_interrupt_to_their_parent():
+    """Each of them once printed a traceback, if it was still starting."""
+    found = [result for _, result in run_all(is_blocked, [signal.SIGINT] * 3, 2, lambda _: False)]
+    assert found == [True] * 3
+    assert not is_blocked(signal.SIGINT)
+
+
 def test_a_worker_that_dies_costs_its_own_item():
     found = dict(run_all(_die_of_three, range(8), 2, _say_died))
     assert found == {0: 0, 1: 1, 2: 4, 3: -3, 4: 16, 5: 25, 6: 36, 7: 49}

@@ -75,6 +75,12 @@ def test_bugs_keep_their_traceback(monkeypatch, error):
         run(monkeypatch, error)
 
 
+def test_a_library_that_does_not_fit_into_memory(monkeypatch, capsys):
+    """torch, with 300 MB."""
+    assert run(monkeypatch, ImportError("libtorch_cpu.so: failed to map segment from shared object")) == 1
+    assert capsys.readouterr().err.startswith("hftrainer doctor: not enough memory (libtorch_cpu.so")
+
+
 def test_a_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("HFTRAINER_TRACEBACK", "1")
     with pytest.raises(MemoryError):
@@ -277,6 +283,23 @@ def test_hashes_of_large_files_are_remembered_until_they_change(tmp_path, monkey
     assert file_hash(path) != first
     (tmp_path / "cache" / "hftrainer" / "hashes.json").write_text("[")
     assert file_hash(path) == original(path)
+
+
+def test_a_user_without_a_home_has_hashes_all_the_same(tmp_path, monkeypatch):
+    """A container that runs under any number has none: large files once could not be hashed, and fonts not be found."""
+    from hftrainer import hashes
+    from hftrainer.render.fonts import font_for
+
+    def homeless(cls: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(hashes, "_LARGE", 4)
+    (tmp_path / "large.bin").write_bytes(b"abcdef")
+    assert file_hash(tmp_path / "large.bin") == hashes.sha256(tmp_path / "large.bin")
+    font_for("a", 11)
 
 
 def test_a_model_cannot_name_a_text_encoder_outside_of_its_folder(tmp_path, tiny_model):

@@ -68,6 +68,27 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(line, tmp_path,
     assert "cannot write" in capsys.readouterr().err
 
 
+def test_a_cache_that_cannot_be_written_is_named_before_the_work(tmp_path):
+    from hftrainer.apps.evaluators import resolve_evaluator
+    from hftrainer.evaluation.protocols.schema import load_protocol
+
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write .* another one with --cache"):
+        resolve_evaluator("x", load_protocol("hftrainer-v1"), cache_dir=tmp_path / "file")
+
+
+def test_what_could_not_be_written_is_named_as_the_user_calls_it(tmp_path):
+    """Not by the temporary folder that it would have come from."""
+
+    def write() -> None:
+        with atomic_folder(tmp_path / "made") as staging, atomic_path(staging / "deep" / "a.npy"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "made")
+
+
 def test_a_replaced_folder_changes_in_one_step(tmp_path):
     (tmp_path / "m" / "deep").mkdir(parents=True)
     (tmp_path / "m" / "deep" / "large").write_text("1")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +25,24 @@ def drawn(*args, **options):
 
 def near(picture, color):
     return (np.abs(picture[..., :3].astype(int) - color).max(axis=-1) < 60).sum()
+
+
+def test_what_ffmpeg_could_not_write_is_one_sentence(tmp_path):
+    """It once was a video that ended too early, and success; or its command with all that it said, in twenty lines."""
+    pytest.importorskip("imageio_ffmpeg")
+    code = f"""if True:
+        import resource, signal, sys
+        from hftrainer.cli import main
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        sys.exit(main(["export", {str(tmp_path / "walk.npy")!r}, "--formats", "mp4", "--out", {str(tmp_path)!r}]))"""
+    np.save(tmp_path / "walk.npy", make_motion("walk", 40, 0).astype(np.float32))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    failed = [line for line in done.stderr.splitlines() if not line.startswith("[")]  # which is ffmpeg itself
+    assert len(failed) == 1
+    assert failed[0].startswith("failed: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["walk.npy"]
 
 
 def test_left_is_orange_and_right_is_blue():

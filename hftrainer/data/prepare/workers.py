@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -36,7 +37,7 @@ def run_all(
     while True:
         suspects: list[Item] = []
         with _workers(workers) as pool:
-            pending = {pool.submit(work, item): item for item in islice(left, 2 * workers)}
+            pending = {_submit(pool, work, item): item for item in islice(left, 2 * workers)}
             while pending:
                 done = _next(pool, pending)
                 for future in done:
@@ -47,7 +48,7 @@ def run_all(
                         suspects.append(item)
                 if not suspects:
                     for item in islice(left, len(done)):
-                        pending[pool.submit(work, item)] = item
+                        pending[_submit(pool, work, item)] = item
         if not suspects:
             return
         for item in suspects:
@@ -56,11 +57,23 @@ def run_all(
 
 def _alone(work: Callable[[Item], Result], item: Item, died: Callable[[Item], Result]) -> Result:
     with _workers(1) as pool:
-        future: Future[Result] = pool.submit(work, item)
+        future: Future[Result] = _submit(pool, work, item)
         try:
             return next(iter(_next(pool, [future]))).result()
         except BrokenProcessPool:
             return died(item)
+
+
+def _submit(pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """Give work to a pool, which may start a worker for it. Ctrl-C reaches all processes of a terminal: workers leave
+    it to their parent, as theirs would be a traceback each."""
+    block = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    before = block(signal.SIG_BLOCK, {signal.SIGINT}) if block is not None else ()
+    try:
+        return pool.submit(work, item)
+    finally:
+        if block is not None:
+            block(signal.SIG_SETMASK, before)
 
 
 def _next(pool: ProcessPoolExecutor, pending: Iterable[Future[Result]]) -> set[Future[Result]]:
@@ -100,6 +113,9 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
     )
     try:
         yield pool
+    except BaseException:
+        _kill(pool)  # what they have in work is made by the next run
+        raise
     finally:
         try:
             pool.shutdown()
