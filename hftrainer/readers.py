@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ MAX_LINE = 1 << 20  # bytes of a line of JSONL
 MAX_YAML = 1 << 20  # bytes; parsers take seconds for each million
 MAX_YAML_ITEMS = 1_000_000
 _MAX_INTEGER = 1 << 63
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 Kinds = type | tuple[type, ...]
 
 _NAMES = {
@@ -85,8 +87,12 @@ def parse_json(
             parse_int=_integer,
             parse_constant=_constant,
         )
+        if _HALF.search(text):  # else every character is whole, as it came from UTF-8
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as reason:
         raise error(f"{_name(source)} nests lists and objects deeper than {MAX_DEPTH}") from reason
+    except UnicodeEncodeError as reason:
+        raise error(f"{_name(source)} is not a JSON file: it holds half of a character (\\ud800)") from reason
     except ValueError as reason:
         raise error(f"{_name(source)} is not a JSON file: {str(reason) or type(reason).__name__}") from reason
     if _deeper_than(value, MAX_DEPTH, MAX_ITEMS * 3):

@@ -29,6 +29,8 @@ HOSTILE = {
     "deep objects": ('{"a":' * 70 + "1" + "}" * 70, "deeper than 64"),
     "key twice": ('{"a": 1, "a": 2}', "'a' is duplicated"),
     "key twice within": ('[{"a": {"b": 1, "b": 2}}]', "'b' is duplicated"),
+    "half a character": ('{"a": "\\ud800 walks"}', "half of a character"),
+    "half a character as a key": ('{"\\uDFFF": 1}', "half of a character"),
     "NaN": ('{"a": NaN}', "NaN is not a valid JSON number"),
     "infinite": ('{"a": -Infinity}', "-Infinity is not"),
     "infinite by size": ('{"a": 1e999}', "1e999 is not finite"),
@@ -60,6 +62,10 @@ def test_json_that_is_read(tmp_path):
     assert read_json(path) == {"a": [1, 2.5, None, True], "b": {"c": "ü"}}
     path.write_text('[{"a": 9223372036854775807}]')
     assert read_json(path, list) == [{"a": 9223372036854775807}]
+
+
+def test_characters_in_two_escapes_are_read():
+    assert parse_json('["\\ud83d\\ude00"]', "x", list) == ["\U0001f600"]
 
 
 def test_json_is_an_ordinary_file_of_its_size(tmp_path):

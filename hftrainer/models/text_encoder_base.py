@@ -224,13 +224,17 @@ def pad_rows(rows: Sequence[Sequence[int]], counts: Sequence[int], pad: int) -> 
 def check_list(captions: Sequence[str]) -> list[str]:
     """The captions as a list; a single string is a mistake that would be read letter by letter.
 
-    A caption of megabytes, of which a model sees the first words, takes gigabytes to tokenize: ``ValueError``.
+    A caption of megabytes, of which a model sees the first words, takes gigabytes to tokenize, and halves of characters
+    cannot be: ``ValueError``.
     """
     if isinstance(captions, str):
         raise TypeError("captions must be a list of strings, got one string")
     long = next((text for text in captions if len(text) > MAX_TEXT), None)
     if long is not None:
         raise ValueError(f"a text has {len(long)} letters, the limit is {MAX_TEXT}; it begins with {long[:60]!r}")
+    half = next((text for text in captions if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
+    if half is not None:
+        raise ValueError(f"a text is not UTF-8: {half[:60]!r}")
     return list(captions)
 
 

@@ -182,3 +182,5 @@ def test_texts_of_megabytes_are_refused():
     assert check_list(["walk", "a" * MAX_TEXT]) == ["walk", "a" * MAX_TEXT]
     with pytest.raises(ValueError, match="a text has 100001 letters, the limit is 100000; it begins with 'bbb"):
         check_list(["walk", "b" * (MAX_TEXT + 1)])
+    with pytest.raises(ValueError, match="a text is not UTF-8"):
+        check_list(["a \udcff walk"])
