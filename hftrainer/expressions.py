@@ -1,4 +1,5 @@
-"""``${...}`` in configurations: only those whose size can be told before they are replaced.
+"""``${...}`` in configurations: only those whose size can be told before they are replaced, and resolvers that a
+plug-in registered, which are its own code.
 
 A hundred short lines that name each other twice stand for more than there is memory for.
 """
@@ -8,10 +9,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from omegaconf import OmegaConf
+
 MAX_EXPANDED = 10_000_000  # letters and items
 _MAX_EXPRESSIONS = 50_000  # letters; OmegaConf parses some ten thousand of them a second
 # the name of a field, a variable of the environment with or without a default, or one that is written as text: \\${
 _EXPRESSION = re.compile(r"\$\{\s*[\w.\[\]-]+\s*\}|\$\{\s*oc\.env:[^${}]*\}|(?<!\\)(?:\\\\)*\\\$\{")
+
+
+_RESOLVER = re.compile(r"\$\{\s*(?!oc\.)([A-Za-z_][\w.]*)\s*:[^${}]*\}")
+
+
+def _without(found: re.Match[str]) -> str:
+    return "" if OmegaConf.has_resolver(found[1]) else found[0]
 
 
 def why_not_replaced(raw: Any) -> str | None:
@@ -32,8 +42,11 @@ def _unknown(raw: Any) -> str | None:
             waiting += [*value, *value.values()] if isinstance(value, dict) else value
         elif isinstance(value, str) and "${" in value:
             letters += len(value)
-            if "${" in _EXPRESSION.sub("", value):
-                return f"{value[:80]!r} has an expression other than ${{name.of.field}} and ${{oc.env:NAME}}"
+            if "${" in _RESOLVER.sub(_without, _EXPRESSION.sub("", value)):
+                return (
+                    f"{value[:80]!r} has an expression other than ${{name.of.field}}, ${{oc.env:NAME}} and those of "
+                    "resolvers that a plug-in registered"
+                )
     return (
         None if letters <= _MAX_EXPRESSIONS else f"its values with ${{...}} have more than {_MAX_EXPRESSIONS} letters"
     )

@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("lightning", reason="pip install 'hftrainer[train]'")
 
+from omegaconf import OmegaConf
+
 from hftrainer.config import ConfigError, Experiment, TrainerConfig, load_experiment, plain, read_yaml, save_yaml, typed
 from hftrainer.models.motion.motionmillion.config import MotionMillionConfig
 from hftrainer.models.motion.motionmillion.network import LLaMAHFConfig
@@ -189,3 +191,16 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_built():
 def test_what_is_no_section_is_refused(fields):
     with pytest.raises(ConfigError, match=r"parts\[0\]: expected a section with keys, got "):
         typed(TrainerConfig, fields, path="parts[0]")
+
+
+def test_resolvers_that_were_registered_are_used(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: 3\nb: ${tests_half:8}\n")
+    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver  # before 2.4
+    register("tests_half", lambda number: number // 2)
+    try:
+        assert read_yaml(path)["b"] == 4
+    finally:
+        OmegaConf.clear_resolver("tests_half")
+    with pytest.raises(ConfigError, match="an expression other than"):
+        read_yaml(path)
