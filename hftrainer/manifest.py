@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ class ManifestError(FileError):
     """Files that are not those of their manifest; the message names them."""
 
 
-def write_manifest(folder: str | os.PathLike[str]) -> None:
-    """Write manifest.json over every file below `folder`."""
+def write_manifest(folder: str | os.PathLike[str], needed: Iterable[str] = ()) -> None:
+    """Write manifest.json over every file below `folder`. ``FileNotFoundError`` if a `needed` one was deleted."""
     folder = Path(folder)
+    for name in needed:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(errno.ENOENT, "deleted while others were written", str(folder / name))
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     entries = [
         {"path": p.relative_to(folder).as_posix(), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in files

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from hftrainer.config import ConfigError
 from hftrainer.manifest import ManifestError, fingerprint, verify_manifest
 from hftrainer.models.checkpoint import CheckpointError, open_checkpoint, write_index
-from hftrainer.models.motion.motionmillion import MotionMillionBundle
+from hftrainer.models.motion.motionmillion import MotionMillionBundle, artifact
 from hftrainer.models.motion.motionmillion.network import HumanVQVAE, LLaMAHF, LLaMAHFConfig
 from hftrainer.models.motion.motionmillion.upstream import sizes_of
 from hftrainer.registry import TRANSFORMERS
@@ -396,3 +396,17 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path):
     with pytest.raises(CheckpointError, match=r"not a torch weight file|refused and nothing was run"):
         MotionMillionBundle(fsq_path=tmp_path / "fsq.pth")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["mean.npy", "mm_config.json", "fsq.safetensors"])
+def test_a_file_that_is_deleted_while_others_are_written_is_noticed(tmp_path, monkeypatch, name):
+    bundle, write = make_tiny_bundle(), artifact.write_manifest
+
+    def disturbed(folder, needed):
+        (folder / name).unlink()
+        write(folder, needed)
+
+    monkeypatch.setattr(artifact, "write_manifest", disturbed)
+    with pytest.raises(FileNotFoundError, match=rf"deleted while others were written: .*{name}"):
+        bundle.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -109,8 +109,8 @@ def write_module(
     dtype: torch.dtype | None = None,
     drop: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """Write a module as ``stem.safetensors``, or above `shard_bytes` as shards with an index.
+) -> list[str]:
+    """Write a module as ``stem.safetensors``, or above `shard_bytes` as shards with an index. The names of the files.
 
     Tensors are cast and written one at a time; `drop` leaves names out (the second name of tied weights).
     """
@@ -119,7 +119,7 @@ def write_module(
         name: (dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype, tuple(tensor.shape))
         for name, tensor in state.items()
     }
-    write_state(folder, stem, types, lambda name: state[name].to(types[name][0]), shard_bytes=shard_bytes)
+    return write_state(folder, stem, types, lambda name: state[name].to(types[name][0]), shard_bytes=shard_bytes)
 
 
 def write_state(

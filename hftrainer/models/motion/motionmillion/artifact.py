@@ -230,13 +230,13 @@ def write(
 
 def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | None, int8_matrices: bool) -> None:
     config = bundle.config
-    write_module(bundle.vqvae, folder, "fsq", dtype=dtype)
+    names = ["mean.npy", "std.npy", CONFIG, "model_index.json", *write_module(bundle.vqvae, folder, "fsq", dtype=dtype)]
     if bundle.ar is not None:
         tied = ["lm_head.weight"] if getattr(bundle.ar.config, "tie_weights", False) else []
         if int8_matrices:
             write_int8_module(bundle.ar, folder / "ar.safetensors", dtype=dtype, drop=tied)
         else:
-            write_module(bundle.ar, folder, "ar", dtype=dtype, drop=tied)
+            names += write_module(bundle.ar, folder, "ar", dtype=dtype, drop=tied)
     encoder, text_sha256 = bundle.text_encoder, None
     has_text = encoder is not None and not isinstance(encoder, StoredTextFeatures)
     if has_text:
@@ -252,7 +252,7 @@ def _write_into(bundle: MotionMillionBundle, folder: Path, dtype: torch.dtype | 
         folder / "model_index.json",
         index(has_ar=bundle.ar is not None, has_text=has_text, representation=config.motions),
     )
-    write_manifest(folder)
+    write_manifest(folder, names)
 
 
 def _read_text_encoder(
