@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterable
@@ -26,7 +25,7 @@ def write_manifest(folder: str | os.PathLike[str], needed: Iterable[str] = ()) -
     folder = Path(folder)
     for name in needed:
         if not (folder / name).is_file():
-            raise FileNotFoundError(errno.ENOENT, "deleted while others were written", str(folder / name))
+            raise FileNotFoundError(f"{name} was deleted while other files of its folder were written")
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     entries = [
         {"path": p.relative_to(folder).as_posix(), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in files
