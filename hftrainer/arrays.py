@@ -256,6 +256,10 @@ def _items(stream: BinaryIO, header: Header, name: str, max_bytes: int, error: t
         at += len(piece)
     if at != len(data):
         raise error(f"{name} ends after {at} of {header.nbytes} bytes; was it cut short?")
+    if header.kind == "U":
+        letters = np.frombuffer(data, dtype=">u4" if header.descr[0] == ">" else "<u4")
+        if np.any((letters > 0x10FFFF) | ((letters >= 0xD800) & (letters < 0xE000))):  # Python trips over them later
+            raise error(f"{name} holds numbers that are no letters")
     flat: NDArray[Any] = np.frombuffer(data, dtype=np.dtype(header.descr))
     array = flat.reshape(header.shape, order="F" if header.fortran else "C")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

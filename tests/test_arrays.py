@@ -171,3 +171,13 @@ def test_texts_of_no_length_and_of_other_digits_are_refused(tmp_path, descr):
     path.write_bytes(header(f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (2,), }}\n", 3))
     with pytest.raises(FileError, match=r"x\.npy.*is not a supported number type"):
         read_npy(path, kind="text")
+
+
+@pytest.mark.parametrize(("order", "number"), [("<", 0x110000), (">", 0x7FFFFFFF), ("<", 0xD800), (">", 0xDFFF)])
+def test_texts_of_numbers_that_are_no_letters_are_refused(tmp_path, order, number):
+    """Python makes text of them, and fails with a SystemError where it is looked at."""
+    path = tmp_path / "x.npy"
+    data = np.array([97, number], dtype=f"{order}u4").tobytes()
+    path.write_bytes(header(f"{{'descr': '{order}U2', 'fortran_order': False, 'shape': (), }}\n", 3) + data)
+    with pytest.raises(FileError, match=r"x\.npy holds numbers that are no letters"):
+        read_npy(path, kind="text")
