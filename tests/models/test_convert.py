@@ -301,6 +301,23 @@ def test_a_file_that_is_deleted_at_the_last_moment_is_noticed(released, tmp_path
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_text_encoder_that_loses_a_file_before_it_is_copied_is_noticed(released, tmp_path, monkeypatch, capsys):
+    t5, write = shutil.copytree(released / "t5", tmp_path / "t5"), module._write_parts
+
+    def disturbed(*arguments):
+        (t5 / "tokenizer.json").rename(tmp_path / "away")
+        write(*arguments)
+
+    line = [*arguments(released, tmp_path / "made")[:-1], str(t5)]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_parts", disturbed)
+        assert main(line) == 1
+    assert "changed meanwhile; run the same command again" in capsys.readouterr().err
+    (tmp_path / "away").rename(t5 / "tokenizer.json")
+    assert main([*line, "--verify"]) == 0
+    assert (tmp_path / "made" / "text_encoder" / "tokenizer.json").is_file()
+
+
 def test_two_conversions_into_one_folder(released, tmp_path, monkeypatch, capsys):
     """The second is refused while the first is at work, and when the first ends before the second begins to write."""
     with only_writer(tmp_path / ".made-partial"):

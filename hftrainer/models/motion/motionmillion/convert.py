@@ -71,12 +71,16 @@ def convert(job: Conversion, *, say: Say = lambda line: None) -> None:
         if job.out.exists():  # another process, which held the folder until now, has just finished it
             shutil.rmtree(staging)
             raise CheckpointError(f"{job.out} appeared meanwhile; choose another folder")
-        _start(staging, _identity(job, ar, fsq), say)
+        source = _identity(job, ar, fsq)
+        _start(staging, source, say)
         _write_parts(job, staging, ar, fsq, say)
         for name, values in (("mean.npy", mean), ("std.npy", std)):
             np.save(staging / name, values)
         _describe(job, staging, config)
         _check_complete(staging, _parts(staging))
+        if _identity(job, ar, fsq) != source:
+            (staging / "progress.json").unlink()  # what is there may be of either
+            raise CheckpointError("the files that are converted changed meanwhile; run the same command again")
         _finish(job.out, staging)
 
 
