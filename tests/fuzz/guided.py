@@ -10,6 +10,7 @@ Each reader has a process of its own, since libFuzzer ends it. What is found goe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -55,8 +56,9 @@ class Inputs:
         """A new input made of an old one."""
         rng = random.Random(seed)
         if rng.random() < 0.5:
-            return bytes(atheris.Mutate(data, most))
-        return READERS[self.reader].input(rng, [data] if data else [])[:most]
+            with contextlib.suppress(Exception):  # an archive that was changed before may not be one any more
+                return READERS[self.reader].input(rng, [data] if data else [])[:most]
+        return bytes(atheris.Mutate(data, most))
 
 
 def try_reader(reader: str, runs: int, place: Path) -> None:
