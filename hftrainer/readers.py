@@ -42,11 +42,11 @@ class FileError(ValueError):
     """A file that cannot be used; the message names the file, what it has and what was expected.
 
     What files call themselves and their parts is in messages, so that these are shown on one line, with `visible`, and
-    no longer than can be read.
+    no longer than can be read. A message of several lines is made of as many arguments.
     """
 
     def __str__(self) -> str:
-        return sentence(super().__str__())
+        return "\n".join(sentence(str(line)) for line in self.args)
 
 
 def read_json(

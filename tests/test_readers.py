@@ -206,6 +206,7 @@ def test_messages_are_one_line_that_can_be_read(tmp_path):
     assert str(path) in said
     assert said.endswith("is damaged")
     assert str(FileError("x\nhftrainer: all is well\x9b")) == "x\\nhftrainer: all is well\\x9b"
+    assert str(FileError("two lines:", "  a\nb")) == "two lines:\n  a\\nb"
 
 
 def test_yaml_that_is_read(tmp_path):

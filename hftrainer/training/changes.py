@@ -69,11 +69,12 @@ def refuse(changes: Sequence[Change], allow: Sequence[str], *, run: str) -> list
         )
     refused = [c for c in changes if c.kind == "mathematics" and not any(_inside(c.path, one) for one in allow)]
     if refused:
-        listed = "".join(f"\n  {change}" for change in refused)
         names = ",".join(change.path for change in refused)
         raise ConfigError(
-            f"{run} was trained with other settings than these:{listed}\nTo apply them from here on: "
-            f"'resume.allow=[{names}]'. To keep that run unchanged: --new, or another output_dir"
+            f"{run} was trained with other settings than these:",
+            *(f"  {change}" for change in refused),
+            f"To apply them from here on: 'resume.allow=[{names}]'. To keep that run unchanged: --new, or another "
+            "output_dir",
         )
     idle = [one for one in allow if one != EARLY_STOP and not any(_inside(path, one) for path in known)]
     if idle and not changes:
