@@ -163,12 +163,18 @@ def is_finished(experiment: Experiment, record: RunRecord, changes: Sequence[Cha
     if not record.finished or experiment.resume.checkpoint != "auto":
         return False
     longer = any(change.path in differences.LENGTH for change in changes)
-    if incomplete := damaged(record.folder):
-        _on_first(log.warning)("files of %s are missing; it is written again", record.folder / incomplete[0])
+    incomplete = [str(record.folder / name) for name in damaged(record.folder)]
+    if incomplete and record.status == FINISHED:
+        _on_first(log.warning)("files of %s are missing; it is written again", " and ".join(incomplete))
         return False
     go_on = longer if record.status == FINISHED else differences.EARLY_STOP in experiment.resume.allow
     if go_on:
         return False
+    if incomplete:  # to write it as at the end of training would be to train beyond that end
+        raise FileError(
+            f"files of {' and '.join(incomplete)} are missing, of a run that a callback had stopped; make a model of a "
+            f"checkpoint with: hftrainer convert run {record.folder} --out FOLDER"
+        )
     more = (
         "a callback had stopped it; use resume.allow=[early_stop] to continue"
         if record.status == STOPPED_EARLY

@@ -66,7 +66,10 @@ def test_what_changes_the_mathematics_is_refused_with_the_list(finished, overrid
         fit(again(finished, override))
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
     if "cannot be continued" not in said:
-        assert "resume.allow=[" in str(error.value)
+        first, *changes, last = str(error.value).splitlines()  # one a line
+        assert first.endswith("other settings than these:")
+        assert all(change.startswith("  ") for change in changes)
+        assert "resume.allow=[" in last
 
 
 @pytest.mark.parametrize(
@@ -226,6 +229,18 @@ def test_models_of_a_finished_run_that_lack_files_are_written_again(with_models,
     assert (run / name).is_file()
     assert damaged(run) == []
     verify_manifest(run / name[:4])
+
+
+def test_a_run_that_was_stopped_early_is_not_trained_further_for_a_missing_file(with_models, synthetic, tmp_path):
+    """Nor is it said to be finished: its models are those of a step before the last one of the configuration."""
+    run = Path(shutil.copytree(with_models, tmp_path / "run"))
+    values = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**values, "status": "stopped early"}))
+    (run / "best" / "mean.npy").unlink()
+    files = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(FileError, match=r"best are missing, .* hftrainer convert run"):
+        fit(experiment(run, synthetic, *MODELS))
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == files
 
 
 @pytest.mark.parametrize("name", ["best/manifest.json", "last/mean.npy"])

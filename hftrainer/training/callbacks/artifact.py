@@ -41,7 +41,7 @@ class ArtifactWriter(L.Callback):
 
     def __init__(self, config: ArtifactConfig, *, output_dir: Path):
         self.config, self.output_dir = config, output_dir
-        self.best = math.inf if config.mode == "min" else -math.inf
+        self.best = self.worst = math.inf if config.mode == "min" else -math.inf
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Compare, and write if better."""
@@ -75,7 +75,7 @@ class ArtifactWriter(L.Callback):
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """A best model of which files were deleted is written again after the next validation."""
         if trainer.strategy.broadcast("best" in damaged(self.output_dir), src=0):
-            self.best = math.inf if self.config.mode == "min" else -math.inf
+            self.best = self.worst
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
