@@ -18,11 +18,12 @@ import pytest
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare import convert_motion
 from hftrainer.data.prepare.convert_motion import ImportSettings
-from hftrainer.data.prepare.import_records import ImportRecords, only_import
+from hftrainer.data.prepare.import_records import ImportRecords
 from hftrainer.data.prepare.motion_import import import_motions
 from hftrainer.data.prepare.verify import verify
 from hftrainer.data.prepare.workers import run_all
 from hftrainer.data.synthetic.motions import make_motion
+from hftrainer.files import only_writer
 from hftrainer.motion.skeleton_map import SHIPPED, load_map
 from tests.clips import write_clip
 
@@ -42,7 +43,7 @@ def content(root: Path) -> dict[str, str]:
     return {
         str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(root.rglob("*"))
-        if p.is_file() and p.name != ".import.lock"
+        if p.is_file()
     }
 
 
@@ -215,7 +216,7 @@ def test_space_around_a_name_is_left_out(source, tmp_path):
 
 def test_one_import_at_a_time(source, tmp_path):
     (tmp_path / "out").mkdir()
-    with only_import(tmp_path / "out"), pytest.raises(ValueError, match="another import is writing"):
+    with only_writer(tmp_path / "out"), pytest.raises(ValueError, match="another command is writing"):
         import_motions(source, tmp_path / "out", SMPL)
 
 

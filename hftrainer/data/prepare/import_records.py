@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +60,3 @@ def append(root: Path, record: dict[str, Any]) -> None:
         os.write(handle, line)
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def only_import(root: Path) -> Iterator[None]:
-    """Hold the folder for one import; a second one is refused. A killed import holds nothing."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks; two imports at once are the user's own care there
-        yield
-        return
-    with open(root / ".import.lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"another import is writing into {root}; wait for it, or choose another --out") from error
-        yield

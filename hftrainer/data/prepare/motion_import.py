@@ -16,9 +16,9 @@ import numpy as np
 
 from hftrainer.data.folder import DatasetFolder
 from hftrainer.data.prepare.convert_motion import ImportSettings, as_record, convert_motion
-from hftrainer.data.prepare.import_records import NAME, ImportRecords, append, only_import
+from hftrainer.data.prepare.import_records import NAME, ImportRecords, append
 from hftrainer.data.prepare.workers import run_all
-from hftrainer.files import atomic_path, sha256
+from hftrainer.files import atomic_path, only_writer, sha256
 from hftrainer.motion.io.read import SUFFIXES, companions
 from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.readers import FileError, inside
@@ -80,7 +80,7 @@ def import_motions(
             "folder, and convert that: hftrainer data convert-representation"
         )
     dataset.root.mkdir(parents=True, exist_ok=True)
-    with only_import(dataset.root):
+    with only_writer(dataset.root):
         _remove_leftovers(dataset)
         records = ImportRecords(dataset.root)
         records.mend_end()
