@@ -51,6 +51,14 @@ def verify_manifest(folder: str | os.PathLike[str]) -> int:
     return len(listed)
 
 
+def given_hash(value: object) -> str:
+    """Identity of what a user gave for a file, a folder or a name: "sha256:..." of the bytes, else the name itself."""
+    path = Path(value) if isinstance(value, (str, os.PathLike)) else None
+    if path is not None and path.is_dir():
+        return fingerprint(path)
+    return f"sha256:{sha256(path)}" if path is not None and path.is_file() else str(value)
+
+
 def fingerprint(folder: str | os.PathLike[str]) -> str:
     """A model folder's identity: "sha256:..." over the bytes of every weight, statistic, vocabulary and configuration.
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hftrainer.defaults import DEFAULT_MODEL
-from hftrainer.files import check_writable, sha256
-from hftrainer.manifest import fingerprint
+from hftrainer.files import check_writable
+from hftrainer.manifest import fingerprint, given_hash
 from hftrainer.pipelines.outputs import FORMATS, PAGE, Job, run_job
 from hftrainer.pipelines.prompts import check_captions
 from hftrainer.pipelines.sized import show_progress
@@ -116,16 +116,8 @@ _NEUTRAL = ("device", "device_map", "free_text_encoder", "text_on_demand", "comp
 
 def loading_record(options: Mapping[str, Any]) -> dict[str, str]:
     """Options of `load_pipeline` that change motions: dtype, quantization, another text encoder, ...; files by hash."""
-    record = {}
-    for name, value in options.items():
-        if value is None or name in _NEUTRAL:
-            continue
-        path = Path(value) if isinstance(value, (str, os.PathLike)) else None
-        if path is not None and path.is_dir():
-            record[name] = fingerprint(path)
-        else:
-            record[name] = f"sha256:{sha256(path)}" if path is not None and path.is_file() else str(value)
-    return record
+    given = {name: value for name, value in options.items() if value is not None and name not in _NEUTRAL}
+    return {name: given_hash(value) for name, value in given.items()}
 
 
 def timelines_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 
 from hftrainer.data.text_motion.evaluation import Pair, captions_hash
 from hftrainer.files import check_writable, sha256
-from hftrainer.manifest import fingerprint
+from hftrainer.manifest import fingerprint, given_hash
 from hftrainer.motion.representation.base import DEFAULT
 from hftrainer.pipelines.base import read_sampling
 from hftrainer.pipelines.exact_length import (
@@ -76,14 +75,14 @@ class Source:
         if self.folder is not None:
             return str(self.model), fingerprint(self.folder)
         weights = [str(self.released[name]) for name in _reader_of(self.released).released_weights]
-        others = [str(value) for name, value in sorted(self.released.items()) if value and str(value) not in weights]
+        others = {name: value for name, value in self.released.items() if value and str(value) not in weights}
         for path in weights:
             if not Path(path).is_file():
                 raise ValueError(f"there is no file {path!r}")
         digests = ",".join(sha256(path)[:32] for path in weights)
         # statistics and text encoders change motions, too; what is no file or folder counts by its name
-        more = ",".join(_digest(value)[:32] for value in others)
-        return " ".join(weights), f"sha256 of files:{digests}" + (f"; others:{more}" if more else "")
+        more = "".join(f"; {name}: {given_hash(value)}" for name, value in sorted(others.items()))
+        return " ".join(weights), f"sha256 of files:{digests}{more}"
 
 
 @dataclass(frozen=True)
@@ -224,14 +223,6 @@ def load_source(source: Source, settings: Settings) -> Any:
             raise ValueError(f"--compile: {type(pipeline).__name__} has no steps that can be compiled; leave it out")
         pipeline.compile_steps()
     return pipeline
-
-
-def _digest(value: str) -> str:
-    """Of the bytes of a file or folder; else of the name itself."""
-    path = Path(value)
-    if path.is_dir():
-        return fingerprint(path).removeprefix("sha256:")
-    return sha256(path) if path.is_file() else hashlib.sha256(value.encode()).hexdigest()
 
 
 def _reader_of(released: Mapping[str, Any]) -> Any:

@@ -24,4 +24,7 @@ def test_statistics_and_text_encoders_of_released_files_count(tmp_path):
     second = identity(text_model=str(tmp_path / "t5"))
     np.save(tmp_path / "mean.npy", np.ones(272))
     third = identity(text_model=str(tmp_path / "t5"))
+    released = {name: released[name] for name in ("ar", "fsq")}
+    as_mean, as_std = identity(mean=str(tmp_path / "std.npy")), identity(std=str(tmp_path / "std.npy"))
+    assert as_mean != as_std  # one file given for different things
     assert len({first, second, third, identity(), identity(text_model="google/flan-t5-xl")}) == 5
