@@ -21,7 +21,7 @@ from hftrainer.serve.jobs import Job
 from hftrainer.serve.live_route import add_live
 from hftrainer.serve.metrics import Metrics
 from hftrainer.serve.page import HEADERS, page_file
-from hftrainer.serve.refusal import BUG, Refusal, told
+from hftrainer.serve.refusal import BUG, Refusal, kind_of, told
 from hftrainer.serve.schema import Accepted, Answer, JobList, JobView, ModelList, MotionRequest, Problem, Vocabulary
 from hftrainer.serve.served import Models
 from hftrainer.serve.service import Service
@@ -215,9 +215,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(OSError)
     async def storage(_: Request, error: OSError) -> Response:
-        kind, message = told(error)
+        message = told(error)
         log.error("a request failed", exc_info=error)
-        return Refusal(507 if kind == "storage" else 500, kind, message).response()
+        return Refusal(507 if kind_of(message) == "storage" else 500, kind_of(message), message).response()
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hftrainer.pipelines.joining import MotionSpec
 from hftrainer.serve.events import Event, EventLog, event, packed
-from hftrainer.serve.refusal import BUG, STORAGE, told
+from hftrainer.serve.refusal import kind_of, told
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,11 +151,13 @@ def start_of(job: Job, index: int) -> dict[str, Any]:
 def finish(job: Job, store: Store) -> None:
     """All motions of a job have ended, made or failed: save it, then notify those who wait."""
     if all("error" in motion for motion in job.motions):
-        first = job.motions[0]["error"]
-        kind = "internal" if first == BUG else "storage" if first.startswith(STORAGE) else "no_motion"
-        close(job, store, "failed", error={"error": kind, "message": first})
+        close(job, store, "failed", error=_failure(job.motions[0]["error"]))
     else:
         close(job, store, "done", answer={"id": job.id, "model": job.model, "motions": job.motions})
+
+
+def _failure(message: str) -> dict[str, str]:
+    return {"error": kind_of(message), "message": message}
 
 
 def close(
@@ -170,8 +172,7 @@ def close(
         except OSError as reason:
             log.exception("a finished job could not be written")
             if status == "done":  # the next start would not find it
-                kind, message = told(reason)
-                status, error, answer = "failed", {"error": kind, "message": message}, None
+                status, error, answer = "failed", _failure(told(reason)), None
         with job.lock:
             job.error, job.answer, job.status = error, answer, status
     job.tasks, events = [], job.log

@@ -8,7 +8,7 @@ import os
 from starlette.responses import JSONResponse
 
 BUG = "internal error of the server; see its log"
-STORAGE = "the server cannot write its files"
+_STORAGE = "the server cannot write its files"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
@@ -17,13 +17,18 @@ def one_line(error: Exception) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
-def told(error: BaseException) -> tuple[str, str]:
-    """What a client hears of an error: a word and a sentence. Paths and the rest are in the log only."""
+def told(error: BaseException) -> str:
+    """What a client hears of an error. Paths and the rest are in the log only."""
     if isinstance(error, ValueError):
-        return "no_motion", str(error)
+        return str(error)
     if isinstance(error, OSError) and error.errno in _FULL:
-        return "storage", f"{STORAGE}: {os.strerror(error.errno).lower()}"
-    return "internal", BUG
+        return f"{_STORAGE}: {os.strerror(error.errno).lower()}"
+    return BUG
+
+
+def kind_of(message: str) -> str:
+    """The word for programs of what `told` said."""
+    return "internal" if message == BUG else "storage" if message.startswith(_STORAGE) else "no_motion"
 
 
 class Refusal(Exception):

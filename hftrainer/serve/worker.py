@@ -228,7 +228,7 @@ class Worker:
                 feed.fail("internal", BUG)
 
     def _fail(self, keys: list[int], error: BaseException) -> None:
-        message = told(error)[1]
+        message = told(error)
         for key in keys:
             self._results.put(MotionProgress(key, done=True, error=message))
 
@@ -247,7 +247,7 @@ class Worker:
                 self._tasks.pop(report.key, None)
                 self._shown.pop(report.key, None)
                 if task.progress < 1.0:  # its client is waiting
-                    task.failed(told(error)[1])
+                    task.failed(told(error))
                     self.metrics.count("hftrainer_motions_total", model=self.name, how="failed")
 
     def _take(self, task: MotionTask, report: MotionProgress) -> None:
