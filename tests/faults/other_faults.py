@@ -70,17 +70,18 @@ class Trial:
                 shutil.copy2(path, target)
 
     def end(self, when: str) -> None:
-        """The run after a fault, compared."""
+        """The run after a fault, compared. What somebody deleted it need not bring back if it says so."""
+        deleted = ", deleted," in when
         if self.name != "convert" or not (self.out / "made").is_dir():
             ended = run(self.lines, self.out)
-            if self.job.refused and ended.status == 1 and self.job.refused[0] in ended.said:
+            if deleted and self.job.refused and ended.status == 1 and self.job.refused[0] in ended.said:
                 ended = run([[*line, *self.job.refused] for line in self.lines], self.out)
-            if self.job.ends is not None and self.job.ends in ended.said:
+            if deleted and self.job.ends is not None and self.job.ends in ended.said:
                 shutil.rmtree(self.out)
                 return
             done(ended)
         found, wanted = content(self.out), self.clean
-        if "deleted" in when and self.job.spare is not None:
+        if deleted and self.job.spare is not None:
             wanted = {name: digest for name, digest in wanted.items() if name in found or self.job.spare not in name}
         check(when, found, wanted, self.timed)
         shutil.rmtree(self.out)
