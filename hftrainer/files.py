@@ -159,9 +159,7 @@ def check_writable(folder: str | os.PathLike[str], flag: str = "--out") -> Path:
     """Make `folder` and prove that a file can be created in it, before work is spent on what goes there."""
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=_prefix("writable"), suffix=".part"):
-            pass
+        _create_in(folder)
     except OSError as error:
         raise ValueError(
             f"cannot write to the output folder {str(folder)!r}: {error.strerror}; choose another one with {flag}"
@@ -176,12 +174,16 @@ def check_file(path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise ValueError(f"cannot write the file {str(path)!r}: it is a folder")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_prefix("writable"), suffix=".part"):
-            pass
+        _create_in(path.parent)
     except OSError as error:
         raise ValueError(f"cannot write the file {str(path)!r}: {error.strerror}") from error
     return path
+
+
+def _create_in(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=_prefix("writable"), suffix=".part"):
+        pass
 
 
 @contextlib.contextmanager

@@ -21,6 +21,16 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it: half of a character, as JSON may hold and Python has for bytes that it cannot decode,
+    it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def decode(data: bytes, path: str | os.PathLike[str]) -> str:
     """Bytes of the file `path` as text; see the module's docstring."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -51,14 +51,8 @@ def export_files(
                 stem = _free(out, _stem(path) if title == path.stem else f"{_stem(path)}_{title}", endings, taken)
                 for name in formats if together is None else ():
                     if name != "html":
-                        write(
-                            out / f"{stem}{ENDINGS[name]}",
-                            [moved],
-                            options,
-                            titles=[visible(title)],
-                            kind=name,
-                            raw=raw,
-                        )
+                        target = out / f"{stem}{ENDINGS[name]}"
+                        write(target, [moved], options, titles=[visible(title)], kind=name, raw=raw)
                 shown.append((visible(title), moved))
         except (ValueError, OSError) as error:
             failed[path] = str(error)

@@ -21,6 +21,7 @@ from hftrainer.extras import quiet
 from hftrainer.hub import ON_HUB, FolderMeant, ModelNotFound, find_model
 from hftrainer.models.checkpoint import CheckpointError, find_weights
 from hftrainer.models.outline import AbsentText
+from hftrainer.plain_text import is_text
 from hftrainer.readers import FileError, read_json
 
 DTYPES = ("float64", "float32", "bfloat16")
@@ -232,7 +233,7 @@ def check_list(captions: Sequence[str]) -> list[str]:
     long = next((text for text in captions if len(text) > MAX_TEXT), None)
     if long is not None:
         raise ValueError(f"a text has {len(long)} letters, the limit is {MAX_TEXT}; it begins with {long[:60]!r}")
-    half = next((text for text in captions if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
+    half = next((text for text in captions if not is_text(text)), None)
     if half is not None:
         raise ValueError(f"a text is not UTF-8: {half[:60]!r}")
     return list(captions)

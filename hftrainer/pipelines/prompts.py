@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from hftrainer.plain_text import is_text
 from hftrainer.requests import check_seed
 
 
@@ -42,7 +43,7 @@ def check_captions(captions: Sequence[str]) -> list[str]:
             raise TypeError(f"prompt {i + 1} of {len(captions)} must be a string, got {caption!r}")
         if not caption.strip():
             raise ValueError(f"prompt {i + 1} of {len(captions)} is empty; describe what the person does")
-        if any("\ud800" <= letter <= "\udfff" for letter in caption):  # as Python has bytes that it cannot decode
+        if not is_text(caption):
             raise ValueError(
                 f"prompt {i + 1} of {len(captions)} is not text in the encoding of this system: {caption!a}"
             )
